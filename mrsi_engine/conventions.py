@@ -1,0 +1,195 @@
+"""Axes, signs, units and names: the vocabulary every other room speaks.
+
+FIDs stand as they stand on disk in NIfTI-MRS (Levitt's convention, Clarke et al., Magn Reson Med
+2022;88:2358): a peak at ``p`` ppm is ``exp(2*pi*i*(reference - p)*f0*t)`` with ``f0`` the
+spectrometer frequency in MHz. This file is the only place where a sign is decided.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: Chemical shift (ppm) at 0 Hz of water-centred 1H data unless the header says otherwise.
+REFERENCE_PPM = 4.65
+
+#: Expected position (ppm) of the methyl singlet of N-acetylaspartate, the field's landmark.
+NAA_PPM = 2.01
+
+VOXEL, TIME, DYNAMIC, PARAMETER, MEASURE = "voxel", "time", "dynamic", "parameter", "measure"
+
+
+class Status(IntEnum):
+    """How a voxel was quantified; what the ``status`` variable of a result store holds."""
+
+    NO_FIT = 0
+    NETWORK = 1
+    NETWORK_REFINED = 2
+    LEAST_SQUARES = 3
+    NOT_PROCESSED = 255
+
+    @property
+    def meaning(self) -> str:
+        """The CF ``flag_meanings`` word of this status."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A sum of metabolites that is reported as one because its parts overlap.
+
+    ``label`` stands in file names (no ``+``), ``title`` in tables and figures.
+    """
+
+    label: str
+    title: str
+    members: tuple[str, ...]
+
+
+COMBINATIONS: tuple[Combination, ...] = (
+    Combination("NAANAAG", "tNAA", ("NAA", "NAAG")),
+    Combination("CrPCr", "tCr", ("Cr", "PCr")),
+    Combination("GPCPCh", "tCho", ("GPC", "PCh")),
+    Combination("GluGln", "Glx", ("Glu", "Gln")),
+)
+
+#: Spellings found in basis sets and the one used here and in file names.
+_ALIASES = {
+    "pcho": "PCh",
+    "pch": "PCh",
+    "gpc": "GPC",
+    "ins": "Ins",
+    "mi": "Ins",
+    "mins": "Ins",
+    "myo": "Ins",
+    "sins": "sIns",
+    "scyllo": "sIns",
+    "scy": "sIns",
+    "peth": "PE",
+    "pe": "PE",
+    "glc": "Glc",
+    "gluc": "Glc",
+    "gsh": "GSH",
+    "gaba": "GABA",
+    "naa": "NAA",
+    "naag": "NAAG",
+    "cr": "Cr",
+    "cre": "Cr",
+    "pcr": "PCr",
+    "glu": "Glu",
+    "gln": "Gln",
+    "gly": "Gly",
+    "lac": "Lac",
+    "ala": "Ala",
+    "asp": "Asp",
+    "asc": "Asc",
+    "tau": "Tau",
+    "ser": "Ser",
+    "ace": "Ace",
+    "bhb": "bHB",
+    "2hg": "2HG",
+    "mm": "MM",
+    "mac": "MM",
+}
+
+
+def canonical_name(name: str) -> str:
+    """The one spelling of a metabolite used here (``PCho`` and ``PCh`` are both ``PCh``)."""
+    stripped = name.strip()
+    return _ALIASES.get(stripped.lower(), stripped)
+
+
+def label_title(label: str) -> str:
+    """What people read for a map label: ``NAANAAG`` is ``tNAA``; other labels stand for themselves."""
+    return next((c.title for c in COMBINATIONS if c.label == label), label)
+
+
+def is_macromolecule(name: str) -> bool:
+    """Whether a basis column belongs to macromolecules or lipids rather than to a metabolite."""
+    return name.upper().startswith(("MM", "MAC", "LIP"))
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """The axis of a set of FIDs and how they were acquired.
+
+    Parameters
+    ----------
+    points
+        Number of complex samples of a FID.
+    dwell_time
+        Time between samples, s.
+    spectrometer_frequency
+        Transmitter frequency, MHz.
+    reference_ppm
+        Chemical shift at 0 Hz, ppm.
+    nucleus
+        As NIfTI-MRS writes it, e.g. ``"1H"``.
+    echo_time, repetition_time
+        In s; ``None`` where the source does not say.
+
+    Raises
+    ------
+    ValueError
+        If ``points``, ``dwell_time`` or ``spectrometer_frequency`` is not positive and finite.
+    """
+
+    points: int
+    dwell_time: float
+    spectrometer_frequency: float
+    reference_ppm: float = REFERENCE_PPM
+    nucleus: str = "1H"
+    echo_time: float | None = None
+    repetition_time: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("points", "dwell_time", "spectrometer_frequency"):
+            value = getattr(self, field)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{field} must be positive and finite, found {value!r}")
+
+    @property
+    def spectral_width(self) -> float:
+        """Spectral width, Hz."""
+        return 1.0 / self.dwell_time
+
+    @property
+    def duration(self) -> float:
+        """Length of the FID, s."""
+        return self.points * self.dwell_time
+
+    @cached_property
+    def time(self) -> NDArray[np.float64]:
+        """Seconds from the first sample, ``(time,)``."""
+        return np.arange(self.points) * self.dwell_time
+
+    @cached_property
+    def frequencies(self) -> NDArray[np.float64]:
+        """Hz of the bins of :meth:`spectrum`, ascending, ``(time,)``."""
+        return np.fft.fftshift(np.fft.fftfreq(self.points, self.dwell_time))
+
+    @cached_property
+    def ppm(self) -> NDArray[np.float64]:
+        """Chemical shift of the bins of :meth:`spectrum`, descending, ``(time,)``."""
+        return self.ppm_of(self.frequencies)
+
+    def ppm_of(self, frequency: ArrayLike) -> NDArray[np.float64]:
+        """Chemical shift (ppm) of a frequency in Hz."""
+        return self.reference_ppm - np.asarray(frequency, dtype=float) / self.spectrometer_frequency
+
+    def frequency_of(self, ppm: ArrayLike) -> NDArray[np.float64]:
+        """Frequency (Hz) at which a peak of that chemical shift stands in the FID."""
+        return (self.reference_ppm - np.asarray(ppm, dtype=float)) * self.spectrometer_frequency
+
+    def spectrum(self, fids: ArrayLike) -> NDArray[np.complexfloating]:
+        """Unnormalised spectrum of ``fids (..., time)`` on :attr:`ppm`."""
+        return np.fft.fftshift(np.fft.fft(np.asarray(fids), axis=-1), axes=-1)
+
+    def with_points(self, points: int) -> Acquisition:
+        """The same acquisition with another number of samples."""
+        return replace(self, points=points)

@@ -1,0 +1,21 @@
+"""The two ways a run can end badly. Both also derive from the builtin a caller would expect."""
+
+from __future__ import annotations
+
+
+class MRSIError(Exception):
+    """Base of every error this package raises on purpose. ``exit_code`` is what the CLI returns."""
+
+    exit_code = 1
+
+
+class InputError(MRSIError, ValueError):
+    """Something the user gave is wrong: names the file, the field, what was found, what to do."""
+
+    exit_code = 2
+
+
+class RunError(MRSIError, RuntimeError):
+    """A run that began failed (a full disk, workers that died); what was done is kept."""
+
+    exit_code = 1

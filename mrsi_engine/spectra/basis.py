@@ -1,0 +1,209 @@
+"""A basis set: what one unit of each metabolite looks like in this acquisition."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import make_interp_spline
+
+from mrsi_engine.conventions import NAA_PPM, Acquisition, canonical_name, is_macromolecule
+from mrsi_engine.errors import InputError
+
+#: How far (ppm) NAA's singlet may lie from 2.01 before the basis is refused.
+NAA_TOLERANCE_PPM = 0.03
+
+_MIDDLE_PPM = 2.7
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """FIDs of one unit of each metabolite, in the conventions of :mod:`mrsi_engine.conventions`.
+
+    Parameters
+    ----------
+    names
+        Canonical metabolite names, unique.
+    fids
+        ``(metabolite, time)`` complex128.
+    acquisition
+        Axis and sequence timing the FIDs were made for.
+    sequence
+        E.g. ``"press"``; ``None`` where the source does not say.
+    source
+        File or simulation the basis came from, for messages and provenance.
+
+    Raises
+    ------
+    InputError
+        If names repeat, shapes disagree or a FID holds NaN, Inf or only zeros.
+    """
+
+    names: tuple[str, ...]
+    fids: NDArray[np.complex128]
+    acquisition: Acquisition
+    sequence: str | None = None
+    source: str = "memory"
+
+    def __post_init__(self) -> None:
+        if self.fids.shape != (len(self.names), self.acquisition.points):
+            raise InputError(
+                f"{self.source}: FIDs have shape {self.fids.shape}, expected "
+                f"({len(self.names)} metabolites, {self.acquisition.points} points)"
+            )
+        if not self.names:
+            raise InputError(f"{self.source}: the basis holds no metabolite")
+        repeated = sorted({n for n in self.names if self.names.count(n) > 1})
+        if repeated:
+            raise InputError(f"{self.source}: metabolites stand more than once: {repeated}")
+        for name, fid in zip(self.names, self.fids, strict=True):
+            if not np.isfinite(fid).all():
+                raise InputError(f"{self.source}: {name} holds NaN or Inf; export the basis again")
+            if not fid.any():
+                raise InputError(f"{self.source}: {name} is all zero; export the basis again")
+
+    @property
+    def metabolites(self) -> tuple[str, ...]:
+        """Names that are neither macromolecules nor lipids."""
+        return tuple(n for n in self.names if not is_macromolecule(n))
+
+    @property
+    def macromolecules(self) -> tuple[str, ...]:
+        """Names that are macromolecules or lipids."""
+        return tuple(n for n in self.names if is_macromolecule(n))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, axis and samples: two bases that fit alike share it."""
+        digest = hashlib.sha256()
+        digest.update("\0".join(self.names).encode())
+        a = self.acquisition
+        axis = (a.points, a.dwell_time, a.spectrometer_frequency, a.reference_ppm)
+        digest.update(repr(axis).encode())
+        digest.update(np.ascontiguousarray(self.fids).tobytes())
+        return digest.hexdigest()
+
+    def __getitem__(self, name: str) -> NDArray[np.complex128]:
+        """FID of one metabolite, ``(time,)``."""
+        return self.fids[self.names.index(canonical_name(name))]
+
+    def select(self, keep: Iterable[str]) -> Basis:
+        """The basis of the named metabolites, in this basis' order.
+
+        Raises
+        ------
+        InputError
+            If a name is not in the basis.
+        """
+        wanted = {canonical_name(n) for n in keep}
+        missing = sorted(wanted - set(self.names))
+        if missing:
+            raise InputError(f"{self.source}: no metabolite {missing}; it has {list(self.names)}")
+        index = [i for i, n in enumerate(self.names) if n in wanted]
+        return replace(self, names=tuple(self.names[i] for i in index), fids=self.fids[index])
+
+    def extended(self, names: Iterable[str], fids: NDArray[np.complex128]) -> Basis:
+        """The basis with columns appended, e.g. parametric macromolecules."""
+        stacked = np.concatenate([self.fids, np.asarray(fids, dtype=complex)])
+        return replace(self, names=(*self.names, *names), fids=stacked)
+
+    def scaled(self, factor: float) -> Basis:
+        """The basis with every FID multiplied by a number."""
+        return replace(self, fids=self.fids * factor)
+
+    def naa_position(self) -> float | None:
+        """Where NAA's singlet stands (ppm), from the tallest point of 1.6 to 2.4 ppm; ``None`` without NAA."""
+        if "NAA" not in self.names:
+            return None
+        padded = self.acquisition.with_points(max(self.acquisition.points, 32768))
+        fid = np.zeros(padded.points, complex)
+        fid[: self.acquisition.points] = self["NAA"]
+        spectrum = np.abs(padded.spectrum(fid))
+        window = (padded.ppm > 1.6) & (padded.ppm < 2.4)
+        return float(padded.ppm[window][spectrum[window].argmax()])
+
+    def check(self) -> Basis:
+        """This basis, once NAA's singlet is known to lie where it should.
+
+        Raises
+        ------
+        InputError
+            If it is more than 0.03 ppm from 2.01: names the offset and how to state it.
+        """
+        position = self.naa_position()
+        if position is None or abs(position - NAA_PPM) <= NAA_TOLERANCE_PPM:
+            return self
+        offset = position - NAA_PPM
+        stated = self.acquisition.reference_ppm - offset
+        raise InputError(
+            f"{self.source}: NAA's singlet stands at {position:.3f} ppm, {offset:+.3f} ppm from "
+            f"{NAA_PPM}. If the basis is referenced otherwise, state it with "
+            f"--basis-reference {stated:.3f} (ppm at 0 Hz; {self.acquisition.reference_ppm:g} was "
+            "assumed); if it is mirrored, its FIDs need conjugation (--basis-conjugate)."
+        )
+
+    def conjugated(self) -> Basis:
+        """The basis with its frequency axis turned round, for files that store the other sign."""
+        return replace(self, fids=self.fids.conj())
+
+    def matched_to(self, scan: Acquisition) -> Basis:
+        """This basis on the dwell time, length and reference of a scan.
+
+        A reference that differs is a shift in Hz.
+
+        Raises
+        ------
+        InputError
+            If the basis was made for another nucleus or frequency (beyond 1 %), or is shorter
+            than the scan's FIDs.
+        """
+        own = self.acquisition
+        if own.nucleus != scan.nucleus:
+            raise InputError(
+                f"{self.source}: the basis is of {own.nucleus}, the scan of {scan.nucleus}"
+            )
+        deviation = own.spectrometer_frequency / scan.spectrometer_frequency - 1
+        if abs(deviation) > 0.01:
+            raise InputError(
+                f"{self.source}: the basis is for {own.spectrometer_frequency:.3f} MHz, the scan "
+                f"has {scan.spectrometer_frequency:.3f} MHz; take or simulate a basis for that field"
+            )
+        if own.duration < scan.duration - 2 * max(own.dwell_time, scan.dwell_time):
+            raise InputError(
+                f"{self.source}: the basis lasts {own.duration * 1e3:.1f} ms "
+                f"({own.points} points), the scan's FIDs {scan.duration * 1e3:.1f} ms; take a "
+                "longer basis or cut the scan with --points"
+            )
+        fids = _resample(self.fids, own, scan)
+        fids *= np.exp(2j * np.pi * _reference_shift(own, scan) * scan.time)
+        return replace(
+            self,
+            fids=fids,
+            acquisition=replace(scan, echo_time=own.echo_time, repetition_time=own.repetition_time),
+        )
+
+
+def _reference_shift(own: Acquisition, scan: Acquisition) -> float:
+    """Hz that bring a peak from its place in the basis to its place in the scan."""
+    return (scan.reference_ppm - own.reference_ppm) * scan.spectrometer_frequency
+
+
+def _resample(
+    fids: NDArray[np.complex128], own: Acquisition, scan: Acquisition
+) -> NDArray[np.complex128]:
+    if math.isclose(own.dwell_time, scan.dwell_time, rel_tol=1e-6):
+        fitted = np.zeros((len(fids), scan.points), complex)
+        count = min(own.points, scan.points)
+        fitted[:, :count] = fids[:, :count]
+        return fitted
+    # Brought to the middle of the metabolites a FID turns slowly from sample to sample, so a
+    # spline of high order is exact to 1e-6 and, unlike a Fourier series, does not ring at t = 0.
+    centre = own.frequency_of(_MIDDLE_PPM)
+    slow = fids * np.exp(-2j * np.pi * centre * own.time)
+    interpolate = make_interp_spline(own.time, slow, k=7, axis=1)
+    inside = np.minimum(scan.time, own.time[-1])
+    return interpolate(inside) * np.exp(2j * np.pi * centre * scan.time)
