@@ -105,13 +105,53 @@ def canonical_name(name: str) -> str:
 
 
 def label_title(label: str) -> str:
-    """What people read for a map label: ``NAANAAG`` is ``tNAA``; other labels stand for themselves."""
+    """What people read for a map label: ``NAANAAG`` is ``tNAA``, others stand for themselves."""
     return next((c.title for c in COMBINATIONS if c.label == label), label)
 
 
 def is_macromolecule(name: str) -> bool:
     """Whether a basis column belongs to macromolecules or lipids rather than to a metabolite."""
     return name.upper().startswith(("MM", "MAC", "LIP"))
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One thing a stage writes: its name in stores and files, its unit and what it means.
+
+    ``kind`` groups parameters: ``metabolite``, ``combination``, ``macromolecule`` or ``lineshape``.
+    """
+
+    name: str
+    units: str
+    doc: str
+    title: str = ""
+    kind: str = ""
+
+    @property
+    def label(self) -> str:
+        """What people read in tables and figures."""
+        return self.title or self.name
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """Everything a stage, or a whole pipeline, writes.
+
+    ``parameters`` have an estimate and an SD, ``measures`` are quality numbers; both are
+    ``(voxel,)`` each. ``signals`` are ``(voxel, time)`` and stored only on request.
+    """
+
+    parameters: tuple[Quantity, ...] = ()
+    measures: tuple[Quantity, ...] = ()
+    signals: tuple[Quantity, ...] = ()
+
+    def __add__(self, other: Declaration) -> Declaration:
+        """Both declarations, in order."""
+        return Declaration(
+            self.parameters + other.parameters,
+            self.measures + other.measures,
+            self.signals + other.signals,
+        )
 
 
 @dataclass(frozen=True)
@@ -171,7 +211,7 @@ class Acquisition:
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
         """Hz of the bins of :meth:`spectrum`, ascending, ``(time,)``."""
-        return np.fft.fftshift(np.fft.fftfreq(self.points, self.dwell_time))
+        return np.fft.fftshift(np.fft.fftfreq(self.points, self.dwell_time)).astype(np.float64)
 
     @cached_property
     def ppm(self) -> NDArray[np.float64]:
@@ -188,7 +228,8 @@ class Acquisition:
 
     def spectrum(self, fids: ArrayLike) -> NDArray[np.complexfloating]:
         """Unnormalised spectrum of ``fids (..., time)`` on :attr:`ppm`."""
-        return np.fft.fftshift(np.fft.fft(np.asarray(fids), axis=-1), axes=-1)
+        spectra = np.fft.fft(np.asarray(fids), axis=-1)
+        return np.fft.fftshift(spectra, axes=-1)
 
     def with_points(self, points: int) -> Acquisition:
         """The same acquisition with another number of samples."""

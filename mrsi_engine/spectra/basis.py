@@ -116,7 +116,7 @@ class Basis:
         return replace(self, fids=self.fids * factor)
 
     def naa_position(self) -> float | None:
-        """Where NAA's singlet stands (ppm), from the tallest point of 1.6 to 2.4 ppm; ``None`` without NAA."""
+        """Where NAA's singlet stands: the tallest point of 1.6 to 2.4 ppm; ``None`` without NAA."""
         if "NAA" not in self.names:
             return None
         padded = self.acquisition.with_points(max(self.acquisition.points, 32768))
@@ -170,7 +170,7 @@ class Basis:
         if abs(deviation) > 0.01:
             raise InputError(
                 f"{self.source}: the basis is for {own.spectrometer_frequency:.3f} MHz, the scan "
-                f"has {scan.spectrometer_frequency:.3f} MHz; take or simulate a basis for that field"
+                f"has {scan.spectrometer_frequency:.3f} MHz; take or simulate one for that field"
             )
         if own.duration < scan.duration - 2 * max(own.dwell_time, scan.dwell_time):
             raise InputError(
