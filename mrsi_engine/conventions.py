@@ -211,7 +211,8 @@ class Acquisition:
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
         """Hz of the bins of :meth:`spectrum`, ascending, ``(time,)``."""
-        return np.fft.fftshift(np.fft.fftfreq(self.points, self.dwell_time)).astype(np.float64)
+        frequencies = np.fft.fftfreq(self.points, self.dwell_time)
+        return np.asarray(np.fft.fftshift(frequencies), dtype=np.float64)
 
     @cached_property
     def ppm(self) -> NDArray[np.float64]:
