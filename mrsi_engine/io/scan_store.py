@@ -1,0 +1,369 @@
+"""The scan store: one scan as a Zarr v3 group, a table of masked voxels ready for blocks.
+
+=============  ====================  =========  ==========================================
+variable       dimensions            dtype      unit
+=============  ====================  =========  ==========================================
+``fid``        voxel, time           complex64  as in the file
+``water``      voxel, time           complex64  as in the file (optional)
+``tissue``     voxel, tissue_class   float32    fraction (optional)
+``x y z``      voxel                 int32      voxel index in the volume
+``time``       time                  float64    s
+=============  ====================  =========  ==========================================
+
+A chunk holds whole FIDs of ``chunk`` voxels. Voxels stand in the order of the file they came from:
+x runs fastest, then y, then z. Attributes carry the acquisition, the grid, the complete NIfTI-MRS
+header extension and where the data came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import ArrayLike, NDArray
+from zarr.codecs import BloscCodec
+
+from mrsi_engine.conventions import TIME, VOXEL, Acquisition
+from mrsi_engine.errors import InputError
+
+#: Format of the stores written here; a reader refuses a higher one.
+SCHEMA_VERSION = 1
+
+#: Voxels a chunk unless told otherwise: 8 MB of 1024-point FIDs.
+DEFAULT_CHUNK = 1024
+
+_SCHEMA = "mrsi_engine.scan"
+_TISSUE_CLASS = "tissue_class"
+_DIMENSIONS = {
+    "fid": (VOXEL, TIME),
+    "water": (VOXEL, TIME),
+    "tissue": (VOXEL, _TISSUE_CLASS),
+    "x": (VOXEL,),
+    "y": (VOXEL,),
+    "z": (VOXEL,),
+    "time": (TIME,),
+}
+_REQUIRED = ("fid", "x", "y", "z", "time")
+_ACQUISITION_UNITS = {
+    "points": "1",
+    "dwell_time": "s",
+    "spectrometer_frequency": "MHz",
+    "reference_ppm": "ppm",
+    "nucleus": "",
+    "echo_time": "s",
+    "repetition_time": "s",
+}
+_PROVENANCE = ("stem", "source", "checksum", "header", "mask_origin", "notes")
+
+
+@dataclass(frozen=True, eq=False)
+class ScanStore:
+    """One scan in a Zarr store; made by :meth:`open` or :meth:`create`.
+
+    Parameters
+    ----------
+    path
+        Folder of the Zarr group.
+    acquisition
+        Axis of the FIDs and how they were acquired.
+    shape
+        Voxels of the volume along x, y, z.
+    affine
+        ``(4, 4)`` voxel index to scanner coordinates, mm.
+    voxels
+        Number of voxels in the mask, the length of dimension ``voxel``.
+    chunk
+        Voxels a chunk.
+    has_water
+        Whether a water reference came with the scan.
+    tissue_classes
+        Names of the tissue fractions, empty without them.
+    stem
+        The input's file name without ``.nii`` or ``.nii.gz``.
+    source, checksum
+        The input file and its SHA-256.
+    header
+        The complete NIfTI-MRS header extension.
+    mask_origin
+        ``"given"`` or ``"signal energy"``.
+    notes
+        What had to be assumed on the way in, for the report.
+    """
+
+    path: Path
+    acquisition: Acquisition
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+    voxels: int
+    chunk: int
+    has_water: bool
+    tissue_classes: tuple[str, ...]
+    stem: str
+    source: str
+    checksum: str
+    header: dict[str, Any]
+    mask_origin: str
+    notes: tuple[str, ...]
+    _group: zarr.Group = field(repr=False)
+
+    @classmethod
+    def open(cls, path: str | Path) -> ScanStore:
+        """The scan store of a folder, read-only.
+
+        Raises
+        ------
+        InputError
+            If there is none, it is of a newer version, or a variable is missing or damaged.
+        """
+        path = Path(path)
+        group = _group_of(path)
+        _check_version(path, group)
+        _check_arrays(path, group)
+        try:
+            return cls._of(path, group)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: the scan store lacks {error}; import the scan again"
+            ) from error
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        coordinates: ArrayLike,
+        acquisition: Acquisition,
+        shape: Sequence[int],
+        affine: ArrayLike,
+        *,
+        chunk: int = DEFAULT_CHUNK,
+        water: bool = False,
+        tissue: ArrayLike | None = None,
+        tissue_classes: Sequence[str] = (),
+        stem: str = "scan",
+        source: str = "memory",
+        checksum: str = "",
+        header: Mapping[str, Any] | None = None,
+        mask_origin: str = "given",
+        notes: Sequence[str] = (),
+    ) -> ScanStore:
+        """A new store whose FIDs are still to be written, block by block.
+
+        Parameters
+        ----------
+        coordinates
+            ``(voxel, 3)`` integer voxel indices x, y, z, in the order of the FIDs.
+        water
+            Whether a water reference will be written too.
+        tissue
+            ``(voxel, class)`` fractions named by ``tissue_classes``.
+
+        The others are the attributes of :class:`ScanStore`.
+
+        Raises
+        ------
+        InputError
+            If the folder holds something already.
+        """
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path}: exists already; choose another output folder")
+        places = np.asarray(coordinates, dtype=np.int32)
+        provenance = {
+            "stem": stem,
+            "source": source,
+            "checksum": checksum,
+            "header": dict(header or {}),
+            "mask_origin": mask_origin,
+            "notes": list(notes),
+        }
+        group = zarr.create_group(
+            path, attributes=_attributes(acquisition, shape, affine, provenance)
+        )
+        _create_signals(
+            group, ("fid", "water") if water else ("fid",), len(places), acquisition, chunk
+        )
+        _create_tables(group, places, acquisition)
+        if tissue is not None:
+            _create_tissue(group, tissue, tissue_classes)
+        return cls._of(path, group)
+
+    @classmethod
+    def _of(cls, path: Path, group: zarr.Group) -> ScanStore:
+        attributes = dict(group.attrs)
+        fid = group["fid"]
+        provenance = {name: attributes[name] for name in _PROVENANCE}
+        provenance["notes"] = tuple(provenance["notes"])
+        classes = group[_TISSUE_CLASS][:] if "tissue" in group else ()
+        return cls(
+            path=path,
+            acquisition=Acquisition(**{name: attributes[name] for name in _ACQUISITION_UNITS}),
+            shape=tuple(attributes["shape"]),
+            affine=np.array(attributes["affine"], dtype=np.float64),
+            voxels=fid.shape[0],
+            chunk=fid.chunks[0],
+            has_water="water" in group,
+            tissue_classes=tuple(str(name) for name in classes),
+            _group=group,
+            **provenance,
+        )
+
+    def read_fids(self, start: int, stop: int) -> NDArray[np.complex64]:
+        """FIDs of voxels ``start`` to ``stop``, ``(n, time)``."""
+        return np.asarray(self._group["fid"][start:stop])
+
+    def read_water(self, start: int, stop: int) -> NDArray[np.complex64] | None:
+        """Water reference of voxels ``start`` to ``stop``, ``(n, time)``; ``None`` without one."""
+        return np.asarray(self._group["water"][start:stop]) if self.has_water else None
+
+    def read_tissue(self, start: int, stop: int) -> NDArray[np.float32] | None:
+        """Tissue fractions of voxels ``start`` to ``stop``, ``(n, class)``; ``None`` without."""
+        return np.asarray(self._group["tissue"][start:stop]) if self.tissue_classes else None
+
+    def coordinates(self) -> NDArray[np.int32]:
+        """Voxel indices x, y, z of every voxel, ``(voxel, 3)``."""
+        return np.stack([self._group[axis][:] for axis in "xyz"], axis=1)
+
+    def write_fids(self, start: int, fids: ArrayLike) -> None:
+        """Write FIDs ``(n, time)`` from voxel ``start`` on; whole chunks only."""
+        self._write("fid", start, fids)
+
+    def write_water(self, start: int, water: ArrayLike) -> None:
+        """Write the water reference ``(n, time)`` from voxel ``start`` on; whole chunks only."""
+        self._write("water", start, water)
+
+    def to_xarray(self) -> xr.Dataset:
+        """The store as a lazily indexed Dataset without Dask arrays."""
+        dataset = xr.open_zarr(self.path, chunks=None, consolidated=False, decode_times=False)
+        return dataset.set_coords([name for name in ("x", "y", "z", "time") if name in dataset])
+
+    def _write(self, name: str, start: int, signals: ArrayLike) -> None:
+        block = np.asarray(signals, dtype=np.complex64)
+        stop = start + len(block)
+        if start % self.chunk or (stop % self.chunk and stop != self.voxels):
+            raise ValueError(f"voxels {start} to {stop} do not fill chunks of {self.chunk}")
+        self._group[name][start:stop] = block
+
+
+def is_scan_store(path: str | Path) -> bool:
+    """Whether a folder is a scan store of any version."""
+    try:
+        return _schema_of(_group_of(Path(path))) == _SCHEMA
+    except InputError:
+        return False
+
+
+def _group_of(path: Path) -> zarr.Group:
+    if not path.exists():
+        raise InputError(
+            f"{path}: no such scan store; make one with: mrsi import SCAN --out {path}"
+        )
+    try:
+        return zarr.open_group(path, mode="r", use_consolidated=False)
+    except PermissionError as error:
+        raise InputError(f"{path}: no permission to read this scan store") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: not a scan store (no Zarr v3 group); make one with: mrsi import SCAN"
+        ) from error
+
+
+def _schema_of(group: zarr.Group) -> Any:
+    return group.attrs.get("schema")
+
+
+def _check_version(path: Path, group: zarr.Group) -> None:
+    if _schema_of(group) != _SCHEMA:
+        raise InputError(
+            f"{path}: a Zarr group but not a scan store (schema {_schema_of(group)!r}, expected "
+            f"{_SCHEMA!r}); give the folder that mrsi import made"
+        )
+    found = group.attrs.get("schema_version")
+    if not isinstance(found, int) or found > SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: scan store of schema version {found}, written by mrsi_engine "
+            f"{group.attrs.get('engine_version')}; this is mrsi_engine {version('mrsi-engine')}, "
+            f"which reads up to {SCHEMA_VERSION}: update mrsi_engine or import the scan again"
+        )
+
+
+def _check_arrays(path: Path, group: zarr.Group) -> None:
+    missing = [name for name in _REQUIRED if name not in group]
+    if missing:
+        raise InputError(
+            f"{path}: the scan store lacks {', '.join(missing)}; import the scan again"
+        )
+    voxels, points = group["fid"].shape
+    lengths = {VOXEL: voxels, TIME: points}
+    for name, dimensions in _DIMENSIONS.items():
+        found = group[name].shape if name in group else None
+        if found is not None and found[0] != lengths[dimensions[0]]:
+            raise InputError(
+                f"{path}: {name} has {found[0]} {dimensions[0]}s, fid has "
+                f"{lengths[dimensions[0]]}; the store is damaged, import the scan again"
+            )
+
+
+def _attributes(
+    acquisition: Acquisition,
+    shape: Sequence[int],
+    affine: ArrayLike,
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
+        "schema": _SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "engine_version": version("mrsi-engine"),
+        **dataclasses.asdict(acquisition),
+        "units": {**_ACQUISITION_UNITS, "shape": "voxel", "affine": "mm"},
+        "shape": [int(n) for n in shape],
+        "affine": np.asarray(affine, dtype=float).tolist(),
+        **provenance,
+    }
+
+
+def _create_signals(
+    group: zarr.Group, names: Sequence[str], voxels: int, acquisition: Acquisition, chunk: int
+) -> None:
+    for name in names:
+        group.create_array(
+            name,
+            shape=(voxels, acquisition.points),
+            chunks=(max(1, min(chunk, voxels)), acquisition.points),
+            dtype=np.complex64,
+            compressors=BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
+            dimension_names=_DIMENSIONS[name],
+            attributes={"units": "as in the file"},
+        )
+
+
+def _create_tables(
+    group: zarr.Group, coordinates: NDArray[np.int32], acquisition: Acquisition
+) -> None:
+    for axis, indices in zip("xyz", coordinates.T, strict=True):
+        _create_table(group, axis, np.ascontiguousarray(indices), "voxel")
+    _create_table(group, "time", acquisition.time, "s")
+
+
+def _create_tissue(group: zarr.Group, tissue: ArrayLike, classes: Sequence[str]) -> None:
+    _create_table(group, "tissue", np.asarray(tissue, dtype=np.float32), "fraction")
+    names = group.create_array(
+        _TISSUE_CLASS, shape=(len(classes),), dtype=str, dimension_names=(_TISSUE_CLASS,)
+    )
+    names[:] = np.array(classes, dtype=object)
+
+
+def _create_table(group: zarr.Group, name: str, values: NDArray[Any], units: str) -> None:
+    group.create_array(
+        name,
+        data=values,
+        chunks=values.shape,
+        dimension_names=_DIMENSIONS[name],
+        attributes={"units": units},
+    )
