@@ -1,0 +1,344 @@
+"""Result store to NIfTI: one file a map, with a JSON sidecar that says what it holds."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from mrsi_engine.conventions import Acquisition, Status
+from mrsi_engine.errors import InputError
+from mrsi_engine.io.files import safe_label, safe_stem, write_atomically
+from mrsi_engine.io.nifti_mrs import write_nifti_mrs
+
+Fill = Literal["nan", "mrsiprep"]
+
+#: Kinds of parameter that are an amount of something, so that a relative CRLB has a meaning.
+AMPLITUDE_KINDS = ("metabolite", "macromolecule", "combination")
+
+#: What MRSIPrep expects where a CRLB (percent) is unknown; also the largest it is given.
+MRSIPREP_CRLB = 999.0
+
+_DESCRIPTIONS = {"shift": "b0shift"}
+_NEEDED_ATTRS = ("shape", "affine", "stem", "source", "checksum", "engine_version")
+_SIGNALS = {
+    "corrected": "FID after every correction of the pipeline",
+    "fit": "Complete fitted model, baseline included",
+    "baseline": "Baseline part of the fitted model",
+    "residual": "Corrected FID minus the complete fitted model",
+}
+_STANDARD_METHODS = {
+    "water": "Nuisance peak removal",
+    "lipid": "Nuisance peak removal",
+    "registration": "Frequency and phase correction",
+    "phase": "Phasing",
+    "ecc": "Eddy current correction",
+    "eddy": "Eddy current correction",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """One map to be written: ``values (voxel,)``, and ``mrsiprep`` where no number is known."""
+
+    entities: str
+    values: NDArray[np.floating]
+    units: str
+    definition: str
+    mrsiprep: float = np.nan
+
+
+def fitted_voxels(result: xr.Dataset) -> NDArray[np.bool_]:
+    """Which voxels hold a fit, ``(voxel,)``."""
+    status = result["status"].values
+    return (status != Status.NO_FIT) & (status != Status.NOT_PROCESSED)
+
+
+def parameter_names(result: xr.Dataset, *kinds: str) -> list[str]:
+    """Names of the parameters of these kinds, in the order of the store."""
+    pairs = zip(result["parameter"].values, result["kind"].values, strict=True)
+    return [str(name) for name, kind in pairs if str(kind) in kinds]
+
+
+def relative_crlb(result: xr.Dataset, parameter: str) -> NDArray[np.float32]:
+    """CRLB in percent of the estimate's magnitude, ``(voxel,)``; NaN where the estimate is 0."""
+    estimate = np.abs(result["estimate"].sel(parameter=parameter).values.astype(float))
+    sd = result["sd"].sel(parameter=parameter).values
+    percent = np.full(estimate.shape, np.nan)
+    np.divide(100.0 * sd, estimate, out=percent, where=estimate > 0)
+    return percent.astype(np.float32)
+
+
+def volume(
+    result: xr.Dataset, values: NDArray[Any], background: float = np.nan
+) -> NDArray[np.float32]:
+    """``values (voxel,)`` scattered into the scan's volume ``(x, y, z)``, float32."""
+    out = np.full(tuple(result.attrs["shape"]), background, np.float32)
+    out[tuple(result[axis].values for axis in "xyz")] = values
+    return out
+
+
+def export_maps(
+    result: xr.Dataset, folder: Path, *, fill: Fill = "nan", stem: str | None = None
+) -> list[Path]:
+    """Write every map of a result as ``.nii.gz`` with a JSON sidecar.
+
+    Metabolites, macromolecules and combinations get ``desc-signal`` (the estimate), ``desc-crlb``
+    (percent) and ``desc-sd`` (absolute); every measure and lineshape parameter gets one file, and
+    so do the status and the mask. Maps are float32 with the scan's affine.
+
+    Parameters
+    ----------
+    result
+        A result store opened as a dataset.
+    folder
+        Made if missing; files in it with the same names are replaced.
+    fill
+        ``"nan"`` writes NaN where there is no fit or no finite number; ``"mrsiprep"`` writes what
+        MRSIPrep reads there: signal 0, SNR 0, CRLB 999 (which is then also the largest CRLB).
+    stem
+        Start of the file names; the scan's own by default.
+
+    Returns
+    -------
+    list of Path
+        The NIfTI files; each has its sidecar beside it.
+
+    Raises
+    ------
+    InputError
+        If the result lacks an attribute, its affine is singular or two maps share a name.
+    RunError
+        If a file cannot be written.
+    """
+    _check(result)
+    if fill not in ("nan", "mrsiprep"):
+        raise InputError(f"fill {fill!r}: unknown; allowed are nan, mrsiprep")
+    maps = list(_all_maps(result))
+    _check_names_differ([m.entities for m in maps])
+    prefix = safe_stem(stem or result.attrs["stem"])
+    return [_write_map(result, m, folder / f"{prefix}_space-orig_{m.entities}", fill) for m in maps]
+
+
+def export_signals(result: xr.Dataset, folder: Path, *, stem: str | None = None) -> list[Path]:
+    """Write the corrected data, fit, baseline and residual as NIfTI-MRS, as far as stored.
+
+    Each header extension is the scan's own plus ``ProcessingApplied`` entries, one a pipeline
+    stage. Voxels outside the mask are zero.
+
+    Raises
+    ------
+    InputError
+        If the result holds no signals.
+    RunError
+        If a file cannot be written.
+    """
+    _check(result)
+    signals = _signals(result)
+    if not signals:
+        raise InputError(
+            f"{result.attrs['stem']}: the result holds no corrected, fit or baseline signals; run "
+            "again and keep the signals"
+        )
+    prefix = safe_stem(stem or result.attrs["stem"])
+    header = _signal_header(result)
+    acquisition = Acquisition(**result.attrs["acquisition"])
+    affine = np.asarray(result.attrs["affine"], float)
+    paths = []
+    for name, values in signals.items():
+        path = folder / f"{prefix}_space-orig_desc-{name}_mrsi.nii.gz"
+        entry = _export_entry(_SIGNALS[name], str(result.attrs["engine_version"]))
+        full = {**header, "ProcessingApplied": [*header["ProcessingApplied"], entry]}
+        paths.append(
+            write_nifti_mrs(path, _signal_volume(result, values), acquisition, affine, full)
+        )
+    return paths
+
+
+def _check(result: xr.Dataset) -> None:
+    missing = [a for a in _NEEDED_ATTRS if a not in result.attrs]
+    if missing:
+        raise InputError(f"result: attributes {missing} are missing; it is no result store")
+    affine = np.asarray(result.attrs["affine"], float)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or _singular(affine):
+        raise InputError(
+            f"{result.attrs['source']}: affine {affine.tolist()} is not an invertible 4x4 matrix, "
+            "so maps would have no place in space; correct the scan's sform and import it again"
+        )
+
+
+def _singular(affine: NDArray[np.float64]) -> bool:
+    zooms = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool((zooms == 0).any() or abs(np.linalg.det(affine[:3, :3] / zooms)) < 1e-6)
+
+
+def _check_names_differ(names: list[str]) -> None:
+    repeated = sorted({n for n in names if names.count(n) > 1})
+    if repeated:
+        raise InputError(f"maps: {repeated} would be written twice; rename the basis' metabolites")
+
+
+def _all_maps(result: xr.Dataset) -> Iterator[Map]:
+    for name in parameter_names(result, *AMPLITUDE_KINDS):
+        yield from _amplitude_maps(result, name)
+    for name in parameter_names(result, "lineshape"):
+        yield _lineshape_map(result, name)
+    for name in result["measure"].values:
+        yield _measure_map(result, str(name))
+    yield _status_map(result)
+    inside = np.ones(result.sizes["voxel"])
+    yield Map("desc-brainmask", inside, "1", "1 where voxels were kept for processing", 0.0)
+
+
+def _amplitude_maps(result: xr.Dataset, name: str) -> Iterator[Map]:
+    row = result.sel(parameter=name)
+    units, doc, title = (str(row[c].values) for c in ("unit", "doc", "title"))
+    met = f"met-{safe_label(name)}"
+    bound = result["sd"].attrs.get("long_name", "Cramér-Rao lower bound")
+    percent = relative_crlb(result, name)
+    definition = f"{bound} of {title} in percent of its estimate; no number where that is 0"
+    yield Map(f"{met}_desc-signal", _fitted(result, row["estimate"].values), units, doc, 0.0)
+    yield Map(f"{met}_desc-crlb", _fitted(result, percent), "%", definition, MRSIPREP_CRLB)
+    yield Map(f"{met}_desc-sd", _fitted(result, row["sd"].values), units, f"{bound} of {title}")
+
+
+def _lineshape_map(result: xr.Dataset, name: str) -> Map:
+    row = result.sel(parameter=name)
+    desc = _DESCRIPTIONS.get(name, safe_label(name))
+    values = _fitted(result, row["estimate"].values)
+    return Map(f"desc-{desc}", values, str(row["unit"].values), str(row["doc"].values))
+
+
+def _measure_map(result: xr.Dataset, name: str) -> Map:
+    row = result.sel(measure=name)
+    return Map(
+        f"desc-{_DESCRIPTIONS.get(name, safe_label(name))}",
+        _fitted(result, row["quality"].values),
+        str(row["measure_unit"].values),
+        str(row["measure_doc"].values),
+        0.0 if name == "snr" else np.nan,
+    )
+
+
+def _status_map(result: xr.Dataset) -> Map:
+    meanings = ", ".join(f"{int(s)} {s.meaning}" for s in Status)
+    return Map("desc-status", result["status"].values.astype(float), "1", meanings, 0.0)
+
+
+def _fitted(result: xr.Dataset, values: NDArray[Any]) -> NDArray[np.floating]:
+    return np.where(fitted_voxels(result), values, np.nan)
+
+
+def _write_map(result: xr.Dataset, described: Map, base: Path, fill: Fill) -> Path:
+    data = volume(result, described.values, _background(described))
+    if fill == "mrsiprep":
+        data = np.where(np.isfinite(data), data, np.float32(described.mrsiprep))
+        if described.units == "%":
+            data = np.minimum(data, np.float32(MRSIPREP_CRLB))
+    image, notes = _image(data, np.asarray(result.attrs["affine"], float))
+    path = base.with_name(f"{base.name}_mrsi.nii.gz")
+    sidecar = _sidecar(result.attrs, described, fill, notes)
+    write_atomically(base.with_name(f"{base.name}_mrsi.json"), _json(sidecar))
+    return write_atomically(path, gzip.compress(image.to_bytes(), 6, mtime=0))
+
+
+def _background(described: Map) -> float:
+    # A mask that is NaN outside would be read as "inside" by anything that tests for non-zero.
+    return 0.0 if described.entities == "desc-brainmask" else np.nan
+
+
+def _image(
+    data: NDArray[np.float32], affine: NDArray[np.float64]
+) -> tuple[nib.Nifti1Image, list[str]]:
+    image = nib.Nifti1Image(data, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1, strip_shears=True)
+    return image, _qform_notes(image, affine)
+
+
+def _qform_notes(image: nib.Nifti1Image, affine: NDArray[np.float64]) -> list[str]:
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in image.shape[:3]])).reshape(3, -1)
+    apart = (image.get_qform() - affine) @ np.vstack([corners, np.ones(corners.shape[1])])
+    worst = float(np.linalg.norm(apart[:3], axis=0).max())
+    zoom = float(min(image.header.get_zooms()[:3]))
+    if worst <= 0.01 * zoom:
+        return []
+    return [
+        "The affine holds shear, which a qform cannot represent: the sform is exact, the qform the "
+        f"nearest rotation, up to {worst:.2f} mm off at a corner of the volume. Use the sform."
+    ]
+
+
+def _sidecar(
+    attrs: Mapping[str, Any], described: Map, fill: Fill, notes: list[str]
+) -> dict[str, Any]:
+    blank = "NaN" if fill == "nan" or np.isnan(described.mrsiprep) else described.mrsiprep
+    sidecar: dict[str, Any] = {
+        "Units": described.units,
+        "Definition": described.definition,
+        "NoFit": blank,
+        "Sources": [attrs["source"]],
+        "SourceSHA256": attrs["checksum"],
+        "Basis": attrs.get("basis"),
+        "Pipeline": attrs.get("pipeline"),
+        "MaskOrigin": attrs.get("mask_origin"),
+        "GeneratedBy": [{"Name": "mrsi_engine", "Version": attrs["engine_version"]}],
+    }
+    return {**sidecar, "Notes": notes} if notes else sidecar
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+    return (text + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+
+
+def _signals(result: xr.Dataset) -> dict[str, NDArray[np.complexfloating]]:
+    stored = {n: result[n].values for n in ("corrected", "fit", "baseline") if n in result}
+    if "corrected" in stored and "fit" in stored:
+        stored["residual"] = stored["corrected"] - stored["fit"]
+    return stored
+
+
+def _signal_volume(
+    result: xr.Dataset, values: NDArray[np.complexfloating]
+) -> NDArray[np.complex64]:
+    out = np.zeros((*result.attrs["shape"], values.shape[-1]), np.complex64)
+    out[tuple(result[axis].values for axis in "xyz")] = values
+    return out
+
+
+def _signal_header(result: xr.Dataset) -> dict[str, Any]:
+    header = dict(result.attrs.get("header", {}))
+    version = str(result.attrs["engine_version"])
+    stages = result.attrs.get("pipeline", {}).get("stages", [])
+    done = [_stage_entry(settings, version) for settings in stages]
+    return {**header, "ProcessingApplied": [*header.get("ProcessingApplied", []), *done]}
+
+
+def _stage_entry(settings: Mapping[str, Any], version: str) -> dict[str, str]:
+    key = str(settings.get("stage", "stage"))
+    method = next((m for part, m in _STANDARD_METHODS.items() if part in key), key)
+    return _entry(method, json.dumps(dict(settings), default=_plain), version)
+
+
+def _export_entry(details: str, version: str) -> dict[str, str]:
+    now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
+    return {"Time": now, **_entry("Export", details, version)}
+
+
+def _entry(method: str, details: str, version: str) -> dict[str, str]:
+    return {"Program": "mrsi_engine", "Version": version, "Method": method, "Details": details}

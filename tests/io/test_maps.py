@@ -1,0 +1,293 @@
+"""Maps are judged by what another program reads from the files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from nifti_mrs.nifti_mrs import NIFTI_MRS
+from nifti_mrs.validator import validate_nifti_mrs
+
+from mrsi_engine.conventions import Acquisition
+from mrsi_engine.errors import InputError, RunError
+from mrsi_engine.io.files import safe_label, safe_stem, write_atomically
+from mrsi_engine.io.maps import export_maps, export_signals, relative_crlb
+from tests.report.synthetic import AFFINE, brain_result
+
+SHAPE = (8, 7, 3)
+PREFIX = "sub-01_ses-1_space-orig"
+
+
+@pytest.fixture(scope="module")
+def result() -> xr.Dataset:
+    return brain_result(SHAPE, signals=True)
+
+
+@pytest.fixture(scope="module")
+def folder(result: xr.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("maps")
+    export_maps(result, out)
+    return out
+
+
+def read(folder: Path, entities: str) -> np.ndarray:
+    return nib.load(folder / f"{PREFIX}_{entities}_mrsi.nii.gz").get_fdata()
+
+
+def sidecar(folder: Path, entities: str) -> dict:
+    return json.loads((folder / f"{PREFIX}_{entities}_mrsi.json").read_text())
+
+
+def at_voxels(result: xr.Dataset, volume: np.ndarray) -> np.ndarray:
+    return volume[tuple(result[a].values for a in "xyz")]
+
+
+def test_names_are_those_the_issue_asks_for(folder: Path) -> None:
+    names = {p.name for p in folder.glob("*.nii.gz")}
+    expected = {
+        f"{PREFIX}_met-{met}_desc-{desc}_mrsi.nii.gz"
+        for met in ("NAA", "MM09", "NAANAAG", "CrPCr", "GPCPCh", "GluGln")
+        for desc in ("signal", "crlb", "sd")
+    } | {
+        f"{PREFIX}_desc-{desc}_mrsi.nii.gz"
+        for desc in ("snr", "fwhm", "fitquality", "b0shift", "phase", "status", "brainmask")
+    }
+    assert expected <= names
+    assert {n.removesuffix(".nii.gz") for n in names} == {p.stem for p in folder.glob("*.json")}
+    assert len(names) * 2 == len(list(folder.iterdir())), "something else lies in the folder"
+
+
+def test_values_stand_at_their_voxels(result: xr.Dataset, folder: Path) -> None:
+    x, y, z = (int(result[a][10]) for a in "xyz")
+    for desc, variable in (("signal", "estimate"), ("sd", "sd")):
+        expected = result[variable].sel(parameter="CrPCr")[10]
+        assert read(folder, f"met-CrPCr_desc-{desc}")[x, y, z] == expected
+    assert read(folder, "desc-fwhm")[x, y, z] == result["quality"].sel(measure="fwhm")[10]
+    assert read(folder, "desc-b0shift")[x, y, z] == result["estimate"].sel(parameter="shift")[10]
+
+
+def test_crlb_is_percent_of_the_estimate(result: xr.Dataset, folder: Path) -> None:
+    signal, sd, crlb = (read(folder, f"met-Ins_desc-{d}") for d in ("signal", "sd", "crlb"))
+    known = np.isfinite(signal) & (signal > 0)
+    np.testing.assert_allclose(crlb[known], 100 * sd[known] / signal[known], rtol=1e-6)
+
+
+def test_a_zero_amplitude_keeps_its_absolute_bound_only(result: xr.Dataset, tmp_path: Path) -> None:
+    changed = result.copy(deep=True)
+    changed["estimate"].loc[{"parameter": "GABA", "voxel": 5}] = 0.0
+    export_maps(changed, tmp_path)
+    signal, sd, crlb = (at_voxels(result, read(tmp_path, f"met-GABA_desc-{d}"))[5]
+                        for d in ("signal", "sd", "crlb"))  # fmt: skip
+    assert signal == 0
+    assert sd == result["sd"].sel(parameter="GABA")[5]
+    assert np.isnan(crlb)
+
+
+def test_a_negative_amplitude_has_a_positive_crlb(result: xr.Dataset) -> None:
+    changed = result.copy(deep=True)
+    changed["estimate"].loc[{"parameter": "GABA", "voxel": 5}] = -2.0
+    changed["sd"].loc[{"parameter": "GABA", "voxel": 5}] = 0.5
+    assert relative_crlb(changed, "GABA")[5] == 25.0
+
+
+def test_no_fit_is_nan_even_where_the_store_holds_a_number(
+    result: xr.Dataset, tmp_path: Path
+) -> None:
+    changed = result.copy(deep=True)
+    changed["quality"][0] = 7.0
+    changed["estimate"][0] = 7.0
+    export_maps(changed, tmp_path)
+    for entities in ("met-NAA_desc-signal", "met-NAA_desc-crlb", "desc-snr", "desc-phase"):
+        values = read(tmp_path, entities)
+        assert np.isnan(at_voxels(result, values)[:2]).all()
+        assert np.isfinite(values).sum() == result.sizes["voxel"] - 2
+
+
+def test_status_and_mask(result: xr.Dataset, folder: Path) -> None:
+    status, mask = read(folder, "desc-status"), read(folder, "desc-brainmask")
+    np.testing.assert_array_equal(at_voxels(result, status), result["status"])
+    assert set(np.unique(mask)) == {0, 1}
+    assert mask.sum() == result.sizes["voxel"]
+    assert np.isnan(status[mask == 0]).all()
+
+
+def test_mrsiprep_fill(result: xr.Dataset, tmp_path: Path) -> None:
+    changed = result.copy(deep=True)
+    changed["estimate"].loc[{"parameter": "GABA", "voxel": 5}] = 0.0
+    changed["estimate"].loc[{"parameter": "GABA", "voxel": 6}] = 1e-6
+    export_maps(changed, tmp_path, fill="mrsiprep")
+    outside = read(tmp_path, "desc-brainmask") == 0
+    for entities, blank in (
+        ("met-GABA_desc-signal", 0),
+        ("met-GABA_desc-crlb", 999),
+        ("desc-snr", 0),
+    ):
+        values = read(tmp_path, entities)
+        assert (values[outside] == blank).all()
+        assert (at_voxels(result, values)[:2] == blank).all()
+        assert np.isfinite(values).all()
+        assert sidecar(tmp_path, entities)["NoFit"] == blank
+    crlb = at_voxels(result, read(tmp_path, "met-GABA_desc-crlb"))
+    assert (crlb[5:7] == 999).all(), "unknown, and larger than the largest, are both 999"
+
+
+def test_unknown_fill_is_refused(result: xr.Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="allowed are nan, mrsiprep"):
+        export_maps(result, tmp_path, fill="zero")  # type: ignore[arg-type]
+
+
+def test_header_places_the_map_like_the_scan(folder: Path) -> None:
+    image = nib.load(folder / f"{PREFIX}_met-NAA_desc-signal_mrsi.nii.gz")
+    assert image.get_data_dtype() == np.float32
+    assert image.header["qform_code"] == image.header["sform_code"] == 1
+    np.testing.assert_allclose(image.get_sform(), AFFINE, rtol=1e-6)
+    np.testing.assert_allclose(image.get_qform(), AFFINE, atol=1e-4)
+    assert image.header.get_xyzt_units()[0] == "mm"
+
+
+def test_sheared_affine_keeps_its_sform_and_says_so(result: xr.Dataset, tmp_path: Path) -> None:
+    sheared = np.array(AFFINE)
+    sheared[0, 1] = 2.0
+    export_maps(result.assign_attrs(affine=sheared.tolist()), tmp_path)
+    image = nib.load(tmp_path / f"{PREFIX}_desc-snr_mrsi.nii.gz")
+    np.testing.assert_allclose(image.affine, sheared, rtol=1e-6)
+    apart = np.linalg.norm(((image.get_qform() - sheared) @ [7, 6, 2, 1])[:3])
+    note = sidecar(tmp_path, "desc-snr")["Notes"][0]
+    stated = float(note.split("up to ")[1].split(" mm")[0])
+    assert stated >= apart - 0.01
+    assert apart > 1.0
+    assert "Use the sform" in note
+
+
+def test_exact_affine_has_no_note(folder: Path) -> None:
+    assert "Notes" not in sidecar(folder, "desc-snr")
+
+
+@pytest.mark.parametrize(
+    "affine", [np.diag([1.0, 0, 1, 1]), np.full((4, 4), np.nan), np.ones((4, 4)), np.eye(3)]
+)
+def test_affine_without_a_place_is_refused(
+    result: xr.Dataset, tmp_path: Path, affine: np.ndarray
+) -> None:
+    with pytest.raises(InputError, match="not an invertible 4x4"):
+        export_maps(result.assign_attrs(affine=affine.tolist()), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_sidecar_says_what_where_from_and_by_whom(folder: Path) -> None:
+    written = sidecar(folder, "met-NAANAAG_desc-crlb")
+    assert written["Units"] == "%"
+    assert "tNAA" in written["Definition"]
+    assert written["Sources"] == ["/data/sub-01_ses-1.nii.gz"]
+    assert written["SourceSHA256"] == "ab" * 32
+    assert written["Basis"]["source"] == "press-3t-te30"
+    assert written["Pipeline"]["name"] == "brain-1h-3t"
+    assert written["GeneratedBy"] == [{"Name": "mrsi_engine", "Version": "0.1.0"}]
+    assert sidecar(folder, "desc-fwhm")["Units"] == "ppm"
+    assert sidecar(folder, "desc-b0shift")["Units"] == "Hz"
+    assert "3 least_squares" in sidecar(folder, "desc-status")["Definition"]
+
+
+def test_two_metabolites_of_one_file_name_are_refused(result: xr.Dataset, tmp_path: Path) -> None:
+    names = [{"NAAG": "N-A-A", "NAA": "NAA"}.get(n, n) for n in result["parameter"].values.tolist()]
+    with pytest.raises(InputError, match="met-NAA_desc-signal"):
+        export_maps(result.assign_coords(parameter=names), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_exporting_twice_gives_the_same_bytes(result: xr.Dataset, tmp_path: Path) -> None:
+    first = {p.name: p.read_bytes() for p in export_maps(result, tmp_path)}
+    second = {p.name: p.read_bytes() for p in export_maps(result, tmp_path)}
+    assert first == second
+
+
+def test_not_a_result_store(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"attributes .*'affine'"):
+        export_maps(xr.Dataset(attrs={"shape": [1, 1, 1]}), tmp_path)
+
+
+@pytest.mark.parametrize("stem", ["../../etc/x", "/abs/x", "..", ".hidden", "a b/c", "x\x00y"])
+def test_files_stay_in_the_folder(result: xr.Dataset, tmp_path: Path, stem: str) -> None:
+    inner = tmp_path / "maps"
+    try:
+        paths = export_maps(result.isel(parameter=[0]), inner, stem=stem)
+    except InputError:
+        assert not inner.exists()
+        return
+    assert all(p.resolve().parent == inner.resolve() for p in paths)
+    assert {p.name for p in tmp_path.iterdir()} == {"maps"}
+
+
+@given(st.text(max_size=30))
+def test_safe_names_hold_no_path(text: str) -> None:
+    for make, allowed in ((safe_stem, "._-"), (safe_label, "")):
+        try:
+            safe = make(text)
+        except InputError:
+            continue
+        assert safe.isascii()
+        assert all(c.isalnum() or c in allowed for c in safe)
+        assert Path(safe).name == safe
+        assert not safe.startswith(".")
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_atomically(tmp_path / "a.txt", b"old")
+
+    def no_space(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", no_space)
+    with pytest.raises(RunError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+class TestSignals:
+    def test_files_are_valid_nifti_mrs(self, result: xr.Dataset, tmp_path: Path) -> None:
+        paths = export_signals(result, tmp_path)
+        kinds = ("corrected", "fit", "baseline", "residual")
+        assert [p.name for p in paths] == [f"{PREFIX}_desc-{k}_mrsi.nii.gz" for k in kinds]
+        for path in paths:
+            validate_nifti_mrs(NIFTI_MRS(path))
+
+    def test_residual_is_what_the_model_leaves(self, result: xr.Dataset, tmp_path: Path) -> None:
+        paths = export_signals(result, tmp_path)
+        corrected, fit, _, residual = (np.asarray(nib.load(p).dataobj) for p in paths)
+        np.testing.assert_allclose(residual, corrected - fit, atol=1e-4)
+        inside = at_voxels(result, corrected)[5]
+        np.testing.assert_array_equal(inside, result["corrected"][5])
+
+    def test_axis_survives(self, result: xr.Dataset, tmp_path: Path) -> None:
+        image = NIFTI_MRS(export_signals(result, tmp_path)[0])
+        acquisition = Acquisition(**result.attrs["acquisition"])
+        assert image.dwelltime == pytest.approx(acquisition.dwell_time)
+        assert image.spectrometer_frequency[0] == acquisition.spectrometer_frequency
+
+    def test_provenance_is_appended(self, result: xr.Dataset, tmp_path: Path) -> None:
+        image = NIFTI_MRS(export_signals(result, tmp_path)[0])
+        history = image.hdr_ext.to_dict()["ProcessingApplied"]
+        methods = [entry["Method"] for entry in history]
+        assert methods == ["RF coil combination", "Nuisance peak removal", "quantify", "Export"]
+        assert json.loads(history[1]["Details"])["components"] == 8
+        assert history[1]["Version"] == "0.1.0"
+
+    def test_none_stored(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="keep the signals"):
+            export_signals(brain_result(SHAPE), tmp_path)
+
+
+def test_all_maps_have_one_shape(folder: Path) -> None:
+    shapes: set[tuple[int, ...]] = {nib.load(p).shape for p in folder.glob("*.nii.gz")}
+    assert shapes == {SHAPE}

@@ -1,0 +1,201 @@
+"""A result dataset as the engine writes it: smooth brain-like maps of known numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from mrsi_engine.conventions import COMBINATIONS, Acquisition, Combination, Status, label_title
+
+ACQUISITION = Acquisition(512, 5e-4, 123.25, echo_time=0.03, repetition_time=1.5)
+AFFINE = np.array([[-8.0, 0, 0, 96], [0, -8.0, 0, 96], [0, 0, 10.0, -30], [0, 0, 0, 1]])
+
+#: Mean amplitude of each column; positions (ppm) of the lines a spectrum is drawn with.
+LEVELS = {
+    "NAA": 12.0, "NAAG": 1.5, "Cr": 5.0, "PCr": 3.5, "GPC": 1.1, "PCh": 0.6, "Glu": 9.0,
+    "Gln": 2.5, "Ins": 6.0, "GSH": 1.2, "GABA": 1.0, "Lac": 0.5, "Tau": 1.2, "MM09": 8.0,
+}  # fmt: skip
+LINES = {2.01: 12.0, 3.03: 8.5, 3.21: 3.0, 3.55: 4.0, 2.35: 5.0, 3.92: 5.0}
+
+_MEASURES = {
+    "snr": ("1", "SNR", "Height of the NAA peak over the SD of the noise"),
+    "fwhm": ("ppm", "FWHM", "Full width at half maximum of the NAA peak"),
+    "fwhm_hz": ("Hz", "FWHM", "Full width at half maximum of the NAA peak"),
+    "fit_quality": ("1", "Fit quality", "SD of the residual over the SD of the noise; 1 = noise"),
+    "noise_sd": ("as data", "Noise SD", "SD of the noise of each real channel"),
+    "iterations": ("1", "Iterations", "Iterations of the least-squares fit"),
+}
+_LINESHAPE = {
+    "shift": ("Hz", "B0 shift", "Frequency shift of all metabolites"),
+    "lorentzian": ("1/s", "Lorentzian damping", "Damping of all metabolites"),
+    "phase": ("rad", "Zero-order phase", "Zero-order phase"),
+}
+
+
+def brain_result(
+    shape: tuple[int, int, int] = (24, 24, 8), *, seed: int = 1, signals: bool = False
+) -> xr.Dataset:
+    """A scan of an ellipsoidal brain; voxel 0 has no fit, voxel 1 was never processed.
+
+    The lesion (high tCho, low tNAA) lies on the patient's left, anterior of the centre.
+    """
+    rng = np.random.default_rng(seed)
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
+    place = 2 * (index + 0.5) / np.array(shape) - 1
+    inside = ((place / np.array([0.8, 0.92, 1.15])) ** 2).sum(-1) < 1
+    index, place = index[inside], place[inside]
+    estimate, sd, coords = _parameters(place, rng)
+    quality = _quality(place, rng)
+    status = np.full(len(index), Status.LEAST_SQUARES, np.uint8)
+    status[:2] = Status.NO_FIT, Status.NOT_PROCESSED
+    for values in (estimate, sd, quality):
+        values[:2] = np.nan
+    result = xr.Dataset(
+        {
+            "estimate": (("voxel", "parameter"), estimate.astype(np.float32)),
+            "sd": (("voxel", "parameter"), sd.astype(np.float32)),
+            "quality": (("voxel", "measure"), quality.astype(np.float32)),
+            "status": ("voxel", status),
+            **{axis: ("voxel", index[:, i].astype(np.int32)) for i, axis in enumerate("xyz")},
+        },
+        coords=coords,
+        attrs=_attrs(shape),
+    )
+    return _with_signals(result, rng) if signals else result
+
+
+def _parameters(
+    place: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
+    radius = np.linalg.norm(place, axis=-1)
+    lesion = np.exp(-(((place - [0.35, -0.3, 0.1]) / 0.22) ** 2).sum(-1))
+    edge = 1 - 0.35 * radius**2
+    columns: dict[str, NDArray[np.float64]] = {}
+    noise: dict[str, NDArray[np.float64]] = {}
+    for name, level in LEVELS.items():
+        change = {"NAA": -0.7, "GPC": 1.8, "PCh": 1.8, "Lac": 6.0}.get(name, 0.0)
+        noise[name] = 0.25 * (1 + 0.6 * radius) * np.ones(len(place))
+        smooth = level * edge * (1 + change * lesion) * (1 + 0.12 * np.sin(5 * place[:, 1]))
+        columns[name] = np.maximum(smooth + noise[name] * rng.standard_normal(len(place)), 0)
+    for combination in COMBINATIONS:
+        columns[combination.label] = sum(columns[m] for m in combination.members)
+        noise[combination.label] = 0.9 * noise[combination.members[0]]
+    columns["shift"] = 6 * place[:, 1] - 4 * place[:, 2]
+    columns["lorentzian"] = 8 + 4 * radius
+    columns["phase"] = 0.2 * place[:, 0]
+    for name in _LINESHAPE:
+        noise[name] = 0.05 * np.ones(len(place))
+    names = list(columns)
+    return (
+        np.stack(list(columns.values()), -1),
+        np.stack([noise[n] for n in names], -1),
+        _coords(names),
+    )
+
+
+def _coords(names: list[str]) -> dict[str, Any]:
+    described = [_described(name) for name in names]
+    measures = list(_MEASURES.values())
+    return {
+        "parameter": names,
+        "unit": ("parameter", [d[0] for d in described]),
+        "title": ("parameter", [d[1] for d in described]),
+        "doc": ("parameter", [d[2] for d in described]),
+        "kind": ("parameter", [d[3] for d in described]),
+        "measure": list(_MEASURES),
+        "measure_unit": ("measure", [m[0] for m in measures]),
+        "measure_title": ("measure", [m[1] for m in measures]),
+        "measure_doc": ("measure", [m[2] for m in measures]),
+    }
+
+
+def _described(name: str) -> tuple[str, str, str, str]:
+    if name in _LINESHAPE:
+        return (*_LINESHAPE[name], "lineshape")
+    combination: Combination | None = next((c for c in COMBINATIONS if c.label == name), None)
+    kind = "combination" if combination else "macromolecule" if name[:2] == "MM" else "metabolite"
+    return "a.u.", label_title(name), f"Amplitude of {label_title(name)}", kind
+
+
+def _quality(place: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    radius = np.linalg.norm(place, axis=-1)
+    fwhm = 0.035 + 0.04 * radius**2 + 0.003 * rng.standard_normal(len(place))
+    columns = [
+        38 * (1 - 0.5 * radius) + rng.standard_normal(len(place)),
+        fwhm,
+        fwhm * ACQUISITION.spectrometer_frequency,
+        1.02 + 0.25 * radius**3 + 0.03 * rng.standard_normal(len(place)),
+        np.full(len(place), 0.3),
+        rng.integers(4, 12, len(place)).astype(float),
+    ]
+    return np.stack(columns, -1)
+
+
+def _attrs(shape: tuple[int, int, int]) -> dict[str, Any]:
+    a = ACQUISITION
+    return {
+        "shape": list(shape),
+        "affine": AFFINE.tolist(),
+        "stem": "sub-01_ses-1",
+        "source": "/data/sub-01_ses-1.nii.gz",
+        "checksum": "ab" * 32,
+        "engine_version": "0.1.0",
+        "schema_version": 1,
+        "pipeline": {
+            "name": "brain-1h-3t",
+            "description": "Least squares with macromolecules",
+            "block_size": 2048,
+            "stages": [
+                {"stage": "remove_water", "components": 8},
+                {"stage": "quantify", "window_ppm": [0.5, 4.2], "nonnegative": True},
+            ],
+        },
+        "basis": {
+            "source": "press-3t-te30",
+            "fingerprint": "cd" * 32,
+            "names": list(LEVELS),
+            "sequence": "press",
+            "echo_time": 0.03,
+        },
+        "acquisition": {
+            "points": a.points,
+            "dwell_time": a.dwell_time,
+            "spectrometer_frequency": a.spectrometer_frequency,
+            "reference_ppm": a.reference_ppm,
+            "nucleus": a.nucleus,
+            "echo_time": a.echo_time,
+            "repetition_time": a.repetition_time,
+        },
+        "header": {
+            "SpectrometerFrequency": [a.spectrometer_frequency],
+            "ResonantNucleus": ["1H"],
+            "ProcessingApplied": [
+                {"Program": "scanner", "Version": "1", "Method": "RF coil combination"}
+            ],
+        },
+        "mask_origin": "signal energy",
+        "run_fingerprint": "ef" * 32,
+    }
+
+
+def _with_signals(result: xr.Dataset, rng: np.random.Generator) -> xr.Dataset:
+    time = ACQUISITION.time
+    scale = result["estimate"].sel(parameter="NAA").values[:, None] / 12.0
+    hertz = ACQUISITION.frequency_of(list(LINES))
+    peaks = np.exp((2j * np.pi * hertz[:, None] - 12.0) * time)
+    metabolites = scale * (np.array(list(LINES.values()))[None] @ peaks)
+    baseline = 40 * np.exp((2j * np.pi * ACQUISITION.frequency_of(1.3) - 250) * time)[None] * scale
+    phase = result["estimate"].sel(parameter="phase").values[:, None]
+    noise = rng.standard_normal((2, *metabolites.shape))
+    fit = np.exp(1j * phase) * (metabolites + baseline)
+    stored = {
+        "corrected": fit + noise[0] + 1j * noise[1],
+        "fit": fit,
+        "baseline": np.exp(1j * phase) * baseline,
+    }
+    return result.assign(
+        {n: (("voxel", "time"), v.astype(np.complex64)) for n, v in stored.items()}
+    )
