@@ -60,7 +60,7 @@ _ACQUISITION_UNITS = {
     "echo_time": "s",
     "repetition_time": "s",
 }
-_PROVENANCE = ("stem", "source", "checksum", "header", "mask_origin", "notes")
+_PROVENANCE = ("stem", "source", "checksum", "header", "mask_origin", "inputs", "notes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +93,8 @@ class ScanStore:
         The complete NIfTI-MRS header extension.
     mask_origin
         ``"given"`` or ``"signal energy"``.
+    inputs
+        SHA-256 of every file the store was made of, and the settings it was made with.
     notes
         What had to be assumed on the way in, for the report.
     """
@@ -110,6 +112,7 @@ class ScanStore:
     checksum: str
     header: dict[str, Any]
     mask_origin: str
+    inputs: dict[str, Any]
     notes: tuple[str, ...]
     _group: zarr.Group = field(repr=False)
 
@@ -151,6 +154,7 @@ class ScanStore:
         checksum: str = "",
         header: Mapping[str, Any] | None = None,
         mask_origin: str = "given",
+        inputs: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
     ) -> ScanStore:
         """A new store whose FIDs are still to be written, block by block.
@@ -181,6 +185,7 @@ class ScanStore:
             "checksum": checksum,
             "header": dict(header or {}),
             "mask_origin": mask_origin,
+            "inputs": dict(inputs or {}),
             "notes": list(notes),
         }
         group = zarr.create_group(
