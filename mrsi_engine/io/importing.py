@@ -297,7 +297,8 @@ def _absorb(
             if point < points:
                 wanted = plane if inputs.keep is None else plane[inputs.keep]
                 table.append(wanted)
-                    energy += _squared_magnitude(wanted) if inputs.keep is None else 0.0
+                if inputs.keep is None:
+                    energy += _squared_magnitude(wanted)
             tick()
         return _Signals(table, energy, stream.checksum)
 
