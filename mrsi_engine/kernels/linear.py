@@ -1,0 +1,121 @@
+"""Batched small linear algebra that never raises for a whole batch: one code per system."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Ridge, relative to a unit diagonal, below which a direction counts as not determined.
+_RELATIVE_RIDGE = 1e-10
+
+
+def solve_spd(matrix: Tensor, rhs: Tensor) -> tuple[Tensor, Tensor]:
+    """Solutions of symmetric positive definite systems, scaled to a unit diagonal first.
+
+    Parameters
+    ----------
+    matrix
+        ``(system, n, n)`` float64, symmetric.
+    rhs
+        ``(system, n, m)`` float64.
+
+    Returns
+    -------
+    solution, ok
+        ``(system, n, m)``, NaN where it failed, and ``(system,)`` bool.
+    """
+    scale = _inverse_root_diagonal(matrix)
+    scaled = matrix * scale[:, :, None] * scale[:, None, :]
+    scaled.diagonal(dim1=1, dim2=2).add_(_RELATIVE_RIDGE)
+    factor, info = torch.linalg.cholesky_ex(scaled)
+    ok = (info == 0) & torch.isfinite(scaled).all(-1).all(-1)
+    eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    factor = torch.where(ok[:, None, None], factor, eye)
+    solution = torch.cholesky_solve(rhs * scale[:, :, None], factor) * scale[:, :, None]
+    return torch.where(ok[:, None, None], solution, torch.nan), ok
+
+
+def inverse_spd(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverses ``(system, n, n)`` of symmetric positive definite matrices, and which succeeded."""
+    eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
+    return solve_spd(matrix, eye.expand_as(matrix))
+
+
+def solve_nonnegative(
+    gram: Tensor,
+    rhs: Tensor,
+    free: Tensor | None = None,
+    passive: Tensor | None = None,
+    max_steps: int = 30,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Minimisers of ``x'Gx/2 - b'x`` with ``x >= 0``, by block principal pivoting.
+
+    Kim & Park, SIAM J Sci Comput 2011;33:3261 (Algorithm 1): exchange every infeasible variable
+    at once while that helps, the last one alone when it does not, which makes it finite.
+
+    Parameters
+    ----------
+    gram
+        ``(system, n, n)`` float64, symmetric positive definite.
+    rhs
+        ``(system, n)`` float64.
+    free
+        ``(n,)`` bool, variables without a sign constraint.
+    passive
+        ``(system, n)`` bool, a first guess of the variables off their bound.
+    max_steps
+        Exchanges before a system is given up.
+
+    Returns
+    -------
+    x, passive, ok
+        ``(system, n)``; which variables are off their bound ``(system, n)``; ``(system,)`` bool.
+    """
+    systems, n = rhs.shape
+    bounded = torch.ones(n, dtype=torch.bool, device=rhs.device) if free is None else ~free
+    size = gram.diagonal(dim1=1, dim2=2).clamp_min(torch.finfo(gram.dtype).tiny).sqrt()
+    passive = torch.ones_like(rhs, dtype=torch.bool) if passive is None else passive.clone()
+    x, ok = _solve_passive(gram, rhs, passive)
+    fewest = torch.full((systems,), n + 1, device=rhs.device)
+    tries = torch.full((systems,), 3, device=rhs.device)
+    for _ in range(max_steps):
+        wrong = bounded & _infeasible(gram, rhs, x, passive, size)
+        count = wrong.sum(1)
+        todo = (count > 0) & ok
+        if not todo.any():
+            break
+        better = count < fewest
+        fewest = torch.where(better, count, fewest)
+        tries = torch.where(better, 3, tries - 1)
+        exchange = torch.where((tries >= 0)[:, None], wrong, _last_only(wrong))
+        index = todo.nonzero().squeeze(1)
+        passive[index] ^= exchange[index]
+        x[index], solved = _solve_passive(gram[index], rhs[index], passive[index])
+        ok[index] &= solved
+    return x, passive, ok
+
+
+def _inverse_root_diagonal(matrix: Tensor) -> Tensor:
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    return torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
+
+
+def _solve_passive(gram: Tensor, rhs: Tensor, passive: Tensor) -> tuple[Tensor, Tensor]:
+    both = passive[:, :, None] & passive[:, None, :]
+    masked = torch.where(both, gram, torch.zeros_like(gram))
+    masked.diagonal(dim1=1, dim2=2).add_((~passive).to(gram.dtype))
+    x, ok = solve_spd(masked, (rhs * passive)[:, :, None])
+    return x.squeeze(2), ok
+
+
+def _infeasible(gram: Tensor, rhs: Tensor, x: Tensor, passive: Tensor, size: Tensor) -> Tensor:
+    # Compared in units of each column's own length, so that no scale of data or basis matters.
+    scale = (rhs.abs() / size).amax(1, keepdim=True) * 1e-10
+    gradient = (torch.einsum("sij,sj->si", gram, x) - rhs) / size
+    return torch.where(passive, x * size < -scale, gradient < -scale)
+
+
+def _last_only(wrong: Tensor) -> Tensor:
+    order = torch.arange(wrong.shape[1], device=wrong.device)
+    last = torch.where(wrong, order, -1).amax(1, keepdim=True)
+    return wrong & (order == last)

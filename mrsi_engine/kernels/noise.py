@@ -1,0 +1,31 @@
+"""Noise level of a spectrum from the bins that hold no signal."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Median absolute deviation to standard deviation for normal noise.
+_MAD_TO_SD = 1.4826022185056018
+
+
+def noise_sd(fids: Tensor, quiet: Tensor) -> Tensor:
+    """SD of the noise per real channel of a FID sample, ``(voxel,)`` float32.
+
+    The median absolute deviation (robust) of the difference of neighbouring bins (blind to
+    baselines and the tails of water) over signal-free bins of the unitary spectrum. White noise of
+    SD sigma a channel has differences of SD sqrt(2) sigma.
+
+    Parameters
+    ----------
+    fids
+        ``(voxel, time)`` complex64.
+    quiet
+        ``(time,)`` bool, signal-free bins of the unshifted discrete Fourier transform.
+    """
+    spectra = torch.fft.fft(fids, norm="ortho")
+    neighbours = quiet & quiet.roll(-1)
+    difference = torch.view_as_real((spectra.roll(-1, dims=-1) - spectra)[..., neighbours])
+    samples = difference.flatten(-2)
+    deviation = (samples - samples.median(-1, keepdim=True).values).abs()
+    return deviation.median(-1).values * (_MAD_TO_SD / 2**0.5)
