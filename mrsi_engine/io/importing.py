@@ -108,7 +108,7 @@ def import_scan(
         Voxels a chunk of the store.
     memory_budget
         Bytes of samples held in memory; beyond it they go to a scratch file beside ``out``. The
-        process needs about half as much again, and its libraries.
+        process itself takes up to twice as much, and 130 MB for its libraries.
     points
         Keep only that many samples of every FID.
     overwrite

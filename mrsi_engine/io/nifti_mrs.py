@@ -95,6 +95,8 @@ def read_header(path: str | Path) -> NIfTIMRSHeader:
         If the file is not NIfTI, not NIfTI-MRS, not complex, or a field is missing or impossible.
     """
     path = Path(path)
+    if stem_of(path) == path.name:
+        raise InputError(f"{path}: expected a NIfTI-MRS file that ends in .nii or .nii.gz")
     image = load_image(path)
     _check_samples(path, image)
     extension = _read_extension(path, image)

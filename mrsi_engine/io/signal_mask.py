@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 #: even spread gives 0.75, one normal distribution 0.64, noise beside a head more than 0.85.
 SEPARATION = 0.8
 
+#: Ratio of mean (geometric) energies below which two classes are not head and noise.
+CONTRAST = 2.0
+
 
 def signal_mask(energy: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Voxels with signal: Otsu's threshold on the logarithm of FID energy.
@@ -16,7 +19,8 @@ def signal_mask(energy: NDArray[np.float64]) -> NDArray[np.bool_]:
     Noise-only voxels share one energy while those with water or metabolites lie orders of magnitude
     above, so the logarithm is split where the variance between both classes is greatest (Otsu, IEEE
     Trans Syst Man Cybern 1979;9:62). A split that explains less than :data:`SEPARATION` of the
-    variance is no split: every voxel with finite, positive energy then counts as signal.
+    variance, or whose classes differ by less than :data:`CONTRAST`, is no split: every voxel with
+    finite, positive energy then counts as signal.
 
     Parameters
     ----------
@@ -32,12 +36,14 @@ def signal_mask(energy: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def _otsu(values: NDArray[np.float64]) -> float:
     """The best threshold between ascending values, minus infinity if none separates them."""
-    total = float(values.var() * len(values))
-    if total <= 1e-12:
+    if values[-1] - values[0] < np.log10(CONTRAST):
         return -np.inf
     below = np.arange(1, len(values))
-    lower = np.cumsum(values)[:-1] / below
-    upper = (values.sum() - lower * below) / (len(values) - below)
-    between = below * (len(values) - below) / len(values) * (upper - lower) ** 2
-    best = int(between.argmax())
-    return float(values[best : best + 2].mean()) if between[best] >= SEPARATION * total else -np.inf
+    above = len(values) - below
+    sums = np.cumsum(values)
+    distance = (sums[-1] - sums[:-1]) / above - sums[:-1] / below
+    explained = below * above / len(values) ** 2 * distance**2 / values.var()
+    best = int(explained.argmax())
+    if explained[best] < SEPARATION or distance[best] < np.log10(CONTRAST):
+        return -np.inf
+    return float(values[best : best + 2].mean())

@@ -77,17 +77,26 @@ def load_image(path: Path) -> Any:
     InputError
         If the file is missing, unreadable or not NIfTI.
     """
+    _check_readable(path)
     try:
         image = nib.load(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except PermissionError as error:
-        raise InputError(f"{path}: no permission to read this file") from error
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{path}: not a NIfTI file, or damaged: {error}") from error
     if not isinstance(image, nib.Nifti1Image):
         raise InputError(f"{path}: {type(image).__name__}, expected NIfTI (.nii or .nii.gz)")
     return image
+
+
+def _check_readable(path: Path) -> None:
+    # nibabel reports a file it may not read like one it does not know.
+    try:
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except PermissionError as error:
+        raise InputError(f"{path}: no permission to read this file") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def read_volume(path: Path) -> tuple[NDArray[np.float32], Grid]:

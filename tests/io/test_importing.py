@@ -1,0 +1,447 @@
+"""From NIfTI-MRS to the scan store: every sample, every refusal, nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mrsi_engine.conventions import NAA_PPM
+from mrsi_engine.errors import InputError, RunError
+from mrsi_engine.io import streaming
+from mrsi_engine.io.importing import import_scan, is_import_of
+from mrsi_engine.io.nifti_mrs import read_header
+from mrsi_engine.io.scan_store import SCHEMA_VERSION, ScanStore
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+BRAIN = SHARED / "mrsi_3t_brain"
+SINGLE_VOXELS = SHARED / "mrsi_3t_te16"
+SHAPE = (4, 3, 2)
+POINTS = 16
+EXTENSION = {"SpectrometerFrequency": [123.25], "ResonantNucleus": ["1H"], "EchoTime": 0.03}
+AT_ANOTHER_FREQUENCY = {**EXTENSION, "SpectrometerFrequency": [127.7]}
+
+
+@pytest.fixture
+def data(noise):
+    """Noise ``(4, 3, 2, 16)``."""
+    return noise((*SHAPE, POINTS))
+
+
+@pytest.fixture
+def mask_values():
+    """Eight of 24 voxels."""
+    return (np.arange(24) % 3 == 0).reshape(SHAPE)
+
+
+@pytest.fixture
+def scan(tmp_path, scan_file, data):
+    """A good scan."""
+    return scan_file(tmp_path / "scan.nii.gz", data)
+
+
+@pytest.fixture
+def mask(tmp_path, plain_file, mask_values):
+    """A good mask."""
+    return plain_file(tmp_path / "mask.nii.gz", mask_values)
+
+
+def rows(volume, mask):
+    """Masked voxels of a volume with x fastest, the slow and obvious way."""
+    nx, ny, nz = mask.shape
+    places = [(x, y, z) for z in range(nz) for y in range(ny) for x in range(nx) if mask[x, y, z]]
+    return np.array([volume[p] for p in places]), np.array(places)
+
+
+def refused(match, *arguments, **options):
+    """An import that ends with InputError and leaves the folder as it was."""
+    folder = arguments[0].parent
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(InputError, match=match):
+        import_scan(arguments[0], folder / "out.zarr", *arguments[1:], **options)
+    assert sorted(folder.rglob("*")) == before
+
+
+class TestImport:
+    def test_store_of_a_scan_with_everything(
+        self, tmp_path, scan_file, plain_file, scan, mask, data, mask_values
+    ):
+        water = scan_file(tmp_path / "water.nii", 100 * data)
+        fractions = np.random.default_rng(1).random((*SHAPE, 2)).astype(np.float32)
+        tissue = plain_file(tmp_path / "tissue.nii", fractions)
+        store = import_scan(
+            scan,
+            tmp_path / "new" / "scan.zarr",
+            mask=mask,
+            water=water,
+            tissue=tissue,
+            tissue_classes=("gm", "wm"),
+            chunk=3,
+        )
+        fids, places = rows(data, mask_values)
+        np.testing.assert_array_equal(store.read_fids(0, 8), fids)
+        np.testing.assert_array_equal(store.read_water(0, 8), rows(100 * data, mask_values)[0])
+        np.testing.assert_array_equal(store.read_tissue(0, 8), rows(fractions, mask_values)[0])
+        np.testing.assert_array_equal(store.coordinates(), places)
+        assert (store.voxels, store.chunk, store.shape) == (8, 3, SHAPE)
+        assert store.acquisition == read_header(scan).acquisition
+        assert (store.stem, store.source, store.mask_origin) == ("scan", str(scan), "given")
+        assert store.header == EXTENSION
+        assert os.listdir(tmp_path / "new") == ["scan.zarr"]
+
+    @given(
+        shape=st.tuples(*[st.integers(1, 5)] * 3),
+        points=st.integers(2, 9),
+        dtype=st.sampled_from(["<c8", "<c16"]),
+        version=st.sampled_from([1, 2]),
+        suffix=st.sampled_from([".nii", ".nii.gz"]),
+        chunk=st.integers(1, 20),
+        memory_budget=st.sampled_from([1, 2000, 1 << 20]),
+        draw=st.data(),
+    )
+    @settings(
+        max_examples=40,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    def test_every_masked_sample_arrives(
+        self, scan_file, plain_file, noise, shape, points, dtype, version, suffix, chunk,
+        memory_budget, draw,
+    ):  # fmt: skip
+        volume = noise((*shape, points), dtype, seed=points)
+        chosen = draw.draw(hnp.arrays(bool, shape).filter(np.any))
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            store = import_scan(
+                scan_file(folder / f"s{suffix}", volume, version=version),
+                folder / "out",
+                mask=plain_file(folder / "m.nii", chosen),
+                chunk=chunk,
+                memory_budget=memory_budget,
+            )
+            fids, places = rows(volume.astype(np.complex64), chosen)
+            np.testing.assert_array_equal(store.read_fids(0, store.voxels), fids)
+            np.testing.assert_array_equal(store.coordinates(), places)
+            assert sorted(os.listdir(folder)) == sorted([f"s{suffix}", "m.nii", "out"])
+
+    def test_big_endian_samples(self, tmp_path, data):
+        header = nib.Nifti1Header(endianness=">")
+        header.set_data_dtype(">c8")
+        image = nib.Nifti1Image(data, np.diag([10, 10, 10, 1]), header)
+        image.header["pixdim"][4] = 5e-4
+        image.header["intent_name"] = b"mrs_v0_11"
+        content = b'{"SpectrometerFrequency": [123.25], "ResonantNucleus": ["1H"]}'
+        image.header.extensions.append(nib.nifti1.Nifti1Extension(44, content))
+        nib.save(image, tmp_path / "scan.nii")
+        assert read_header(tmp_path / "scan.nii").dtype == np.dtype(">c8")
+        store = import_scan(tmp_path / "scan.nii", tmp_path / "out")
+        np.testing.assert_array_equal(store.read_fids(0, 24), data.reshape(24, POINTS, order="F"))
+
+    def test_without_a_mask_the_water_decides_what_is_head(self, tmp_path, scan_file, noise):
+        head = np.zeros((8, 8, 2), bool)
+        head[2:6, 2:6] = True
+        scan = scan_file(tmp_path / "scan.nii.gz", noise((8, 8, 2, 64)))
+        water = scan_file(
+            tmp_path / "water.nii.gz", noise((8, 8, 2, 64), seed=1) + 50 * head[..., np.newaxis]
+        )
+        with_water = import_scan(scan, tmp_path / "a", water=water)
+        np.testing.assert_array_equal(with_water.coordinates(), rows(head, head)[1])
+        assert with_water.mask_origin == "signal energy"
+        assert import_scan(scan, tmp_path / "b").voxels == head.size
+
+    def test_bad_voxels_of_a_mask_are_kept(self, tmp_path, scan_file, plain_file, data):
+        data[0, 0, 0, 3], data[1, 0, 0], data[2, 0, 0, 0] = np.nan, 0, np.inf
+        scan = scan_file(tmp_path / "scan.nii", data)
+        mask = plain_file(tmp_path / "mask.nii", np.ones(SHAPE, np.uint8))
+        store = import_scan(scan, tmp_path / "out", mask=mask)
+        np.testing.assert_array_equal(store.read_fids(0, 3), data[:3, 0, 0])
+        assert store.voxels == 24
+
+    def test_bad_voxels_are_no_signal(self, tmp_path, scan_file, data):
+        data[0, 0, 0, 3], data[1, 0, 0], data[2, 0, 0, 0] = np.nan, 0, np.inf
+        store = import_scan(scan_file(tmp_path / "scan.nii", data), tmp_path / "out")
+        assert store.voxels == 21
+
+    def test_points_cut_the_fids(self, tmp_path, scan, data):
+        store = import_scan(scan, tmp_path / "out", points=10)
+        assert store.acquisition.points == 10
+        np.testing.assert_array_equal(store.read_fids(0, 1), data[:1, 0, 0, :10])
+
+    def test_progress_counts_time_points(self, tmp_path, scan_file, scan, data):
+        seen = []
+        water = scan_file(tmp_path / "w.nii", data)
+        import_scan(scan, tmp_path / "out", water=water, progress=lambda *at: seen.append(at))
+        assert seen == [(done, 2 * POINTS) for done in range(1, 2 * POINTS + 1)]
+
+    def test_checksum_is_of_the_file(self, tmp_path, scan):
+        expected = subprocess.run(["sha256sum", scan], capture_output=True, text=True, check=True)
+        assert import_scan(scan, tmp_path / "out").checksum == expected.stdout.split()[0]
+
+    def test_a_fifth_dimension_of_one(self, tmp_path, scan_file, data):
+        extension = {**EXTENSION, "dim_5": "DIM_DYN"}
+        scan = scan_file(tmp_path / "s.nii", data[..., np.newaxis], extension=extension)
+        assert import_scan(scan, tmp_path / "out").read_fids(0, 24).shape == (24, POINTS)
+
+    def test_knows_its_own_inputs(self, tmp_path, scan, mask, plain_file):
+        store = import_scan(scan, tmp_path / "out", mask=mask)
+        assert is_import_of(store, scan, mask=mask)
+        assert not is_import_of(store, scan)
+        assert not is_import_of(store, scan, mask=mask, points=8)
+        plain_file(mask, np.ones(SHAPE, np.uint8))
+        assert not is_import_of(store, scan, mask=mask)
+
+
+class TestRefusals:
+    def test_not_nifti(self, tmp_path):
+        path = tmp_path / "scan.nii.gz"
+        path.write_bytes(b"no spectra" * 100)
+        refused("not a NIfTI file", path)
+
+    def test_real_data(self, tmp_path, scan_file):
+        refused("float32", scan_file(tmp_path / "s.nii", np.ones((2, 2, 1, 8), np.float32)))
+
+    def test_missing_frequency(self, tmp_path, scan_file, data):
+        extension = {"ResonantNucleus": ["1H"]}
+        refused("SpectrometerFrequency", scan_file(tmp_path / "s.nii", data, extension=extension))
+
+    def test_coils_or_transients(self, tmp_path, scan_file, noise):
+        extension = {**EXTENSION, "dim_5": "DIM_COIL"}
+        scan = scan_file(tmp_path / "s.nii", noise((2, 2, 2, 8, 4)), extension=extension)
+        refused(r"DIM_COIL of 4\); supported are \(x, y, z, time\)", scan)
+
+    def test_mask_of_another_shape_or_affine(self, scan, plain_file, tmp_path):
+        refused("shape", scan, mask=plain_file(tmp_path / "m.nii", np.ones((4, 3, 1), np.uint8)))
+        elsewhere = plain_file(tmp_path / "a.nii", np.ones(SHAPE, np.uint8), np.eye(4))
+        refused("affine", scan, mask=elsewhere)
+
+    def test_empty_mask(self, scan, plain_file, tmp_path):
+        refused("selects no voxel", scan, mask=plain_file(tmp_path / "m.nii", np.zeros(SHAPE)))
+
+    def test_no_signal_at_all(self, tmp_path, scan_file, data):
+        refused("no voxel holds a signal", scan_file(tmp_path / "s.nii", 0 * data))
+
+    def test_water_on_another_grid(self, scan, scan_file, noise, tmp_path):
+        water = scan_file(tmp_path / "w.nii", noise((2, 3, 2, POINTS)))
+        refused("later version; give --water on the scan's grid", scan, water=water)
+
+    @pytest.mark.parametrize(
+        ("name", "points", "changes"),
+        [
+            ("dwell_time", POINTS, {"pixdim": 4e-4}),
+            ("points", 2 * POINTS, {}),
+            ("spectrometer_frequency", POINTS, {"extension": AT_ANOTHER_FREQUENCY}),
+        ],
+    )
+    def test_water_of_another_acquisition(
+        self, scan, scan_file, noise, tmp_path, name, points, changes
+    ):
+        water = scan_file(tmp_path / "w.nii", noise((*SHAPE, points)), **changes)
+        refused(f"water reference with {name}", scan, water=water)
+
+    @pytest.mark.parametrize("points", [1, 17, -3])
+    def test_impossible_points(self, scan, points):
+        refused("expected 2 to 16", scan, points=points)
+
+    @pytest.mark.parametrize("kept", [0.5, 0.9, 0.999])
+    def test_truncated_gz(self, tmp_path, scan_file, noise, kept):
+        scan = scan_file(tmp_path / "s.nii.gz", noise((8, 8, 2, 64)))
+        whole = scan.read_bytes()
+        scan.write_bytes(whole[: int(kept * len(whole))])
+        refused(r"s\.nii\.gz: truncated or damaged", scan)
+
+    def test_missing_crc(self, tmp_path, scan):
+        scan.write_bytes(scan.read_bytes()[:-4])
+        refused("truncated or damaged", scan)
+
+    def test_wrong_crc(self, scan):
+        raw = bytearray(scan.read_bytes())
+        raw[-6] ^= 1
+        scan.write_bytes(raw)
+        refused("truncated or damaged.*CRC", scan)
+
+    def test_truncated_nii(self, tmp_path, scan_file, data):
+        scan = scan_file(tmp_path / "s.nii", data)
+        scan.write_bytes(scan.read_bytes()[:-1])
+        refused("ends before the last time point", scan)
+
+    def test_fewer_points_wanted_do_not_hide_a_truncation(self, tmp_path, scan):
+        whole = gzip.decompress(scan.read_bytes())
+        scan.write_bytes(gzip.compress(whole[:-8]))
+        refused("ends before the last time point", scan, points=4)
+
+
+class TestOutput:
+    def test_existing_store_needs_overwrite(self, tmp_path, scan, mask):
+        first = import_scan(scan, tmp_path / "out", mask=mask)
+        with pytest.raises(InputError, match="exists already; replace it with --overwrite"):
+            import_scan(scan, tmp_path / "out")
+        assert ScanStore.open(tmp_path / "out").voxels == first.voxels
+        assert import_scan(scan, tmp_path / "out", overwrite=True).voxels == 24
+        assert sorted(os.listdir(tmp_path)) == ["mask.nii.gz", "out", "scan.nii.gz"]
+
+    def test_a_failed_overwrite_keeps_the_old_store(self, tmp_path, scan, mask):
+        import_scan(scan, tmp_path / "out", mask=mask)
+        scan.write_bytes(scan.read_bytes()[:-4])
+        with pytest.raises(InputError, match="truncated"):
+            import_scan(scan, tmp_path / "out", overwrite=True)
+        assert ScanStore.open(tmp_path / "out").voxels == 8
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_something_else_is_never_overwritten(self, tmp_path, scan, overwrite):
+        zarr.create_group(tmp_path / "out", attributes={"schema": "mrsi_engine.result"})
+        (tmp_path / "notes").mkdir()
+        (tmp_path / "notes" / "thesis.txt").write_text("years of work")
+        before = sorted(tmp_path.rglob("*"))
+        for taken in (tmp_path / "out", tmp_path / "notes", scan):
+            with pytest.raises(InputError, match="never overwritten"):
+                import_scan(scan, taken, overwrite=overwrite)
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_an_empty_folder_is_taken(self, tmp_path, scan):
+        (tmp_path / "out").mkdir()
+        assert import_scan(scan, tmp_path / "out").voxels == 24
+
+    def test_a_newer_store_is_refused_when_read(self, tmp_path, scan):
+        store = import_scan(scan, tmp_path / "out")
+        zarr.open_group(store.path, mode="r+").attrs["schema_version"] = SCHEMA_VERSION + 1
+        with pytest.raises(InputError, match="update mrsi_engine"):
+            ScanStore.open(store.path)
+
+    @pytest.fixture
+    def nobody(self):
+        """The rights of an ordinary user, for a test that root runs."""
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(65534)
+        yield
+        os.seteuid(0)
+
+    @pytest.fixture
+    def open_folder(self, scan):
+        """A folder every user reaches, with the scan in it."""
+        with tempfile.TemporaryDirectory(dir="/tmp") as name:
+            folder = Path(name)
+            folder.chmod(0o755)
+            (folder / "scan.nii.gz").write_bytes(scan.read_bytes())
+            (folder / "closed").mkdir(mode=0o555)
+            yield folder
+
+    def test_no_permission_to_write(self, open_folder, nobody):
+        with pytest.raises(InputError, match="no permission to write"):
+            import_scan(open_folder / "scan.nii.gz", open_folder / "closed" / "out")
+
+    def test_no_permission_to_read(self, open_folder, request):
+        (open_folder / "scan.nii.gz").chmod(0)
+        request.getfixturevalue("nobody")
+        with pytest.raises(InputError, match="no permission to read"):
+            import_scan(open_folder / "scan.nii.gz", open_folder / "out")
+
+    @pytest.fixture
+    def small_disk(self, tmp_path):
+        """A disk of 256 kB."""
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+        if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("mounting a small tmpfs needs root")
+        yield folder
+        subprocess.run(["umount", str(folder)], check=True)
+
+    @pytest.mark.parametrize("memory_budget", [1, 1 << 30])
+    def test_full_disk(self, tmp_path, scan_file, noise, small_disk, memory_budget):
+        scan = scan_file(tmp_path / "big.nii", noise((8, 8, 8, 128)))
+        with pytest.raises(RunError, match=r"the disk is full.*Free space"):
+            import_scan(scan, small_disk / "out", memory_budget=memory_budget)
+        assert os.listdir(small_disk) == []
+
+    def test_full_disk_without_root(self, tmp_path, scan, monkeypatch):
+        def full(self, plane):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(streaming.Transposer, "append", full)
+        with pytest.raises(RunError, match="the disk is full"):
+            import_scan(scan, tmp_path / "out")
+        assert os.listdir(tmp_path) == ["scan.nii.gz"]
+
+
+IMPORT_IN_A_PROCESS = """
+import resource, sys
+from mrsi_engine.io.importing import import_scan
+small, big, out = sys.argv[1:4]
+import_scan(small, out + "-small")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+import_scan(big, out, memory_budget=int(sys.argv[4]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_is_bounded_by_the_budget_and_not_by_the_volume(tmp_path, scan_file, noise):
+    budget = 16 << 20
+    volume = np.broadcast_to(np.complex64(1 + 1j), (48, 48, 8, 640))
+    assert volume.nbytes > 5 * budget
+    small = scan_file(tmp_path / "small.nii.gz", noise((4, 4, 4, 64)))
+    big = scan_file(tmp_path / "big.nii.gz", volume)
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_IN_A_PROCESS, small, big, tmp_path / "out", str(budget)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) * 1024 < 2.5 * budget
+
+
+@pytest.fixture(scope="module")
+def brain(tmp_path_factory):
+    """The real slice with its mask and tissue."""
+    return import_scan(
+        BRAIN / "mrsi.nii.gz",
+        tmp_path_factory.mktemp("brain") / "brain.zarr",
+        mask=BRAIN / "mask.nii.gz",
+        tissue=BRAIN / "tissue_background_csf_gm_wm.nii.gz",
+        tissue_classes=("background", "csf", "gm", "wm"),
+    )
+
+
+@pytest.mark.skipif(not BRAIN.exists(), reason=f"{BRAIN} is missing")
+class TestRealBrain:
+    def test_naa_stands_at_its_place(self, brain):
+        spectra = np.abs(brain.acquisition.spectrum(brain.read_fids(0, brain.voxels))).mean(axis=0)
+        ppm = brain.acquisition.ppm
+        window = (ppm > 1.7) & (ppm < 2.4)
+        assert ppm[window][spectra[window].argmax()] == pytest.approx(NAA_PPM, abs=0.05)
+        mirrored = (ppm > 2 * 4.65 - 2.4) & (ppm < 2 * 4.65 - 1.7)
+        assert spectra[window].max() > 2 * spectra[mirrored].max()
+
+    def test_tissue_fractions_sum_to_one(self, brain):
+        np.testing.assert_allclose(brain.read_tissue(0, brain.voxels).sum(axis=1), 1, atol=1e-6)
+
+    def test_signal_energy_finds_the_excited_box(self, brain, tmp_path):
+        found = import_scan(BRAIN / "mrsi.nii.gz", tmp_path / "out").coordinates()
+        given = {tuple(place) for place in brain.coordinates()}
+        common = sum(tuple(place) in given for place in found)
+        assert 2 * common / (len(given) + len(found)) > 0.85
+
+
+@pytest.mark.skipif(not SINGLE_VOXELS.exists(), reason=f"{SINGLE_VOXELS} is missing")
+def test_real_voxels_without_a_position(tmp_path):
+    store = import_scan(
+        SINGLE_VOXELS / "mrsi.nii.gz",
+        tmp_path / "out",
+        mask=SINGLE_VOXELS / "mask.nii.gz",
+        water=SINGLE_VOXELS / "wref.nii.gz",
+    )
+    assert store.voxels == 96
+    assert any("no position" in note for note in store.notes)

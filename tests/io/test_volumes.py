@@ -1,0 +1,109 @@
+"""Masks and tissue fractions, and when two volumes share a grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mrsi_engine.errors import InputError
+from mrsi_engine.io.volumes import GRID_TOLERANCE, Grid, read_mask, read_tissue
+
+AFFINE = np.array([[-9.8, 0.1, 0, 70], [0.1, 9.7, 1.6, -60], [0, -1.1, 14.9, 52], [0, 0, 0, 1]])
+GRID = Grid((4, 3, 2), AFFINE)
+
+
+def moved(millimetres, axis=0):
+    affine = AFFINE.copy()
+    affine[axis, 3] += millimetres
+    return affine
+
+
+class TestGrid:
+    def test_tolerance_is_a_share_of_the_smallest_voxel_edge(self):
+        allowed = GRID_TOLERANCE * np.linalg.norm(AFFINE[:3, :3], axis=0).min()
+        assert GRID.difference(Grid(GRID.shape, moved(0.99 * allowed))) is None
+        assert "affine" in GRID.difference(Grid(GRID.shape, moved(1.01 * allowed)))
+
+    def test_a_small_rotation_counts_at_the_far_corner(self):
+        turned = AFFINE.copy()
+        turned[:3, 0] *= 1.2
+        assert "mm" in GRID.difference(Grid(GRID.shape, turned))
+
+    def test_an_affine_of_nan_is_never_the_same(self):
+        assert GRID.difference(Grid(GRID.shape, np.full((4, 4), np.nan))) is not None
+
+    def test_another_shape(self):
+        assert "(4, 3, 1)" in GRID.difference(Grid((4, 3, 1), AFFINE))
+
+    def test_a_scan_that_states_no_position_is_compared_by_shape(self):
+        nowhere = Grid((4, 3, 2), np.diag([1e4, 1e4, 1e4, 1]))
+        assert nowhere.difference(Grid((4, 3, 2), np.eye(4))) is None
+        assert nowhere.difference(Grid((4, 2, 3), np.eye(4))) is not None
+
+
+class TestMask:
+    def test_selects_what_is_not_zero(self, tmp_path, plain_file):
+        values = np.zeros((4, 3, 2), np.float32)
+        values[0, 1, 1], values[3, 2, 0], values[1, 0, 0] = 0.5, 7, np.nan
+        mask = read_mask(plain_file(tmp_path / "m.nii.gz", values), GRID)
+        assert np.argwhere(mask).tolist() == [[0, 1, 1], [3, 2, 0]]
+
+    def test_a_trailing_dimension_of_one(self, tmp_path, plain_file):
+        path = plain_file(tmp_path / "m.nii", np.ones((4, 3, 2, 1), np.uint8))
+        assert read_mask(path, GRID).shape == (4, 3, 2)
+
+    @pytest.mark.parametrize("values", [0, np.nan])
+    def test_empty(self, tmp_path, plain_file, values):
+        path = plain_file(tmp_path / "m.nii", np.full((4, 3, 2), values, np.float32))
+        with pytest.raises(InputError, match=r"m\.nii: the mask selects no voxel"):
+            read_mask(path, GRID)
+
+    @pytest.mark.parametrize(
+        ("shape", "affine"), [((4, 3, 1), AFFINE), ((3, 4, 2), AFFINE), ((4, 3, 2), moved(5))]
+    )
+    def test_another_grid(self, tmp_path, plain_file, shape, affine):
+        path = plain_file(tmp_path / "m.nii", np.ones(shape, np.uint8), affine)
+        with pytest.raises(InputError, match=r"m\.nii: not on the scan's grid"):
+            read_mask(path, GRID)
+
+    def test_complex_data(self, tmp_path, plain_file, noise):
+        path = plain_file(tmp_path / "m.nii", noise((4, 3, 2)))
+        with pytest.raises(InputError, match="expected real numbers"):
+            read_mask(path, GRID)
+
+    def test_truncated(self, tmp_path, plain_file, noise):
+        path = plain_file(tmp_path / "m.nii.gz", noise((20, 20, 20)).real)
+        path.write_bytes(path.read_bytes()[:-12])
+        with pytest.raises(InputError, match=r"m\.nii\.gz: truncated or damaged"):
+            read_mask(path, GRID)
+
+
+class TestTissue:
+    def test_four_dimensions_are_named_by_option(self, tmp_path, plain_file):
+        values = np.random.default_rng(0).random((4, 3, 2, 3)).astype(np.float32)
+        path = plain_file(tmp_path / "t.nii", values)
+        names, fractions = read_tissue(path, ("csf", "gm", "wm"), GRID)
+        assert names == ("csf", "gm", "wm")
+        np.testing.assert_array_equal(fractions, values)
+
+    def test_separate_files(self, tmp_path, plain_file):
+        files = {
+            name: plain_file(tmp_path / f"{name}.nii", np.full((4, 3, 2), value, np.float32))
+            for name, value in (("gm", 0.25), ("wm", 0.75))
+        }
+        names, fractions = read_tissue(files, (), GRID)
+        assert names == ("gm", "wm")
+        assert fractions.shape == (4, 3, 2, 2)
+        assert fractions[0, 0, 0].tolist() == [0.25, 0.75]
+
+    @pytest.mark.parametrize("names", [(), ("gm", "wm")])
+    def test_names_that_do_not_match(self, tmp_path, plain_file, names):
+        path = plain_file(tmp_path / "t.nii", np.zeros((4, 3, 2, 3), np.float32))
+        with pytest.raises(InputError, match=rf"3 tissue classes but {len(names)} names"):
+            read_tissue(path, names, GRID)
+
+    @pytest.mark.parametrize("value", [50.0, -1.0])
+    def test_percent_are_no_fractions(self, tmp_path, plain_file, value):
+        path = plain_file(tmp_path / "t.nii", np.full((4, 3, 2), value, np.float32))
+        with pytest.raises(InputError, match="expected fractions of 0 to 1"):
+            read_tissue({"gm": path}, (), GRID)
