@@ -377,6 +377,22 @@ class TestOutput:
         assert os.listdir(tmp_path) == ["scan.nii.gz"]
 
 
+KILLED_IMPORT = """
+import os, signal, sys
+from mrsi_engine.io.importing import import_scan
+kill = lambda done, total: done == total and os.kill(os.getpid(), signal.SIGKILL)
+import_scan(sys.argv[1], sys.argv[2], memory_budget=1, progress=kill)
+"""
+
+
+def test_a_killed_import_leaves_nothing_that_looks_done(tmp_path, scan):
+    out = tmp_path / "out"
+    killed = subprocess.run([sys.executable, "-c", KILLED_IMPORT, scan, out])
+    assert killed.returncode == -9
+    assert not out.exists()
+    assert import_scan(scan, out).voxels == 24
+
+
 IMPORT_IN_A_PROCESS = """
 import resource, sys
 from mrsi_engine.io.importing import import_scan
