@@ -33,12 +33,21 @@ class StartGrid:
 
     @classmethod
     def build(
-        cls, band: Band, model: LinearCombinationModel, baseline: Baseline, theta: Tensor
+        cls,
+        band: Band,
+        model: LinearCombinationModel,
+        baseline: Baseline,
+        theta: Tensor,
+        landmarks: Tensor,
     ) -> StartGrid:
-        """The spans at ``theta (grid, parameter)`` float64."""
+        """The spans at ``theta (grid, parameter)`` float64.
+
+        ``landmarks (landmark, metabolite)`` float64 sums columns to the few strong patterns a
+        spectrum is recognised by: more columns would fit noise at any shift.
+        """
         shapes = model.layout.lineshape(theta.to(torch.float32), model.time)
         spectra = band.spectrum(model.modulated(shapes))
-        rows = torch.view_as_real(spectra).flatten(-2).to(torch.float64)
+        rows = landmarks @ torch.view_as_real(spectra).flatten(-2).to(torch.float64)
         mean = rows.sum(1)
         rows = baseline.remove(rows)
         span, triangle = torch.linalg.qr(rows.mT)

@@ -33,6 +33,9 @@ _BATCH = 256
 _SHIFT_STEP_HZ = 2.0
 _START_DAMPINGS = (2.0, 8.0, 20.0, 40.0)
 
+#: Strong patterns of a brain spectrum; members of one overlap so that their sum is the pattern.
+_LANDMARKS = (("NAA", "NAAG"), ("Cr", "PCr"), ("GPC", "PCh"), ("Glu", "Gln"), ("Ins",), ("Lac",))
+
 #: Singlets that SNR and linewidth may be read from (ppm); the first that the basis has.
 _REFERENCE_SINGLETS = {"NAA": 2.008, "Cr": 3.027, "PCr": 3.029, "GPC": 3.212, "PCh": 3.208}
 
@@ -64,7 +67,13 @@ class LeastSquares:
         names, weights = _outputs(settings, basis, problem.free)
         return cls(
             problem,
-            StartGrid.build(band, model, baseline, _start_points(settings, model.layout, device)),
+            StartGrid.build(
+                band,
+                model,
+                baseline,
+                _start_points(settings, model.layout, device),
+                _landmarks(basis).to(device),
+            ),
             full,
             torch.from_numpy(settings.quiet_bins(acquisition)).to(device),
             names,
@@ -276,6 +285,14 @@ def _start_points(settings: FitSettings, layout: Layout, device: torch.device) -
         points[:, layout.lorentzian(g)] = lorentzian * damping
         points[:, layout.gaussian(g)] = ((1 - lorentzian) * damping).square()
     return points.to(device)
+
+
+def _landmarks(basis: Basis) -> Tensor:
+    """What a spectrum is recognised by, ``(landmark, metabolite)``: the basis where it has none."""
+    rows = [[float(n in names) for n in basis.names] for names in _LANDMARKS]
+    rows += [[float(n == mm) for n in basis.names] for mm in basis.macromolecules]
+    found = torch.tensor([row for row in rows if any(row)], dtype=torch.float64)
+    return found if len(found) else torch.eye(len(basis.names), dtype=torch.float64)
 
 
 def _outputs(settings: FitSettings, basis: Basis, free: Tensor) -> tuple[tuple[str, ...], Tensor]:
