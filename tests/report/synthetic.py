@@ -189,6 +189,7 @@ def _with_signals(result: xr.Dataset, rng: np.random.Generator) -> xr.Dataset:
     metabolites = scale * (np.array(list(LINES.values()))[None] @ peaks)
     baseline = 40 * np.exp((2j * np.pi * ACQUISITION.frequency_of(1.3) - 250) * time)[None] * scale
     phase = result["estimate"].sel(parameter="phase").values[:, None]
+    phase = phase + 2 * np.pi * result["estimate"].sel(parameter="shift").values[:, None] * time
     noise = rng.standard_normal((2, *metabolites.shape))
     fit = np.exp(1j * phase) * (metabolites + baseline)
     stored = {

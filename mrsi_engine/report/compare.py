@@ -1,0 +1,198 @@
+"""Our ratios against LCModel's, voxel by voxel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from mrsi_engine.conventions import COMBINATIONS, label_title
+from mrsi_engine.errors import InputError
+from mrsi_engine.io.maps import AMPLITUDE_KINDS, fitted_voxels, parameter_names
+
+#: Fewest voxels a correlation is given for.
+MIN_VOXELS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonRow:
+    """One metabolite: ratios to the reference in the voxels that both programs trust.
+
+    ``lcmodel`` and ``ours`` are the ratios, ``(voxels,)``; ``voxel`` their indices in the result.
+    ``r`` is Pearson's correlation, ``slope`` and ``intercept`` those of the least-squares line of
+    ours on LCModel's; all three are NaN for fewer than three voxels.
+    """
+
+    label: str
+    title: str
+    r: float
+    slope: float
+    intercept: float
+    lcmodel: NDArray[np.float64]
+    ours: NDArray[np.float64]
+    voxel: NDArray[np.int_]
+
+    @property
+    def voxels(self) -> int:
+        """How many voxels were compared."""
+        return len(self.voxel)
+
+    @property
+    def median_lcmodel(self) -> float:
+        """Median of LCModel's ratios."""
+        return _median(self.lcmodel)
+
+    @property
+    def median_ours(self) -> float:
+        """Median of our ratios."""
+        return _median(self.ours)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All metabolites both programs report; ``missing`` are LCModel's that we do not."""
+
+    rows: tuple[ComparisonRow, ...]
+    reference: str
+    max_percent_sd: float
+    max_fit_quality: float
+    passing: int
+    compared: int
+    missing: tuple[str, ...]
+
+    @property
+    def reference_title(self) -> str:
+        """What people read for the reference."""
+        return label_title(self.reference)
+
+    def __getitem__(self, label: str) -> ComparisonRow:
+        """The row of one label."""
+        return next(row for row in self.rows if row.label == label)
+
+
+def compare_with_lcmodel(
+    result: xr.Dataset,
+    table: pd.DataFrame,
+    *,
+    max_percent_sd: float = 10.0,
+    max_fit_quality: float = 3.0,
+    z: int | None = None,
+) -> Comparison:
+    """Compare ratios to LCModel's reference metabolite (``Cr``, or ``Cr+PCr``).
+
+    A voxel counts for a metabolite where LCModel's %SD of it and of the reference are at most
+    ``max_percent_sd``, ours was fitted with a fit quality of at most ``max_fit_quality``, and both
+    ratios are finite.
+
+    Parameters
+    ----------
+    result
+        A result store opened as a dataset.
+    table
+        From :func:`mrsi_engine.io.lcmodel_results.read_lcmodel_csv`.
+    z
+        Slice of the scan that LCModel analysed; may be left out where the result has one slice.
+
+    Raises
+    ------
+    InputError
+        If the result has several slices and ``z`` is not given, no voxel or no metabolite is in
+        both, or the reference is not in the result.
+    """
+    joined = _joined(result, table, z)
+    ours = set(parameter_names(result, *AMPLITUDE_KINDS))
+    reference = _reference(str(table.attrs["reference"]), set(table["label"]), ours)
+    same = {reference, str(table.attrs["reference"])}
+    labels = [n for n in dict.fromkeys(table["label"]) if n in ours - same]
+    if not labels:
+        raise InputError(f"LCModel's table and the result share no metabolite but {reference}")
+    passing = _passing(result, max_fit_quality)
+    ratios = _ratios(result, reference)
+    trusted = _trusted_reference(joined, str(table.attrs["reference"]), max_percent_sd)
+    chosen = joined[joined["voxel"].isin(np.flatnonzero(passing)) & joined["voxel"].isin(trusted)]
+    certain = chosen[chosen["percent_sd"] <= max_percent_sd]
+    rows = tuple(_row(n, certain[certain["label"] == n], ratios) for n in labels)
+    return Comparison(
+        rows=rows,
+        reference=reference,
+        max_percent_sd=max_percent_sd,
+        max_fit_quality=max_fit_quality,
+        passing=int(chosen["voxel"].nunique()),
+        compared=int(joined["voxel"].nunique()),
+        missing=tuple(n for n in dict.fromkeys(table["label"]) if n not in ours),
+    )
+
+
+def _joined(result: xr.Dataset, table: pd.DataFrame, z: int | None) -> pd.DataFrame:
+    slices = sorted(set(result["z"].values.tolist()))
+    if z is None and len(slices) > 1:
+        raise InputError(
+            f"{result.attrs['stem']}: the result has slices {slices}, LCModel's table is of one; "
+            "say which"
+        )
+    index = pd.DataFrame({axis: result[axis].values for axis in "xyz"})
+    index["voxel"] = np.arange(len(index))
+    chosen = index[index["z"] == (slices[0] if z is None else z)]
+    joined = table.merge(chosen, on=["x", "y"], how="inner", validate="many_to_one")
+    if joined.empty:
+        raise InputError(
+            f"{result.attrs['stem']}: no voxel of LCModel's table (columns "
+            f"{table['x'].min() + 1} to {table['x'].max() + 1}, rows {table['y'].min() + 1} to "
+            f"{table['y'].max() + 1}) is in the result; was it made from this scan?"
+        )
+    return joined
+
+
+def _reference(name: str, theirs: set[str], ours: set[str]) -> str:
+    # LCModel's Cr is all creatine where its basis has no PCr; ours is then tCr.
+    for combination in COMBINATIONS:
+        alone = theirs.isdisjoint(set(combination.members) - {name})
+        if name in combination.members and alone and combination.label in ours:
+            return combination.label
+    if name in ours:
+        return name
+    raise InputError(
+        f"LCModel's ratios are to {name}, which the result lacks; it has {sorted(ours)}"
+    )
+
+
+def _passing(result: xr.Dataset, max_fit_quality: float) -> NDArray[np.bool_]:
+    quality = result["quality"].sel(measure="fit_quality").values
+    return np.asarray(fitted_voxels(result) & (quality <= max_fit_quality))
+
+
+def _trusted_reference(joined: pd.DataFrame, name: str, most: float) -> NDArray[np.int_]:
+    rows = joined[(joined["label"] == name) & (joined["percent_sd"] <= most)]
+    return rows["voxel"].to_numpy()
+
+
+def _ratios(result: xr.Dataset, reference: str) -> pd.DataFrame:
+    estimate = result["estimate"].values.astype(float)
+    names = [str(n) for n in result["parameter"].values]
+    below = estimate[:, names.index(reference), None]
+    ratios = np.full(estimate.shape, np.nan)
+    np.divide(estimate, below, out=ratios, where=below > 0)
+    return pd.DataFrame(ratios, columns=names)
+
+
+def _row(label: str, rows: pd.DataFrame, ratios: pd.DataFrame) -> ComparisonRow:
+    voxel = rows["voxel"].to_numpy()
+    ours, theirs = ratios[label].to_numpy()[voxel], rows["ratio"].to_numpy(dtype=float)
+    known = np.isfinite(ours) & np.isfinite(theirs)
+    ours, theirs, voxel = ours[known], theirs[known], voxel[known]
+    r, slope, intercept = _line(theirs, ours)
+    return ComparisonRow(label, label_title(label), r, slope, intercept, theirs, ours, voxel)
+
+
+def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float, float]:
+    if len(x) < MIN_VOXELS or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return (float("nan"),) * 3
+    slope, intercept = np.polyfit(x, y, 1)
+    return float(np.corrcoef(x, y)[0, 1]), float(slope), float(intercept)
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    return float(np.median(values)) if len(values) else float("nan")

@@ -1,0 +1,132 @@
+"""Line figures of the report, as SVG: sharp at any size and small."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mrsi_engine.report.compare import Comparison, ComparisonRow
+from mrsi_engine.report.examples import SpectrumExample
+from mrsi_engine.report.mosaic import data_uri
+
+INK, MUTED, RULE = "#1b2129", "#5f6873", "#c9ced6"
+FIT, BASELINE, BARS = "#c8352b", "#2b6cb0", "#7c8ea6"
+
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mrsi_engine",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
+    "font.size": 9,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "text.color": INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+}
+
+
+def spectrum_figure(example: SpectrumExample) -> str:
+    """Data, fit and baseline with the residual above, ppm from right to left."""
+    return _svg((10.6, 3.1), lambda figure: _spectrum(figure.add_subplot(), example))
+
+
+def histogram_figure(values: NDArray[np.floating], label: str) -> str:
+    """How often each value occurs, 0.5th to 99.5th percentile, the median marked."""
+    known = values[np.isfinite(values)]
+    return _svg((3.5, 1.35), lambda figure: _histogram(figure.add_subplot(), known, label))
+
+
+def scatter_figure(comparison: Comparison, rows: Sequence[ComparisonRow]) -> str:
+    """Our ratio against LCModel's, one panel a metabolite."""
+    across = min(4, len(rows))
+    down = -(-len(rows) // across)
+    size = (2.65 * across, 2.55 * down)
+    return _svg(size, lambda figure: _scatters(figure, comparison, rows, across, down))
+
+
+def _svg(size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
+    with rc_context(rc=_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return data_uri(buffer.getvalue(), "image/svg+xml")
+
+
+def _spectrum(axes: Axes, example: SpectrumExample) -> None:
+    low, high = sorted(example.window)
+    shown = (example.ppm >= low) & (example.ppm <= high)
+    ppm, data, fit = example.ppm[shown], np.real(example.data[shown]), np.real(example.fit[shown])
+    top = float(np.nanmax([data.max(), fit.max()]))
+    bottom = float(np.nanmin([data.min(), fit.min(), 0.0]))
+    residual = data - fit
+    offset = top + 0.06 * (top - bottom) - float(residual.min())
+    axes.plot(ppm, data, color=INK, lw=0.8, label="data")
+    axes.plot(ppm, fit, color=FIT, lw=1.2, label="fit")
+    if example.baseline is not None:
+        axes.plot(ppm, np.real(example.baseline[shown]), color=BASELINE, lw=1.0, label="baseline")
+    axes.axhline(offset, color=RULE, lw=0.6)
+    axes.plot(ppm, residual + offset, color=MUTED, lw=0.7, label="residual")
+    axes.set_xlim(high, low)
+    axes.set_xticks(np.arange(np.ceil(2 * low) / 2, high + 1e-9, 0.5))
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("chemical shift (ppm)")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderpad=0)
+
+
+def _histogram(axes: Axes, known: NDArray[np.floating], label: str) -> None:
+    if known.size:
+        low, high = np.percentile(known, [0.5, 99.5])
+        median = float(np.median(known))
+        axes.hist(known, bins=40, range=(low, high if high > low else low + 1), color=BARS)
+        axes.axvline(median, color=INK, lw=1)
+        axes.annotate(
+            f"median {median:.3g}",
+            xy=(median, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=8,
+        )
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(label)
+
+
+def _scatters(
+    figure: Figure, comparison: Comparison, rows: Sequence[ComparisonRow], across: int, down: int
+) -> None:
+    for n, row in enumerate(rows):
+        axes = figure.add_subplot(down, across, n + 1)
+        _scatter(axes, row)
+        if n % across == 0:
+            axes.set_ylabel(f"mrsi_engine, ratio to {comparison.reference_title}")
+        if n + across >= len(rows):
+            axes.set_xlabel("LCModel")
+
+
+def _scatter(axes: Axes, row: ComparisonRow) -> None:
+    both = np.concatenate([row.lcmodel, row.ours])
+    low, high = min(0.0, float(both.min())), 1.05 * float(both.max())
+    ends = np.array([low, high])
+    axes.plot(ends, ends, color=RULE, lw=0.8)
+    if np.isfinite(row.slope):
+        axes.plot(ends, row.slope * ends + row.intercept, color=FIT, lw=1)
+    axes.plot(row.lcmodel, row.ours, "o", color=BASELINE, ms=3.2, alpha=0.65, mew=0)
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.set_title(f"{row.title} · r = {row.r:.2f} · n = {row.voxels}", fontsize=9, loc="left")

@@ -1,0 +1,364 @@
+"""The report: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from mrsi_engine.conventions import Status
+from mrsi_engine.io.files import write_atomically
+from mrsi_engine.io.maps import fitted_voxels, relative_crlb, volume
+from mrsi_engine.report.compare import Comparison, ComparisonRow
+from mrsi_engine.report.examples import SpectrumExample, stored_examples
+from mrsi_engine.report.figures import histogram_figure, scatter_figure, spectrum_figure
+from mrsi_engine.report.mosaic import (
+    BACKGROUND,
+    COLOUR_MAPS,
+    View,
+    categorical,
+    gradient,
+    png_uri,
+    robust_range,
+    view_of,
+)
+from mrsi_engine.report.tables import (
+    MAX_FWHM_PPM,
+    MIN_SNR,
+    MetaboliteRow,
+    estimate,
+    measure,
+    median,
+    metabolite_table,
+    number,
+    percentage,
+    status_counts,
+    usable_voxels,
+)
+from mrsi_engine.report.truth import TruthRow
+
+#: Ends of the logarithmic colour scale that all CRLB maps share, percent.
+CRLB_SCALE = (1.0, 100.0)
+
+#: Metabolites whose median CRLB is above this stand folded, with the macromolecules.
+FOLDED_CRLB = 50.0
+
+_STATUS_COLOURS = {
+    Status.NO_FIT: "#d1495b",
+    Status.NETWORK: "#7fb7be",
+    Status.NETWORK_REFINED: "#4f8fc0",
+    Status.LEAST_SQUARES: "#8cb369",
+    Status.NOT_PROCESSED: "#8b929c",
+}
+_KINDS = {
+    "combination": "Sums of overlapping metabolites",
+    "metabolite": "Single metabolites",
+    "macromolecule": "Macromolecules and lipids",
+}
+_PACKAGES = ("numpy", "scipy", "torch", "xarray", "zarr", "dask", "nibabel", "nifti-mrs")
+_MASKS = {
+    "given": "The mask was given with the scan.",
+    "signal energy": (
+        "No mask was given. This one was made from the signal energy of the scan: it follows where "
+        "there is signal, not anatomy, and can hold scalp or miss weak brain."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One map on the page: its image, its colour scale and, for QC, its histogram."""
+
+    title: str
+    unit: str
+    image: str
+    width: int
+    ticks: tuple[str, ...]
+    gradient: str
+    histogram: str = ""
+
+
+def write_report(
+    result: xr.Dataset,
+    out: Path,
+    *,
+    examples: Sequence[SpectrumExample] = (),
+    timings: Mapping[str, float] | None = None,
+    comparison: Comparison | None = None,
+    truth_table: Sequence[TruthRow] | None = None,
+) -> Path:
+    """Write the report of one scan.
+
+    Parameters
+    ----------
+    result
+        A result store opened as a dataset.
+    out
+        The HTML file; replaced if it is there.
+    examples
+        Spectra to show; those of the result's own best, median and worst voxel by default, if it
+        kept its signals.
+    timings
+        Seconds by step.
+    comparison
+        Adds a section on LCModel.
+    truth_table
+        Adds a section on known amplitudes.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be written.
+    """
+    content = {
+        **_scan(result),
+        **_maps(result),
+        **_spectra(examples or stored_examples(result)),
+        **_compared(comparison),
+        "truth": truth_table or (),
+        "timings": timings or {},
+    }
+    page = _template().render(content)
+    return write_atomically(out, page.encode())
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mrsi_engine.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(number=number, percentage=percentage)
+    return environment.get_template("report.html.j2")
+
+
+def _scan(result: xr.Dataset) -> dict[str, Any]:
+    attrs = result.attrs
+    return {
+        "stem": attrs["stem"],
+        "facts": _facts(attrs),
+        "headlines": list(_headlines(result)),
+        "remarks": list(_remarks(result)),
+        "status_counts": status_counts(result),
+        "mask_text": _MASKS.get(attrs.get("mask_origin", ""), "How the mask was made is unknown."),
+        "mask_voxels": result.sizes["voxel"],
+        "stages": _stages(attrs.get("pipeline", {})),
+        "pipeline": attrs.get("pipeline", {}),
+        "provenance": _provenance(attrs),
+        "versions": _versions(),
+        "engine_version": attrs["engine_version"],
+    }
+
+
+def _facts(attrs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    a, basis = attrs.get("acquisition", {}), attrs.get("basis", {})
+    zooms = np.linalg.norm(np.asarray(attrs["affine"], float)[:3, :3], axis=0)
+    milliseconds = {
+        k: None if a.get(k) is None else 1e3 * a[k] for k in ("echo_time", "repetition_time")
+    }
+    width = 1 / a["dwell_time"] if "dwell_time" in a else None
+    return [
+        ("Matrix", " × ".join(str(n) for n in attrs["shape"])),
+        ("Voxel", " × ".join(number(float(z)) for z in zooms) + " mm"),
+        ("Nucleus", str(a.get("nucleus", "–"))),
+        ("Frequency", f"{number(a.get('spectrometer_frequency'), 6)} MHz"),
+        ("Points", f"{number(a.get('points'))} at {number(width, 4)} Hz"),
+        ("Echo time", f"{number(milliseconds['echo_time'])} ms"),
+        ("Repetition time", f"{number(milliseconds['repetition_time'], 4)} ms"),
+        (
+            "Basis",
+            f"{Path(str(basis.get('source', '–'))).name}, {len(basis.get('names', []))} columns",
+        ),
+    ]
+
+
+def _headlines(result: xr.Dataset) -> Iterator[tuple[str, str, str]]:
+    usable, voxels = int(usable_voxels(result).sum()), result.sizes["voxel"]
+    fitted = int(fitted_voxels(result).sum())
+    share = f"{percentage(100 * fitted / max(voxels, 1))} of {number(voxels)} in the mask"
+    yield number(fitted), "voxels fitted", share
+    limits = f"FWHM ≤ {MAX_FWHM_PPM} ppm and SNR ≥ {MIN_SNR:.0f}"
+    yield percentage(100 * usable / max(voxels, 1)), "usable spectra", limits
+    yield number(median(measure(result, "snr"))), "median SNR", "NAA peak over SD of noise"
+    hertz = number(median(measure(result, "fwhm_hz")))
+    yield f"{number(median(measure(result, 'fwhm')))} ppm", "median linewidth", f"FWHM, {hertz} Hz"
+    quality = number(median(measure(result, "fit_quality")))
+    yield quality, "median fit quality", "SD of residual over noise; 1 is ideal"
+
+
+def _remarks(result: xr.Dataset) -> Iterator[str]:
+    counts = {name: n for name, n, _ in status_counts(result)}
+    unfinished, unfit = counts.get("not processed", 0), counts.get("no fit", 0)
+    if unfinished:
+        yield f"{_voxels(unfinished)} not processed: the run is not complete."
+    if unfit:
+        yield f"{_voxels(unfit)} without a fit (NaN, Inf or no signal): blank in every map."
+    fitted = int(fitted_voxels(result).sum())
+    unusable = fitted - int(usable_voxels(result).sum())
+    if unusable > 0.1 * fitted:
+        yield (
+            f"{percentage(100 * unusable / fitted)} of the fitted voxels have broad lines or low "
+            "SNR; read their concentrations with care."
+        )
+    if result.attrs.get("mask_origin") == "signal energy":
+        yield _MASKS["signal energy"]
+
+
+def _voxels(count: int) -> str:
+    return f"{number(count)} voxel{'s' if count != 1 else ''}"
+
+
+def _stages(pipeline: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    return [
+        (str(s.get("stage", "")), [(k, _plain(v)) for k, v in s.items() if k != "stage"])
+        for s in pipeline.get("stages", [])
+    ]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(v) for v in value)
+    if isinstance(value, Mapping):
+        return "; ".join(f"{k}: {_plain(v)}" for k, v in value.items())
+    if value is None or isinstance(value, bool):
+        return {True: "yes", False: "no", None: "–"}[value]
+    return str(value)
+
+
+def _provenance(attrs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    basis = attrs.get("basis", {})
+    pairs = [
+        ("Scan", attrs.get("source")),
+        ("SHA-256 of the scan", attrs.get("checksum")),
+        ("Basis", basis.get("source")),
+        ("Sequence of the basis", basis.get("sequence")),
+        ("Columns of the basis", ", ".join(basis.get("names", []))),
+        ("SHA-256 of the basis", basis.get("fingerprint")),
+        ("Run", attrs.get("run_fingerprint")),
+    ]
+    return [(name, str(value)) for name, value in pairs if value]
+
+
+def _versions() -> list[tuple[str, str]]:
+    found = [("Python", platform.python_version())]
+    for package in _PACKAGES:
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _maps(result: xr.Dataset) -> dict[str, Any]:
+    view, rows = view_of(result), metabolite_table(result)
+    pairs = [(row, *_metabolite_pictures(result, view, row)) for row in rows]
+    return {
+        "orientation": view.caption,
+        "letters": view.letters,
+        "background": BACKGROUND,
+        "table": [(title, [r for r in rows if r.kind == kind]) for kind, title in _KINDS.items()],
+        "maps": [p for p in pairs if not _folded(p[0])],
+        "folded_maps": [p for p in pairs if _folded(p[0])],
+        "qc": list(_quality_pictures(result, view)),
+        "status_map": _status_picture(result, view),
+        "status_legend": [
+            (s.meaning.replace("_", " "), _STATUS_COLOURS[s])
+            for s in Status
+            if (result["status"] == s).any()
+        ],
+    }
+
+
+def _folded(row: MetaboliteRow) -> bool:
+    return row.kind == "macromolecule" or not row.crlb <= FOLDED_CRLB
+
+
+def _metabolite_pictures(
+    result: xr.Dataset, view: View, row: MetaboliteRow
+) -> tuple[Picture, Picture]:
+    values = estimate(result, row.label)
+    percent = np.where(np.isfinite(values), relative_crlb(result, row.label), np.nan)
+    signal = _picture(result, view, values, row.title, row.unit, "amplitude")
+    with np.errstate(divide="ignore"):
+        exponent = np.log10(percent)
+    low, high = np.log10(CRLB_SCALE)
+    crlb = _picture(result, view, exponent, "CRLB", "%", "uncertainty", (low, high))
+    return signal, replace(crlb, ticks=tuple(number(t) for t in (1.0, 10.0, 100.0)))
+
+
+def _quality_pictures(result: xr.Dataset, view: View) -> Iterator[Picture]:
+    for name in ("snr", "fwhm", "fit_quality", "water_residual"):
+        if name in result["measure"].values:
+            row = result.sel(measure=name)
+            title, unit = str(row["measure_title"].values) or name, str(row["measure_unit"].values)
+            yield _quality_picture(result, view, measure(result, name), title, unit, "quality")
+    for name in ("shift", "phase"):
+        if name in result["parameter"].values:
+            row = result.sel(parameter=name)
+            title, unit = str(row["title"].values) or name, str(row["unit"].values)
+            yield _quality_picture(result, view, estimate(result, name), title, unit, "signed")
+
+
+def _quality_picture(
+    result: xr.Dataset, view: View, values: NDArray[Any], title: str, unit: str, kind: str
+) -> Picture:
+    label = f"{title} ({unit})" if unit != "1" else title
+    return _picture(
+        result, view, values, title, unit, kind, histogram=histogram_figure(values, label)
+    )
+
+
+def _picture(
+    result: xr.Dataset,
+    view: View,
+    values: NDArray[Any],
+    title: str,
+    unit: str,
+    kind: str,
+    limits: tuple[float, float] | None = None,
+    histogram: str = "",
+) -> Picture:
+    low, high = limits or robust_range(values, kind)
+    colours, canvas = COLOUR_MAPS[kind], view.mosaic(volume(result, values))
+    return Picture(
+        title=title,
+        unit="" if unit == "1" else unit,
+        image=png_uri(canvas, (low, high), colours),
+        width=canvas.shape[1] // 2,
+        ticks=tuple(number(t) for t in (low, (low + high) / 2, high)),
+        gradient=gradient(colours),
+        histogram=histogram,
+    )
+
+
+def _status_picture(result: xr.Dataset, view: View) -> tuple[str, int]:
+    order = list(_STATUS_COLOURS)
+    status = result["status"].values
+    index = np.select([status == s for s in order], range(len(order)), np.nan).astype(float)
+    canvas = view.mosaic(volume(result, index))
+    colours = categorical(list(_STATUS_COLOURS.values()))
+    return png_uri(canvas, (-0.5, len(order) - 0.5), colours), canvas.shape[1] // 2
+
+
+def _spectra(examples: Sequence[SpectrumExample]) -> dict[str, Any]:
+    return {"spectra": [(e, spectrum_figure(e)) for e in examples]}
+
+
+def _compared(comparison: Comparison | None) -> dict[str, Any]:
+    if comparison is None:
+        return {"comparison": None, "scatter": ""}
+    shown: list[ComparisonRow] = [r for r in comparison.rows if r.voxels]
+    return {
+        "comparison": comparison,
+        "scatter": scatter_figure(comparison, shown) if shown else "",
+    }

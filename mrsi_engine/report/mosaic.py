@@ -1,0 +1,219 @@
+"""Maps as mosaics of slices: one view a scan, so that every picture lines up with every other."""
+
+from __future__ import annotations
+
+import io
+import math
+from base64 import b64encode
+from dataclasses import dataclass
+from functools import cached_property
+
+import matplotlib
+import nibabel as nib
+import numpy as np
+import xarray as xr
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, to_rgb
+from matplotlib.image import imsave
+from numpy.typing import NDArray
+
+from mrsi_engine.io.maps import volume
+
+#: Most slices a mosaic shows; more are thinned evenly.
+MAX_SLICES = 8
+
+#: What stands behind the brain, and where there is no number.
+BACKGROUND = "#12161c"
+
+#: Pixels of a PNG across; shown at half that, so crisp on a dense screen.
+PIXELS_ACROSS = 1096
+
+_GAP = 6
+_MARGIN = 1
+_OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "S": "I", "I": "S"}
+_PLANES = {"S": ("axial", "LPS"), "A": ("coronal", "LIA"), "L": ("sagittal", "PIL")}
+
+
+def _truncated(name: str, start: float, stop: float) -> Colormap:
+    colours = matplotlib.colormaps[name](np.linspace(start, stop, 256))
+    return LinearSegmentedColormap.from_list(f"{name}_part", colours)
+
+
+#: One perceptually uniform colour map a meaning. Dark ends are cut off to differ from the ground.
+COLOUR_MAPS: dict[str, Colormap] = {
+    "amplitude": matplotlib.colormaps["viridis"],
+    "uncertainty": _truncated("magma", 0.22, 1.0),
+    "quality": _truncated("cividis", 0.08, 1.0),
+    "signed": _truncated("RdBu_r", 0.06, 0.94),
+}
+_ORDERS = {
+    "axial": "inferior to superior",
+    "coronal": "posterior to anterior",
+    "sagittal": "right to left",
+}
+_DIRECTIONS = {
+    "L": "the patient's left",
+    "R": "the patient's right",
+    "A": "anterior",
+    "P": "posterior",
+    "S": "superior",
+    "I": "inferior",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """How volumes of one scan are laid out on a page.
+
+    Images have the patient's right (or anterior, in a sagittal view) on their left; ``letters``
+    are the directions at the left, right, top and bottom edge.
+    """
+
+    transform: NDArray[np.float64]
+    plane: str
+    letters: tuple[str, str, str, str]
+    slices: tuple[int, ...]
+    slice_count: int
+    rows: slice
+    columns: slice
+    pixel: tuple[float, float]
+
+    @property
+    def across(self) -> int:
+        """Tiles in a row of the mosaic."""
+        count = len(self.slices)
+        return count if count <= 3 else math.ceil(count / 2)
+
+    @property
+    def caption(self) -> str:
+        """Orientation and slices in one sentence each."""
+        left, right, top, bottom = (_DIRECTIONS[letter] for letter in self.letters)
+        shown = f"all {self.slice_count} slices"
+        if len(self.slices) < self.slice_count:
+            shown = f"{len(self.slices)} of {self.slice_count} slices"
+        convention = "" if self.plane == "sagittal" else "Radiological convention: "
+        across = f"{left} on the left of each image, {right} on its right"
+        edges = f"{across}, {top} at the top, {bottom} at the bottom"
+        return (
+            f"{convention}{edges}. {self.plane.capitalize()} view, {shown} with data, from "
+            f"{_ORDERS[self.plane]}, row by row. One square is one voxel; nothing is interpolated."
+        )
+
+    def tiles(self, values: NDArray[np.floating]) -> list[NDArray[np.floating]]:
+        """Cropped slices ``(row, column)`` of a volume ``(x, y, z)``."""
+        turned = self._turned(values)
+        return [turned[self.columns, self.rows, k].T for k in self.slices]
+
+    def mosaic(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """All tiles on one canvas ``(row, column)`` of pixels; NaN between and around."""
+        tiles = self.tiles(values)
+        row_index, column_index = self._pixel_index
+        height, width = len(row_index), len(column_index)
+        down = math.ceil(len(tiles) / self.across)
+        shape = (down * (height + _GAP) + _GAP, self.across * (width + _GAP) + _GAP)
+        canvas = np.full(shape, np.nan)
+        for n, tile in enumerate(tiles):
+            top = _GAP + (n // self.across) * (height + _GAP)
+            left = _GAP + (n % self.across) * (width + _GAP)
+            canvas[top : top + height, left : left + width] = tile[np.ix_(row_index, column_index)]
+        return canvas
+
+    def _turned(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        return np.asarray(nib.orientations.apply_orientation(values, self.transform))
+
+    @cached_property
+    def _pixel_index(self) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+        rows, columns = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+        width = (PIXELS_ACROSS - (self.across + 1) * _GAP) // self.across
+        height = max(round(width * rows * self.pixel[0] / (columns * self.pixel[1])), 24)
+        if height > 1.5 * width:
+            width, height = max(round(1.5 * width * width / height), 24), round(1.5 * width)
+        return np.arange(height) * rows // height, np.arange(width) * columns // width
+
+
+def view_of(result: xr.Dataset, most: int = MAX_SLICES) -> View:
+    """The view of a scan: nearest anatomical plane, cropped to the mask with a margin.
+
+    Slices are axial unless the volume is a slab in another plane (fewer than half as many slices
+    there).
+    """
+    affine = np.asarray(result.attrs["affine"], float)
+    inside = volume(result, np.ones(result.sizes["voxel"]), 0.0)
+    plane, codes = _PLANES[_slice_direction(affine, inside.shape)]
+    turn = nib.orientations.ornt_transform(
+        nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(codes)
+    )
+    turned = np.asarray(nib.orientations.apply_orientation(inside, turn))
+    zooms = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+    filled = np.flatnonzero(turned.any(axis=(0, 1)))
+    right, bottom = codes[0], codes[1]
+    return View(
+        transform=turn,
+        plane=plane,
+        letters=(_OPPOSITE[right], right, _OPPOSITE[bottom], bottom),
+        slices=tuple(int(k) for k in _thinned(filled, most)),
+        slice_count=len(filled),
+        rows=_bounds(turned.max(axis=(0, 2)) > 0),
+        columns=_bounds(turned.max(axis=(1, 2)) > 0),
+        pixel=(float(zooms[1]), float(zooms[0])),
+    )
+
+
+def _slice_direction(affine: NDArray[np.float64], shape: tuple[int, ...]) -> str:
+    anatomical = np.argsort(nib.orientations.io_orientation(affine)[:, 0])
+    counts = dict(zip("LAS", (shape[axis] for axis in anatomical), strict=True))
+    thinnest = min(("A", "L"), key=counts.__getitem__)
+    return thinnest if 2 * counts[thinnest] < counts["S"] else "S"
+
+
+def _thinned(filled: NDArray[np.int_], most: int) -> NDArray[np.int_]:
+    chosen = np.linspace(0, len(filled) - 1, min(most, len(filled))).round().astype(int)
+    return filled[chosen]
+
+
+def _bounds(occupied: NDArray[np.bool_]) -> slice:
+    index = np.flatnonzero(occupied)
+    return slice(max(index[0] - _MARGIN, 0), min(index[-1] + _MARGIN + 1, len(occupied)))
+
+
+def robust_range(values: NDArray[np.floating], kind: str) -> tuple[float, float]:
+    """Colour limits: 1st to 99th percentile; amplitudes from 0, signed ones about 0."""
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(known, [1, 99]))
+    if kind == "signed":
+        high = max(abs(low), abs(high))
+        low = -high
+    elif kind == "amplitude":
+        low = min(low, 0.0)
+    return (low, high) if high > low else (low, low + (abs(low) or 1.0))
+
+
+def png_uri(canvas: NDArray[np.floating], limits: tuple[float, float], colours: Colormap) -> str:
+    """A canvas as a PNG data URI; NaN shows the background."""
+    low, high = limits
+    table = np.vstack([colours(np.arange(colours.N))[:, :3], to_rgb(BACKGROUND)])
+    step = np.nan_to_num((canvas - low) / (high - low) * colours.N)
+    index = np.clip(step, 0, colours.N - 1).astype(np.intp)
+    index[np.isnan(canvas)] = colours.N
+    coloured = (table * 255).round().astype(np.uint8)[index]
+    buffer = io.BytesIO()
+    imsave(buffer, coloured, format="png")
+    return data_uri(buffer.getvalue(), "image/png")
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """Bytes as a URI that needs no file."""
+    return f"data:{media_type};base64,{b64encode(content).decode()}"
+
+
+def gradient(colours: Colormap, stops: int = 24) -> str:
+    """A colour map as a CSS gradient, low on the left."""
+    positions = np.linspace(0, 1, stops)
+    shades = [matplotlib.colors.to_hex(colours(p)) for p in positions]
+    return f"linear-gradient(to right, {', '.join(shades)})"
+
+
+def categorical(colours: list[str]) -> Colormap:
+    """A colour map of distinct colours for values 0, 1, 2, ..."""
+    return ListedColormap(colours)

@@ -1,0 +1,154 @@
+"""Left must stay left, whatever way the scan lies in memory."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64decode
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.image import imread
+
+from mrsi_engine.report.mosaic import (
+    BACKGROUND,
+    COLOUR_MAPS,
+    PIXELS_ACROSS,
+    png_uri,
+    robust_range,
+    view_of,
+)
+
+SHAPE = (6, 8, 4)
+
+
+def scan(
+    shape: tuple[int, ...], affine: np.ndarray, inside: np.ndarray | None = None
+) -> xr.Dataset:
+    kept = np.argwhere(np.ones(shape, bool) if inside is None else inside).astype(np.int32)
+    axes = {axis: ("voxel", kept[:, i]) for i, axis in enumerate("xyz")}
+    return xr.Dataset(axes, attrs={"shape": list(shape), "affine": affine.tolist()})
+
+
+def world(shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """Scanner coordinates ``(x, y, z, 3)`` of every voxel."""
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    return index @ affine[:3, :3].T + affine[:3, 3]
+
+
+ORIENTATIONS = {
+    "RAS": np.diag([8.0, 8, 10, 1]),
+    "LPS": np.diag([-8.0, -8, 10, 1]),
+    "LAI": np.diag([-8.0, 8, -10, 1]),
+    "PSR": np.array([[0, 0, 9.0, 0], [-8, 0, 0, 0], [0, 7, 0, 0], [0, 0, 0, 1]]),
+    "oblique": np.array([[-8.0, 1, 0, 0], [1, 7.5, 2, 0], [0.5, -2, 9, 0], [0, 0, 0, 1]]),
+}
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+def test_axial_tiles_are_radiological(name: str) -> None:
+    affine, shape = ORIENTATIONS[name], (10, 12, 9)
+    place, view = world(shape, affine), view_of(scan(shape, affine))
+    rightward, forward, upward = (view.tiles(place[..., i]) for i in range(3))
+    assert view.plane == "axial"
+    assert view.letters == ("R", "L", "A", "P")
+    for right, front in zip(rightward, forward, strict=True):
+        assert (np.diff(right, axis=1) < 0).all(), "the patient's right stands on the left"
+        assert (np.diff(front, axis=0) < 0).all(), "anterior stands at the top"
+    assert (np.diff([tile.mean() for tile in upward]) > 0).all(), "from inferior to superior"
+
+
+def test_slabs_are_shown_in_their_plane() -> None:
+    affine = ORIENTATIONS["RAS"]
+    coronal, sagittal = view_of(scan((9, 1, 9), affine)), view_of(scan((1, 9, 9), affine))
+    assert (coronal.plane, coronal.letters) == ("coronal", ("R", "L", "S", "I"))
+    assert (sagittal.plane, sagittal.letters) == ("sagittal", ("A", "P", "S", "I"))
+    up = coronal.tiles(world((9, 1, 9), affine)[..., 2])[0]
+    assert up.shape == (9, 9)
+    assert (np.diff(up, axis=0) < 0).all()
+    front = sagittal.tiles(world((1, 9, 9), affine)[..., 1])[0]
+    assert (np.diff(front, axis=1) < 0).all()
+    assert view_of(scan((16, 16, 1), affine)).plane == "axial"
+    assert view_of(scan((100, 1, 1), affine)).plane == "axial"
+
+
+def test_crop_keeps_the_brain_and_a_margin() -> None:
+    inside = np.zeros((20, 20, 6), bool)
+    inside[5:9, 10:17, 2:4] = True
+    view = view_of(scan(inside.shape, ORIENTATIONS["RAS"], inside))
+    tiles = view.tiles(inside.astype(float))
+    assert len(tiles) == view.slice_count == 2
+    assert all(tile.shape == (9, 6) for tile in tiles)
+    assert sum(tile.sum() for tile in tiles) == inside.sum()
+
+
+def test_many_slices_are_thinned_evenly_with_both_ends() -> None:
+    view = view_of(scan((30, 30, 50), ORIENTATIONS["RAS"]))
+    assert len(view.slices) == 8
+    assert (view.slices[0], view.slices[-1]) == (0, 49)
+    assert np.ptp(np.diff(view.slices)) <= 1
+    assert "8 of 50 slices" in view.caption
+
+
+def test_caption_states_the_orientation() -> None:
+    caption = view_of(scan(SHAPE, ORIENTATIONS["LPS"])).caption
+    assert "the patient's right on the left of each image" in caption
+    assert "Axial view, all 4 slices" in caption
+
+
+def test_pixels_keep_the_proportions_of_the_voxel() -> None:
+    affine = np.diag([5.0, 10.0, 10.0, 1])
+    view = view_of(scan((8, 8, 1), affine))
+    height, width = view.mosaic(np.ones((8, 8, 1))).shape
+    assert height / width == pytest.approx(2.0, abs=0.05)
+    assert height < 1.6 * PIXELS_ACROSS, "tall maps are made narrower"
+    flat = view_of(scan((8, 4, 1), affine))
+    height, width = flat.mosaic(np.ones((8, 4, 1))).shape
+    assert height / width == pytest.approx(1.0, abs=0.02)
+    assert width <= PIXELS_ACROSS
+
+
+def test_a_row_of_voxels_is_still_visible() -> None:
+    canvas = view_of(scan((100, 1, 1), ORIENTATIONS["RAS"])).mosaic(np.ones((100, 1, 1)))
+    assert np.isfinite(canvas).any(axis=1).sum() >= 24
+
+
+def test_no_number_shows_the_ground_and_limits_clip() -> None:
+    canvas = np.array([[np.nan, -5.0, 0.0, 1.0, 99.0]])
+    uri = png_uri(canvas, (0.0, 1.0), COLOUR_MAPS["amplitude"])
+    pixels = imread(io.BytesIO(b64decode(uri.split(",")[1])), format="png")[0, :, :3]
+    ground = [int(BACKGROUND[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    np.testing.assert_allclose(pixels[0], ground, atol=1e-6)
+    np.testing.assert_allclose(pixels[1], pixels[2])
+    np.testing.assert_allclose(pixels[3], pixels[4])
+    assert not np.allclose(pixels[2], pixels[3])
+
+
+@pytest.mark.parametrize("kind", COLOUR_MAPS)
+def test_no_colour_is_mistaken_for_the_ground(kind: str) -> None:
+    ground = np.array([int(BACKGROUND[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    colours = COLOUR_MAPS[kind](np.linspace(0, 1, 256))[:, :3]
+    assert np.linalg.norm(colours - ground, axis=1).min() > 0.2
+
+
+@pytest.mark.parametrize("kind", ["amplitude", "uncertainty", "quality"])
+def test_lightness_rises_evenly(kind: str) -> None:
+    """Perceptual uniformity, roughly: lightness (Rec. 709 luma of the display) never falls."""
+    colours = COLOUR_MAPS[kind](np.linspace(0, 1, 64))[:, :3]
+    luma = colours @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luma) > 0).all()
+
+
+def test_ranges_resist_outliers() -> None:
+    values = np.concatenate([np.linspace(2, 10, 1000), [1e6, np.nan]])
+    assert robust_range(values, "quality") == pytest.approx((2.08, 9.93), abs=0.02)
+    assert robust_range(values, "amplitude")[0] == 0
+    low, high = robust_range(values - 3, "signed")
+    assert low == -high
+    assert robust_range(np.array([-3.0, 2.0, 5.0]), "amplitude")[0] < 0
+
+
+def test_ranges_of_nothing_and_of_one_value() -> None:
+    for values in (np.array([np.nan]), np.array([0.0, 0.0]), np.array([4.0])):
+        low, high = robust_range(values, "quality")
+        assert high > low

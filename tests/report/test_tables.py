@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from mrsi_engine.report.tables import (
+    measure,
+    metabolite_table,
+    number,
+    percentage,
+    status_counts,
+    usable_voxels,
+)
+from tests.report.synthetic import brain_result
+
+
+def test_a_row_summarises_the_fitted_voxels_only() -> None:
+    result = brain_result((8, 7, 3))
+    result["estimate"][0] = 1e9
+    row = {r.label: r for r in metabolite_table(result)}["CrPCr"]
+    values = result["estimate"].sel(parameter="CrPCr").values[2:]
+    percent = 100 * result["sd"].sel(parameter="CrPCr").values[2:] / values
+    assert (row.title, row.kind, row.unit) == ("tCr", "combination", "a.u.")
+    assert row.median == pytest.approx(np.median(values))
+    assert row.lower_quartile == pytest.approx(np.quantile(values, 0.25))
+    assert row.upper_quartile == pytest.approx(np.quantile(values, 0.75))
+    assert row.crlb == pytest.approx(np.median(percent), rel=1e-5)
+    assert row.reliable_percent == pytest.approx(100 * np.mean(percent < 20))
+
+
+def test_a_zero_estimate_is_not_reliable() -> None:
+    result = brain_result((8, 7, 3))
+    result["estimate"].loc[{"parameter": "NAA"}] = 10.0
+    result["sd"].loc[{"parameter": "NAA"}] = 0.1
+    fitted = result.sizes["voxel"] - 2
+    result["estimate"].loc[{"parameter": "NAA", "voxel": slice(2, 6)}] = 0.0
+    row = {r.label: r for r in metabolite_table(result)}["NAA"]
+    assert row.reliable_percent == pytest.approx(100 * (fitted - 4) / fitted)
+
+
+def test_sums_first_lineshape_never() -> None:
+    kinds = [r.kind for r in metabolite_table(brain_result((6, 6, 2)))]
+    assert kinds == ["combination"] * 4 + ["metabolite"] * 13 + ["macromolecule"]
+
+
+def test_status_counts_add_up() -> None:
+    result = brain_result((8, 7, 3))
+    voxels = result.sizes["voxel"]
+    counts = status_counts(result)
+    assert [(n, c) for n, c, _ in counts] == [
+        ("no fit", 1), ("least squares", voxels - 2), ("not processed", 1),
+    ]  # fmt: skip
+    assert sum(p for *_, p in counts) == pytest.approx(100)
+
+
+def test_usable_needs_narrow_lines_signal_and_a_fit() -> None:
+    result = brain_result((8, 7, 3))
+    result["quality"].loc[{"measure": "fwhm"}] = 0.05
+    result["quality"].loc[{"measure": "snr"}] = 20.0
+    result["quality"].loc[{"measure": "fwhm", "voxel": 4}] = 0.11
+    result["quality"].loc[{"measure": "snr", "voxel": 5}] = 2.9
+    assert set(np.flatnonzero(~usable_voxels(result))) == {0, 1, 4, 5}
+
+
+def test_a_measure_that_is_not_stored_is_unknown() -> None:
+    assert np.isnan(measure(brain_result((6, 6, 2)), "water_residual")).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (12345, "12\u2009345"), (0.05678, "0.0568"), (-6.25, "−6.25"), (1234.6, "1\u2009235"),
+        (0.0, "0"), (1.28e9, "1.28e+9"), (2.1e-6, "2.1e−6"), (math.nan, "–"), (math.inf, "–"),
+        (None, "–"),
+    ],
+)  # fmt: skip
+def test_numbers_for_people(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (100, "100 %"), (99.95, ">99.9 %"), (99.9, "99.9 %"), (37.5, "38 %"), (0.9, "0.9 %"),
+        (0.02, "<0.1 %"), (0, "0 %"), (math.nan, "–"),
+    ],
+)  # fmt: skip
+def test_percentages(value: float, text: str) -> None:
+    assert percentage(value) == text
