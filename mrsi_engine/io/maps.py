@@ -133,7 +133,7 @@ def export_signals(result: xr.Dataset, folder: Path, *, stem: str | None = None)
     """Write the corrected data, fit, baseline and residual as NIfTI-MRS, as far as stored.
 
     Each header extension is the scan's own plus ``ProcessingApplied`` entries, one a pipeline
-    stage. Voxels outside the mask are zero.
+    stage. Voxels outside the mask are zero; those without a fit hold what the store holds, NaN.
 
     Raises
     ------
@@ -205,10 +205,10 @@ def _amplitude_maps(result: xr.Dataset, name: str) -> Iterator[Map]:
     met = f"met-{safe_label(name)}"
     bound = result["sd"].attrs.get("long_name", "Cramér-Rao lower bound")
     percent = relative_crlb(result, name)
-    definition = f"{bound} of {title} in percent of its estimate; no number where that is 0"
+    definition = f"{title}: {bound}, in percent of the estimate; no number where that is 0"
     yield Map(f"{met}_desc-signal", _fitted(result, row["estimate"].values), units, doc, 0.0)
     yield Map(f"{met}_desc-crlb", _fitted(result, percent), "%", definition, MRSIPREP_CRLB)
-    yield Map(f"{met}_desc-sd", _fitted(result, row["sd"].values), units, f"{bound} of {title}")
+    yield Map(f"{met}_desc-sd", _fitted(result, row["sd"].values), units, f"{title}: {bound}")
 
 
 def _lineshape_map(result: xr.Dataset, name: str) -> Map:

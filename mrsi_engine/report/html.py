@@ -161,7 +161,7 @@ def _scan(result: xr.Dataset) -> dict[str, Any]:
 
 
 def _facts(attrs: Mapping[str, Any]) -> list[tuple[str, str]]:
-    a, basis = attrs.get("acquisition", {}), attrs.get("basis", {})
+    a, basis = attrs.get("acquisition") or {}, attrs.get("basis") or {}
     zooms = np.linalg.norm(np.asarray(attrs["affine"], float)[:3, :3], axis=0)
     milliseconds = {
         k: None if a.get(k) is None else 1e3 * a[k] for k in ("echo_time", "repetition_time")
@@ -212,6 +212,7 @@ def _remarks(result: xr.Dataset) -> Iterator[str]:
         )
     if result.attrs.get("mask_origin") == "signal energy":
         yield _MASKS["signal energy"]
+    yield from (str(note) for note in result.attrs.get("notes", []))
 
 
 def _voxels(count: int) -> str:
@@ -236,7 +237,7 @@ def _plain(value: Any) -> str:
 
 
 def _provenance(attrs: Mapping[str, Any]) -> list[tuple[str, str]]:
-    basis = attrs.get("basis", {})
+    basis = attrs.get("basis") or {}
     pairs = [
         ("Scan", attrs.get("source")),
         ("SHA-256 of the scan", attrs.get("checksum")),

@@ -97,18 +97,15 @@ def _parameters(
 
 
 def _coords(names: list[str]) -> dict[str, Any]:
-    described = [_described(name) for name in names]
-    measures = list(_MEASURES.values())
+    described = np.array([_described(name) for name in names], dtype=object)
+    measures = np.array(list(_MEASURES.values()), dtype=object)
+    columns = {"unit": 0, "title": 1, "doc": 2, "kind": 3}
+    measured = {"measure_unit": 0, "measure_title": 1, "measure_doc": 2}
     return {
-        "parameter": names,
-        "unit": ("parameter", [d[0] for d in described]),
-        "title": ("parameter", [d[1] for d in described]),
-        "doc": ("parameter", [d[2] for d in described]),
-        "kind": ("parameter", [d[3] for d in described]),
-        "measure": list(_MEASURES),
-        "measure_unit": ("measure", [m[0] for m in measures]),
-        "measure_title": ("measure", [m[1] for m in measures]),
-        "measure_doc": ("measure", [m[2] for m in measures]),
+        "parameter": np.array(names, dtype=object),
+        **{name: ("parameter", described[:, i]) for name, i in columns.items()},
+        "measure": np.array(list(_MEASURES), dtype=object),
+        **{name: ("measure", measures[:, i]) for name, i in measured.items()},
     }
 
 

@@ -15,6 +15,8 @@ import pytest
 import xarray as xr
 
 from mrsi_engine.conventions import Status
+from mrsi_engine.io.maps import export_maps, export_signals
+from mrsi_engine.io.tables import write_table
 from mrsi_engine.report.compare import compare_with_lcmodel
 from mrsi_engine.report.examples import SpectrumExample
 from mrsi_engine.report.html import write_report
@@ -162,13 +164,14 @@ def test_given_examples_replace_the_stored(result: xr.Dataset, tmp_path: Path) -
 
 
 def test_optional_sections_are_left_out(tmp_path: Path) -> None:
-    page = Page(write_report(brain_result((6, 6, 2)), tmp_path / "deep" / "r.html"))
+    result = brain_result((6, 6, 2)).sel(parameter=["NAA", "shift"])
+    page = Page(write_report(result, tmp_path / "deep" / "r.html"))
     assert page.ids().isdisjoint({"truth", "lcmodel", "spectra"})
     assert "Timings" not in page.text
 
 
 def test_text_from_files_cannot_become_markup(tmp_path: Path) -> None:
-    result = brain_result((6, 6, 2))
+    result = brain_result((6, 6, 2)).sel(parameter=["NAA", "Tau"])
     evil = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
     attrs = result.attrs
     attrs.update(
@@ -183,7 +186,7 @@ def test_text_from_files_cannot_become_markup(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", [Status.NO_FIT, Status.NOT_PROCESSED])
 def test_a_scan_without_any_fit_still_has_a_report(tmp_path: Path, status: Status) -> None:
-    result = brain_result((6, 6, 2), signals=True)
+    result = brain_result((6, 6, 2), signals=True).sel(parameter=["NAA", "CrPCr", "shift"])
     result["status"][:] = status
     for name in ("estimate", "sd", "quality"):
         result[name][:] = np.nan
@@ -192,11 +195,31 @@ def test_a_scan_without_any_fit_still_has_a_report(tmp_path: Path, status: Statu
     assert not re.search(r"\bnan\b", page.text)
 
 
+def test_a_result_as_it_comes_from_disk(tmp_path: Path) -> None:
+    memory = brain_result((6, 6, 2), signals=True)
+    memory.to_zarr(tmp_path / "r.zarr", zarr_format=3, consolidated=False)
+    stored = xr.open_zarr(
+        tmp_path / "r.zarr", chunks=None, consolidated=False, mask_and_scale=False
+    )
+    assert len(export_maps(stored, tmp_path / "maps")) == 18 * 3 + 3 + 6 + 2
+    assert len(export_signals(stored, tmp_path / "maps")) == 4
+    assert write_table(stored, tmp_path / "v.parquet").exists()
+    page = Page(write_report(stored, tmp_path / "r.html"))
+    assert "map-NAANAAG" in page.ids()
+    assert "Best voxel" in page.text
+
+
+def test_notes_of_the_import_are_passed_on(tmp_path: Path) -> None:
+    result = brain_result((6, 6, 2)).sel(parameter=["NAA"])
+    result.attrs.update(notes=["water reference has another scale"], basis=None)
+    page = Page(write_report(result, tmp_path / "r.html"))
+    assert "water reference has another scale" in page.text
+
+
 def test_few_measures_suffice(tmp_path: Path) -> None:
     result = brain_result((6, 6, 2))
-    write_report(result.isel(measure=[0]), tmp_path / "r.html")
-    only = result.sel(parameter=["NAA"])
-    page = Page(write_report(only, tmp_path / "r.html"))
+    few = result.sel(parameter=["NAA"]).isel(measure=[0])
+    page = Page(write_report(few, tmp_path / "r.html"))
     assert "B0 shift" not in page.text
 
 
