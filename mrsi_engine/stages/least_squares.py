@@ -94,9 +94,10 @@ class LeastSquares:
         band, shift = self.problem.band, self.problem.model.layout.shift(0)
         noise = noise_sd(fids, self.quiet).to(torch.float64)
         start = self.starts.best(band.crop(fids))
-        # The window follows each voxel's own frequency, so that it always holds the same peaks.
-        frame = start[:, shift].clone()
-        start[:, shift] = 0.0
+        # The window follows each voxel's own frequency, by whole bins, so that it always holds the
+        # same peaks and baselines stay on the bins of the spectrum.
+        frame = torch.round(start[:, shift] * band.duration) / band.duration
+        start[:, shift] -= frame
         window = band.crop(fids * _turn(-frame, self.full.time))
         size = torch.linalg.vector_norm(window, dim=1).clamp_min(torch.finfo(torch.float32).tiny)
         window = window / size[:, None]
@@ -134,11 +135,13 @@ class LeastSquares:
     def _write_measures(self, out: Block, result: Fit, size: Tensor, noise: Tensor) -> None:
         height, width = self.reference.measure(self.problem.model, result)
         residual = (result.last.cost / self.problem.degrees_of_freedom).clamp_min(0).sqrt()
+        # The window was divided by its norm, so that its energy is 1 but for rounding.
         measures = {
             "snr": height * size / noise,
             "fwhm": width / self.reference.spectrometer_frequency,
             "fwhm_hz": width,
             "fit_quality": residual * size / noise,
+            "relative_residual": result.last.cost.clamp_min(0).sqrt(),
             "noise_sd": noise,
             "iterations": result.iterations.to(noise.dtype),
             "converged": (result.code == Code.CONVERGED).to(noise.dtype),
@@ -249,6 +252,8 @@ def _problem(
     settings: FitSettings, band: Band, model: LinearCombinationModel, baseline: Baseline
 ) -> Problem:
     free, lower, upper = (t.to(model.columns.device) for t in _bounds(settings, model.layout))
+    reach = 2 * _SHIFT_STEP_HZ + 0.5 / band.duration
+    lower[model.layout.shift(0)], upper[model.layout.shift(0)] = -reach, reach
     signed = torch.full_like(model.group, settings.amplitudes == "free", dtype=torch.bool)
     return Problem(
         band, model, baseline, free, lower, upper, signed, max_iterations=settings.max_iterations
@@ -262,7 +267,7 @@ def _bounds(settings: FitSettings, layout: Layout) -> tuple[Tensor, Tensor, Tens
     lower = torch.zeros(layout.size, dtype=torch.float64)
     free[0], upper[0], lower[0] = True, math.inf, -math.inf
     for g in range(layout.groups):
-        reach = settings.max_macromolecule_offset_hz if g else 2 * _SHIFT_STEP_HZ
+        reach = settings.max_macromolecule_offset_hz
         free[layout.shift(g)] = True
         upper[layout.shift(g)], lower[layout.shift(g)] = reach, -reach
         free[layout.lorentzian(g)] = settings.lineshape != "gaussian"
@@ -274,7 +279,8 @@ def _bounds(settings: FitSettings, layout: Layout) -> tuple[Tensor, Tensor, Tens
 
 def _start_points(settings: FitSettings, layout: Layout, device: torch.device) -> Tensor:
     """Grid of shift and damping, ``(point, parameter)`` float64; all groups damped alike."""
-    steps = math.ceil(settings.max_shift_hz / _SHIFT_STEP_HZ)
+    # The fit may move two steps away from its start.
+    steps = max(0, math.floor(settings.max_shift_hz / _SHIFT_STEP_HZ) - 2)
     shifts = [_SHIFT_STEP_HZ * n for n in range(-steps, steps + 1)]
     dampings = [d for d in _START_DAMPINGS if d <= settings.max_damping] or [settings.max_damping]
     axes = {layout.shift(0): shifts, layout.lorentzian(0): dampings}

@@ -68,6 +68,13 @@ MEASURES = (
         "Fit quality",
     ),
     Quantity(
+        "relative_residual",
+        "1",
+        "root of the residual's share of the energy of the data in the fit window; for data whose "
+        "noise cannot be measured (filtered, apodised, zero-filled)",
+        "Relative residual",
+    ),
+    Quantity(
         "noise_sd",
         "data units",
         "SD of the noise per real channel of a FID sample, from signal-free points",
