@@ -1,0 +1,121 @@
+"""Where blocks run: a local cluster, a scheduler that is already there, and how workers are set up.
+
+Why each setting stands here was measured; see ``engine_facts.md`` of the project.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import dask
+from distributed import Client, LocalCluster
+
+from mrsi_engine.errors import RunError
+
+_GIB = 1 << 30
+
+#: Environment of every worker process. The MALLOC variables undo Dask's own setting, which makes
+#: glibc map and fault in each tensor anew and doubles the CPU time of batched torch code.
+WORKER_ENVIRONMENT: Mapping[str, str] = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(_GIB),
+    "MALLOC_MMAP_THRESHOLD_": str(_GIB),
+}
+
+#: Dask settings of a scheduler and its workers. A saturation of 1 keeps blocks that wait off the
+#: workers, so that one that kills its worker takes no neighbour with it.
+DASK_SETTINGS: Mapping[str, object] = {
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.scheduler.allowed-failures": 1,
+    "distributed.scheduler.worker-ttl": "10 minutes",
+    "distributed.scheduler.no-workers-timeout": "60s",
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.comm.retry.count": 3,
+    "distributed.comm.timeouts.connect": "60s",
+    "distributed.nanny.pre-spawn-environ": dict(WORKER_ENVIRONMENT),
+}
+
+
+@contextmanager
+def local_cluster(
+    workers: int,
+    threads_per_worker: int = 1,
+    *,
+    processes: bool = True,
+) -> Iterator[Client]:
+    """A client of a cluster on this machine, closed at the end; only this machine sees it.
+
+    Parameters
+    ----------
+    workers
+        Number of workers.
+    threads_per_worker
+        Blocks a worker does at once.
+    processes
+        One process a worker: a block that kills its worker is survived. Otherwise the workers are
+        threads of this process, which start at once.
+    """
+    with ExitStack() as stack:
+        # An environment variable that is set already would win over the Dask setting.
+        stack.enter_context(_environment(WORKER_ENVIRONMENT if processes else {}))
+        stack.enter_context(dask.config.set(DASK_SETTINGS))
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=threads_per_worker,
+            processes=processes,
+            protocol="tcp://",
+            dashboard_address="127.0.0.1:0",
+            memory_limit="auto" if processes else 0,
+        )
+        stack.enter_context(cluster)
+        yield stack.enter_context(Client(cluster, set_as_default=False))
+
+
+@contextmanager
+def connected(scheduler: str, timeout: float = 30.0) -> Iterator[Client]:
+    """A client of a scheduler that is already there, such as ``tcp://node1:8786``.
+
+    Raises
+    ------
+    RunError
+        If no scheduler answers at the address within ``timeout`` s.
+    """
+    try:
+        client = Client(scheduler, timeout=timeout, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{scheduler}: no Dask scheduler answers at this address ({error}); start one with: "
+            "dask scheduler"
+        ) from error
+    with client:
+        yield client
+
+
+def default_workers() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def dashboard_link(client: Client) -> str | None:
+    """Link to the dashboard of a client's cluster, if it serves one."""
+    served = "dashboard" in client.scheduler_info().get("services", {})
+    return client.dashboard_link if served else None
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

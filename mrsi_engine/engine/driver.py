@@ -1,0 +1,238 @@
+"""The driver: gives the missing blocks of a plan to an executor and tells sinks what happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from distributed import Client
+
+from mrsi_engine.engine.blocks import Plan, Summary, finalise
+from mrsi_engine.engine.clusters import connected, dashboard_link, default_workers, local_cluster
+from mrsi_engine.engine.events import (
+    BlockDone,
+    BlockFailed,
+    Event,
+    Failure,
+    Outcome,
+    RunFinished,
+    RunStarted,
+    Sink,
+)
+from mrsi_engine.engine.executors import Executor, in_this_process, on_cluster, slots
+from mrsi_engine.errors import InputError, RunError
+from mrsi_engine.io.result_store import DiskFullError, ResultStore
+
+#: No block finishing for this long (s) means that the cluster lost some: they are sent again.
+STALL_SECONDS = 1800.0
+
+#: Failed blocks a message lists before it only counts them.
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A finished run: where it stands, and what this session did.
+
+    ``seconds`` is wall time from the first block sent, ``kernel_seconds`` the sum over workers of
+    the time spent in stages.
+    """
+
+    summary: Summary
+    blocks_done: int
+    voxels_done: int
+    workers: int
+    seconds: float
+    kernel_seconds: float
+
+    @property
+    def voxels_per_s(self) -> float:
+        """Voxels of this session by its wall time."""
+        return self.voxels_done / self.seconds if self.seconds else 0.0
+
+
+def run(
+    plan: Plan,
+    *,
+    client: Client | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    threads_per_worker: int = 1,
+    processes: bool = True,
+    sinks: Sequence[Sink] = (),
+    stall_seconds: float = STALL_SECONDS,
+) -> RunSummary:
+    """Do every missing block of a plan and finish it.
+
+    Parameters
+    ----------
+    client, scheduler, workers
+        Where: on the cluster of a client, on the scheduler at an address, on a local cluster of so
+        many workers, or, with ``workers=0``, in this process. At most one may be given; by default
+        a local cluster of one worker a core.
+    threads_per_worker, processes
+        Of the local cluster, see :func:`~mrsi_engine.engine.clusters.local_cluster`.
+    sinks
+        Called with every event of the run.
+    stall_seconds
+        After so long without a finished block the missing ones are sent again, once.
+
+    Raises
+    ------
+    RunError
+        If blocks failed (after all others were done), the disk is full (at once) or the cluster was
+        lost. What is done is kept; the same call again does only what is missing.
+    """
+    if sum(given is not None for given in (client, workers, scheduler)) > 1:
+        raise InputError("give one of client, workers and scheduler: they say where to run")
+    if not plan.store.missing():
+        return _drive(plan, in_this_process, 0, None, sinks)
+    if workers == 0:
+        return _drive(plan, in_this_process, 1, None, sinks)
+    with _cluster(client, scheduler, workers, threads_per_worker, processes) as found:
+        executor = partial(on_cluster, found, stall_seconds=stall_seconds)
+        return _drive(plan, executor, slots(found), dashboard_link(found), sinks)
+
+
+@contextmanager
+def _cluster(
+    client: Client | None,
+    scheduler: str | None,
+    workers: int | None,
+    threads_per_worker: int,
+    processes: bool,
+) -> Iterator[Client]:
+    if client is not None:
+        yield client
+    elif scheduler is not None:
+        with connected(scheduler) as found:
+            yield found
+    else:
+        count = workers or default_workers()
+        with local_cluster(count, threads_per_worker, processes=processes) as found:
+            yield found
+
+
+class _Session:
+    """Counts what one call of the driver did and tells the sinks."""
+
+    def __init__(self, store: ResultStore, sinks: Sequence[Sink]) -> None:
+        self._store, self._sinks = store, sinks
+        self._started = time.perf_counter()
+        self._date = datetime.now(UTC)
+        self.receipts = self.voxels = 0
+        self.kernel_seconds = 0.0
+        self.failures: list[Failure] = []
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def timing(self, workers: int) -> dict[str, object]:
+        return {
+            "started": self._date.isoformat(timespec="seconds"),
+            "seconds": round(self.seconds, 3),
+            "kernel_seconds": round(self.kernel_seconds, 3),
+            "blocks": self.receipts,
+            "voxels": self.voxels,
+            "workers": workers,
+        }
+
+    def start(self, missing: Sequence[int], workers: int, dashboard: str | None) -> None:
+        store = self._store
+        regions = [store.region(block) for block in missing]
+        pending_voxels = sum(stop - start for start, stop in regions)
+        self._tell(
+            RunStarted(
+                store.path,
+                store.voxels,
+                store.blocks,
+                len(missing),
+                pending_voxels,
+                workers,
+                dashboard,
+            )
+        )
+
+    def record(self, outcome: Outcome) -> None:
+        start, stop = self._store.region(outcome.block)
+        if isinstance(outcome, Failure):
+            self.failures.append(outcome)
+            self._tell(BlockFailed(outcome, start, stop))
+            return
+        self.receipts += 1
+        self.voxels += outcome.voxels
+        self.kernel_seconds += outcome.kernel_seconds
+        self._tell(BlockDone(outcome, start, stop))
+
+    def finish(self) -> None:
+        self._tell(
+            RunFinished(
+                self._store.path,
+                self.receipts,
+                len(self.failures),
+                self.voxels,
+                self.seconds,
+                self.kernel_seconds,
+            )
+        )
+
+    def _tell(self, event: Event) -> None:
+        for sink in self._sinks:
+            sink(event)
+
+
+def _drive(
+    plan: Plan, executor: Executor, workers: int, dashboard: str | None, sinks: Sequence[Sink]
+) -> RunSummary:
+    store = plan.store
+    missing = store.missing()
+    session = _Session(store, sinks)
+    session.start(missing, workers, dashboard)
+    try:
+        with closing(executor(plan, missing)) as outcomes:
+            for outcome in outcomes:
+                session.record(outcome)
+                _stop_on_full_disk(outcome)
+    finally:
+        session.finish()
+    summary = finalise(plan, session.timing(workers) if session.receipts else None)
+    _refuse_unfinished(store, summary, session.failures)
+    return RunSummary(
+        summary=summary,
+        blocks_done=session.receipts,
+        voxels_done=session.voxels,
+        workers=workers,
+        seconds=session.seconds,
+        kernel_seconds=session.kernel_seconds,
+    )
+
+
+def _stop_on_full_disk(outcome: Outcome) -> None:
+    if isinstance(outcome, Failure) and outcome.disk_full:
+        raise DiskFullError(outcome.error)
+
+
+def _refuse_unfinished(store: ResultStore, summary: Summary, failures: Sequence[Failure]) -> None:
+    if summary.finished:
+        return
+    failed = sorted(failures, key=lambda failure: failure.block)
+    lines = [_described(store, failure) for failure in failed[:_LISTED]]
+    if len(failed) > _LISTED:
+        lines.append(f"and {len(failed) - _LISTED} more")
+    error = RunError(
+        f"{store.path}: {len(summary.missing)} of {summary.blocks} blocks are not done; the others "
+        "are kept, and the same command does only what is missing\n" + "\n".join(lines)
+    )
+    for story in dict.fromkeys(failure.traceback for failure in failed[:_LISTED]):
+        error.add_note(story)
+    raise error
+
+
+def _described(store: ResultStore, failure: Failure) -> str:
+    start, stop = store.region(failure.block)
+    return f"block {failure.block} (voxels {start} to {stop - 1}): {failure.error}"

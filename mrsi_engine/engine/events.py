@@ -1,0 +1,80 @@
+"""What happens during a run, as typed events. Progress bars and logs are sinks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mrsi_engine.engine.blocks import Receipt
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A block that could not be done.
+
+    ``error`` is one line, ``traceback`` the whole story; ``disk_full`` and ``worker_died`` say what
+    the driver must know about the cause.
+    """
+
+    block: int
+    error: str
+    traceback: str = ""
+    disk_full: bool = False
+    worker_died: bool = False
+
+
+#: How a block ended.
+Outcome = Receipt | Failure
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """Work begins: ``pending`` blocks of ``pending_voxels`` voxels are still to be done.
+
+    ``dashboard`` is the link to the Dask dashboard, if there is one.
+    """
+
+    result: Path
+    voxels: int
+    blocks: int
+    pending: int
+    pending_voxels: int
+    workers: int
+    dashboard: str | None = None
+
+
+@dataclass(frozen=True)
+class BlockDone:
+    """A block is safely written."""
+
+    receipt: Receipt
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class BlockFailed:
+    """A block failed for good; the rest of the scan goes on."""
+
+    failure: Failure
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """Work ended, well or not: ``done`` blocks in this session, ``failed`` for good."""
+
+    result: Path
+    done: int
+    failed: int
+    voxels: int
+    seconds: float
+    kernel_seconds: float
+
+
+Event = RunStarted | BlockDone | BlockFailed | RunFinished
+
+#: Whatever wants to know: called with every event, in the thread of the driver.
+Sink = Callable[[Event], None]

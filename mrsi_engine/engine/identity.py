@@ -1,0 +1,113 @@
+"""What a run is: where its input came from, and everything its maps depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mrsi_engine.io.result_store import SCHEMA_VERSION
+from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.spectra.basis import Basis
+from mrsi_engine.stages.pipeline import Pipeline
+
+_OF_THE_SCAN = (
+    "shape",
+    "affine",
+    "stem",
+    "source",
+    "checksum",
+    "header",
+    "mask_origin",
+    "notes",
+)
+
+
+def provenance(scan: Mapping[str, Any], pipeline: Pipeline, basis: Basis | None) -> dict[str, Any]:
+    """Attributes of a result that say where it came from; ``scan`` is a scan's own attributes."""
+    return {
+        **{name: scan[name] for name in _OF_THE_SCAN},
+        "pipeline": pipeline.settings(),
+        "basis": _basis_provenance(basis),
+    }
+
+
+def _basis_provenance(basis: Basis | None) -> dict[str, Any] | None:
+    if basis is None:
+        return None
+    return {
+        "source": basis.source,
+        "fingerprint": basis.fingerprint,
+        "names": list(basis.names),
+        "sequence": basis.sequence,
+        "echo_time": basis.acquisition.echo_time,
+    }
+
+
+def identity_of(
+    scan: ScanStore,
+    pipeline: Pipeline,
+    basis: Basis | None,
+    signals: Sequence[str],
+    block_size: int,
+) -> dict[str, Any]:
+    """Everything the maps depend on, by the words a message uses."""
+    return {
+        "schema version": SCHEMA_VERSION,
+        "engine version": version("mrsi-engine"),
+        "scan": {
+            "source checksum": scan.checksum,
+            "voxels": scan.voxels,
+            "mask": hashlib.sha256(scan.coordinates().tobytes()).hexdigest(),
+            "acquisition": dataclasses.asdict(scan.acquisition),
+            "stored data": _stored_data(scan.path),
+        },
+        "pipeline": pipeline.settings()["stages"],
+        "basis": None if basis is None else basis.fingerprint,
+        "kept signals": list(signals),
+        "block size": block_size,
+    }
+
+
+def _stored_data(path: Path) -> str:
+    """A cheap fingerprint of water reference and tissue too, which the checksum leaves out.
+
+    Compressed chunks of other data have other sizes.
+    """
+    chunks = sorted((p.relative_to(path), p) for p in path.glob("*/c/**/*") if p.is_file())
+    return sha256([[str(name), p.stat().st_size] for name, p in chunks])
+
+
+def changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Where two identities differ, in words."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            yield from changes(before.get(key), now.get(key), f"{name} {key}".strip())
+    elif _are_stages(before) and _are_stages(now) and _names(before) == _names(now):
+        for old, new in zip(before, now, strict=True):
+            yield from changes(old, new, f"{name} stage {new['stage']}:")
+    elif _are_stages(before) and _are_stages(now):
+        yield f"{name} stages {_names(before)} -> {_names(now)}"
+    elif before != now:
+        yield f"{name} {_short(before)} -> {_short(now)}"
+
+
+def _are_stages(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, dict) and "stage" in v for v in value)
+
+
+def _names(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [stage["stage"] for stage in stages]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:12]}...{text[-4:]}"
+
+
+def sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

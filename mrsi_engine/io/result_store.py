@@ -1,0 +1,544 @@
+"""The result store: what a run found, as a Zarr v3 group written block by block.
+
+===================================  =================  =========  ==============================
+variable                             dimensions         dtype      meaning
+===================================  =================  =========  ==============================
+``estimate``, ``sd``                 voxel, parameter   float32    NaN where there is no fit
+``quality``                          voxel, measure     float32
+``status``                           voxel              uint8      how a voxel was quantified
+``x y z``                            voxel              int32      voxel index in the volume
+``corrected``, ``fit``, ``baseline`` voxel, time        complex64  on request
+===================================  =================  =========  ==============================
+
+A chunk is a block: no two writers touch the same file, and a block written twice is the same twice.
+``status`` is written last and never holds its fill value, so the chunks of ``status`` that exist
+are the ledger of what is done. The basis the run used stands in the subgroup ``basis``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+
+from mrsi_engine.conventions import (
+    MEASURE,
+    PARAMETER,
+    TIME,
+    VOXEL,
+    Acquisition,
+    Declaration,
+    Quantity,
+    Status,
+)
+from mrsi_engine.errors import InputError, RunError
+from mrsi_engine.spectra.basis import Basis
+
+#: Format of the stores written here; a reader refuses a higher one.
+SCHEMA_VERSION = 1
+
+_SCHEMA = "mrsi_engine.result"
+_COORDINATES = {
+    PARAMETER: {"unit": "units", "title": "label", "kind": "kind", "doc": "doc"},
+    MEASURE: {"measure_unit": "units", "measure_title": "label", "measure_doc": "doc"},
+}
+_STATUSES = [s for s in Status if s is not Status.NOT_PROCESSED]
+_STATUS_ATTRIBUTES = {
+    "flag_values": [int(s) for s in _STATUSES],
+    "flag_meanings": " ".join(s.meaning for s in _STATUSES),
+    "long_name": "how the voxel was quantified",
+}
+_DOCS = {
+    "estimate": "estimated value, in the unit of its parameter",
+    "sd": "Cramer-Rao lower bound of the estimate's standard deviation",
+    "quality": "quality measures",
+}
+_NAN = np.float32("nan")
+
+
+class DiskFullError(RunError):
+    """The disk filled up while a result was written."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlockArrays:
+    """What one block of voxels yields, packed in the declared order.
+
+    ``estimate`` and ``sd`` are ``(voxel, parameter)`` float32, ``quality`` ``(voxel, measure)``
+    float32, ``status`` ``(voxel,)`` uint8, each of ``signals`` ``(voxel, time)`` complex64.
+    """
+
+    estimate: NDArray[np.float32]
+    sd: NDArray[np.float32]
+    quality: NDArray[np.float32]
+    status: NDArray[np.uint8]
+    signals: Mapping[str, NDArray[np.complex64]] = field(default_factory=dict)
+
+    @classmethod
+    def unfitted(
+        cls, voxels: int, points: int, declaration: Declaration, signals: Sequence[str]
+    ) -> BlockArrays:
+        """A block in which no voxel has a fit."""
+        parameters, measures = len(declaration.parameters), len(declaration.measures)
+        return cls(
+            estimate=np.full((voxels, parameters), _NAN),
+            sd=np.full((voxels, parameters), _NAN),
+            quality=np.full((voxels, measures), _NAN),
+            status=np.full(voxels, Status.NO_FIT, dtype=np.uint8),
+            signals={name: np.full((voxels, points), np.complex64(np.nan)) for name in signals},
+        )
+
+    def values(self) -> dict[str, NDArray[Any]]:
+        """Every array by the name of its variable; ``status`` stands last, as it is written."""
+        return {
+            "estimate": self.estimate,
+            "sd": self.sd,
+            "quality": self.quality,
+            **self.signals,
+            "status": self.status,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class ResultStore:
+    """The results of one run; made by :meth:`open` or :meth:`create`.
+
+    Parameters
+    ----------
+    path
+        Folder of the Zarr group.
+    voxels
+        Length of dimension ``voxel``.
+    block_size
+        Voxels a block, which is a chunk.
+    signals
+        Names of the ``(voxel, time)`` signals that are kept.
+    attributes
+        The group's attributes: provenance of the scan, settings of the run.
+    """
+
+    path: Path
+    voxels: int
+    block_size: int
+    signals: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    _group: zarr.Group = field(repr=False)
+
+    @classmethod
+    def open(cls, path: str | Path) -> ResultStore:
+        """The result store of a folder, ready for reading and for writing blocks.
+
+        Raises
+        ------
+        InputError
+            If there is none, or it is of a newer version.
+        """
+        path = Path(path)
+        group = _group_of(path)
+        _check_version(path, group)
+        status = group["status"]
+        return cls(
+            path=path,
+            voxels=status.shape[0],
+            block_size=status.chunks[0],
+            signals=tuple(group.attrs["signals"]),
+            attributes=dict(group.attrs),
+            _group=group,
+        )
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        coordinates: NDArray[np.int32],
+        acquisition: Acquisition,
+        declaration: Declaration,
+        *,
+        block_size: int,
+        signals: Sequence[str] = (),
+        basis: Basis | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> ResultStore:
+        """A new store without results; it appears at ``path`` complete or not at all.
+
+        Parameters
+        ----------
+        coordinates
+            ``(voxel, 3)`` voxel indices x, y, z.
+        declaration
+            What the pipeline writes.
+        basis
+            The basis as the run uses it, on the scan's axis.
+        attributes
+            Provenance and settings; the schema's own attributes are added.
+
+        Raises
+        ------
+        InputError
+            If something stands at ``path`` already, or it cannot be written there.
+        DiskFullError
+            If the disk is full.
+        """
+        path = Path(path)
+        if path.exists():
+            raise InputError(f"{path}: exists already; choose another output folder")
+        with _writable(path), _built_aside(path) as folder:
+            group = zarr.create_group(
+                folder,
+                attributes=result_attributes(acquisition, declaration, signals, attributes or {}),
+            )
+            _create_results(group, len(coordinates), block_size, declaration)
+            _create_signals(group, len(coordinates), block_size, acquisition, signals)
+            _create_tables(group, coordinates, declaration)
+            if basis is not None:
+                _create_basis(group, basis)
+        return cls.open(path)
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return -(-self.voxels // self.block_size)
+
+    def region(self, block: int) -> tuple[int, int]:
+        """First voxel of a block and the one after its last."""
+        start = block * self.block_size
+        return start, min(start + self.block_size, self.voxels)
+
+    def done(self) -> frozenset[int]:
+        """Indices of the blocks that are safely written."""
+        folder = self.path / "status" / "c"
+        if not folder.is_dir():
+            return frozenset()
+        with os.scandir(folder) as entries:
+            return frozenset(int(e.name) for e in entries if e.name.isdecimal())
+
+    def missing(self) -> list[int]:
+        """Indices of the blocks still to be done, ascending."""
+        done = self.done()
+        return [block for block in range(self.blocks) if block not in done]
+
+    def write_block(self, start: int, arrays: BlockArrays) -> None:
+        """Write a block from voxel ``start`` on, its status last.
+
+        Raises
+        ------
+        ValueError
+            If the voxels are not exactly one chunk: Zarr would silently lose its neighbours.
+        DiskFullError
+            If the disk is full; the block then does not count as done.
+        """
+        stop = start + len(arrays.status)
+        if (start, stop) != self.region(start // self.block_size):
+            raise ValueError(f"voxels {start} to {stop} are not a block of {self.block_size}")
+        with _writable(self.path):
+            for name, values in arrays.values().items():
+                if values.size:
+                    self._arrays[name][start:stop] = values
+
+    def statuses(self) -> NDArray[np.uint8]:
+        """Status of every voxel, ``(voxel,)``."""
+        return np.asarray(self._arrays["status"][:])
+
+    def basis(self) -> Basis | None:
+        """The basis the run uses, on the scan's axis; ``None`` if it has none."""
+        if "basis" not in self._group:
+            return None
+        group = self._group["basis"]
+        attributes = dict(group.attrs)
+        return Basis(
+            names=tuple(attributes["names"]),
+            fids=np.asarray(group["fid"][:]),
+            acquisition=Acquisition(**attributes["acquisition"]),
+            sequence=attributes["sequence"],
+            source=attributes["source"],
+        )
+
+    def annotate(self, **attributes: Any) -> ResultStore:
+        """The store with attributes replaced, on disk too."""
+        with _writable(self.path):
+            self._group.update_attributes(attributes)
+        return dataclasses.replace(self, attributes={**self.attributes, **attributes})
+
+    def remove_leftovers(self) -> int:
+        """Delete what killed writers left behind; only once nobody writes any more.
+
+        Returns
+        -------
+        int
+            Number of files and folders removed.
+        """
+        files = list(self.path.rglob("*.partial"))
+        for file in files:
+            file.unlink(missing_ok=True)
+        folders = list(self.path.parent.glob(f".{self.path.name}.*.partial"))
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        return len(files) + len(folders)
+
+    @cached_property
+    def _arrays(self) -> dict[str, zarr.Array]:
+        return {name: array for name, array in self._group.arrays() if name in self._written}
+
+    @property
+    def _written(self) -> tuple[str, ...]:
+        return ("estimate", "sd", "quality", "status", *self.signals)
+
+
+def open_result(path: str | Path) -> xr.Dataset:
+    """The results of a run as a lazily indexed Dataset.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no result store, or one of a newer version.
+    """
+    store = ResultStore.open(path)
+    dataset = xr.open_zarr(
+        store.path,
+        chunks=None,
+        consolidated=False,
+        decode_times=False,
+        mask_and_scale=False,
+    )
+    for variable in dataset.variables.values():
+        variable.attrs.pop("_FillValue", None)
+    return dataset
+
+
+def is_result_store(path: str | Path) -> bool:
+    """Whether a folder is a result store of any version."""
+    try:
+        return bool(_group_of(Path(path)).attrs.get("schema") == _SCHEMA)
+    except InputError:
+        return False
+
+
+def remove_result(path: str | Path) -> None:
+    """Delete a result store, and only that.
+
+    Raises
+    ------
+    InputError
+        If the folder is something else.
+    """
+    path = Path(path)
+    if not is_result_store(path):
+        raise InputError(f"{path}: not a result store, so it is not overwritten; move it away")
+    # Renamed first: a deletion that is interrupted must not leave half a store under this name.
+    doomed = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    path.rename(doomed / path.name)
+    shutil.rmtree(doomed)
+
+
+def result_coordinates(
+    coordinates: NDArray[np.int32], declaration: Declaration
+) -> dict[str, tuple[str, NDArray[Any]]]:
+    """Coordinates of a result as xarray takes them: name to dimension and values."""
+    places = {axis: (VOXEL, coordinates[:, i]) for i, axis in enumerate("xyz")}
+    return {
+        **places,
+        **_descriptions(PARAMETER, declaration.parameters),
+        **_descriptions(MEASURE, declaration.measures),
+    }
+
+
+def variable_attributes(name: str, declaration: Declaration) -> dict[str, Any]:
+    """Attributes of a variable of a result."""
+    if name == "status":
+        return dict(_STATUS_ATTRIBUTES)
+    signal = next((q for q in declaration.signals if q.name == name), None)
+    return (
+        {"units": signal.units, "long_name": signal.doc} if signal else {"long_name": _DOCS[name]}
+    )
+
+
+def result_attributes(
+    acquisition: Acquisition,
+    declaration: Declaration,
+    signals: Sequence[str],
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Attributes of a result: those given and those the schema asks for."""
+    return {
+        **given,
+        "schema": _SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "engine_version": version("mrsi-engine"),
+        "acquisition": dataclasses.asdict(acquisition),
+        "declaration": dataclasses.asdict(declaration),
+        "signals": list(signals),
+    }
+
+
+def _descriptions(
+    dimension: str, quantities: Sequence[Quantity]
+) -> dict[str, tuple[str, NDArray[Any]]]:
+    fields = {dimension: "name", **_COORDINATES[dimension]}
+    return {
+        name: (dimension, np.array([getattr(q, attribute) for q in quantities], dtype=object))
+        for name, attribute in fields.items()
+    }
+
+
+def _group_of(path: Path) -> zarr.Group:
+    if not path.exists():
+        raise InputError(f"{path}: no such result store")
+    try:
+        return zarr.open_group(path, mode="r+", use_consolidated=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a result store (no Zarr v3 group): {error}") from error
+
+
+def _check_version(path: Path, group: zarr.Group) -> None:
+    schema, found = group.attrs.get("schema"), group.attrs.get("schema_version")
+    if schema != _SCHEMA:
+        raise InputError(
+            f"{path}: a Zarr group but not a result store (schema {schema!r}, expected "
+            f"{_SCHEMA!r}); give the folder a run wrote"
+        )
+    if not isinstance(found, int) or found > SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: result store of schema version {found}, written by mrsi_engine "
+            f"{group.attrs.get('engine_version')}; this is mrsi_engine {version('mrsi-engine')}, "
+            f"which reads up to {SCHEMA_VERSION}: update mrsi_engine or run again elsewhere"
+        )
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"disk full: {path} cannot be written; make room and run the same command again, "
+                "what is done is kept"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise InputError(f"{path}: no permission to write here ({error.strerror})") from error
+        raise
+
+
+@contextmanager
+def _built_aside(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    try:
+        store = aside / path.name
+        yield store
+        store.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _create_results(
+    group: zarr.Group, voxels: int, block_size: int, declaration: Declaration
+) -> None:
+    columns = {
+        "estimate": (PARAMETER, len(declaration.parameters)),
+        "sd": (PARAMETER, len(declaration.parameters)),
+        "quality": (MEASURE, len(declaration.measures)),
+    }
+    for name, (dimension, length) in columns.items():
+        group.create_array(
+            name,
+            shape=(voxels, length),
+            chunks=(block_size, max(1, length)),
+            dtype=np.float32,
+            fill_value=float("nan"),
+            dimension_names=(VOXEL, dimension),
+            attributes=variable_attributes(name, declaration),
+        )
+    group.create_array(
+        "status",
+        shape=(voxels,),
+        chunks=(block_size,),
+        dtype=np.uint8,
+        fill_value=int(Status.NOT_PROCESSED),
+        dimension_names=(VOXEL,),
+        attributes=variable_attributes("status", declaration),
+    )
+
+
+def _create_signals(
+    group: zarr.Group,
+    voxels: int,
+    block_size: int,
+    acquisition: Acquisition,
+    signals: Sequence[str],
+) -> None:
+    docs = Declaration(signals=_declared_signals(group))
+    for name in signals:
+        group.create_array(
+            name,
+            shape=(voxels, acquisition.points),
+            chunks=(block_size, acquisition.points),
+            dtype=np.complex64,
+            fill_value=complex("nan+nanj"),
+            compressors=BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
+            dimension_names=(VOXEL, TIME),
+            attributes=variable_attributes(name, docs),
+        )
+    if signals:
+        _create_table(group, TIME, TIME, acquisition.time, {"units": "s"})
+
+
+def _declared_signals(group: zarr.Group) -> tuple[Quantity, ...]:
+    return tuple(Quantity(**q) for q in group.attrs["declaration"]["signals"])
+
+
+def _create_tables(
+    group: zarr.Group, coordinates: NDArray[np.int32], declaration: Declaration
+) -> None:
+    tables = result_coordinates(coordinates, declaration)
+    for name, (dimension, values) in tables.items():
+        _create_table(group, name, dimension, np.ascontiguousarray(values), {})
+    # xarray reads from here which variables are coordinates.
+    group.update_attributes({"coordinates": " ".join(n for n, (d, _) in tables.items() if n != d)})
+
+
+def _create_table(
+    group: zarr.Group,
+    name: str,
+    dimension: str,
+    values: NDArray[Any],
+    attributes: Mapping[str, Any],
+) -> None:
+    table = group.create_array(
+        name,
+        shape=values.shape,
+        chunks=(max(1, len(values)),),
+        dtype=str if values.dtype == object else values.dtype,
+        dimension_names=(dimension,),
+        attributes=dict(attributes),
+    )
+    if values.size:
+        table[:] = values
+
+
+def _create_basis(group: zarr.Group, basis: Basis) -> None:
+    subgroup = group.create_group(
+        "basis",
+        attributes={
+            "names": list(basis.names),
+            "acquisition": dataclasses.asdict(basis.acquisition),
+            "sequence": basis.sequence,
+            "source": basis.source,
+        },
+    )
+    subgroup.create_array("fid", data=np.ascontiguousarray(basis.fids, dtype=np.complex128))

@@ -1,0 +1,60 @@
+"""Synthetic scans for the engine, and the path on which workers find the scripted stages."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrsi_engine.conventions import Acquisition
+from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.spectra.basis import Basis
+
+HERE = Path(__file__).parent
+
+# Spawned workers take over sys.path, so they import the stages of scripted.py from here too.
+if str(HERE) not in sys.path:
+    sys.path.insert(0, str(HERE))
+
+ACQUISITION = Acquisition(points=32, dwell_time=5e-4, spectrometer_frequency=123.25)
+
+
+def write_scan(path, voxels=100, bad=(), water=False, seed=0, chunk=16, acquisition=ACQUISITION):
+    """A scan store whose first sample of voxel i is i + 1; ``bad`` maps voxels to a fill."""
+    rng = np.random.default_rng(seed)
+    shape = (voxels, acquisition.points)
+    fids = (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+    fids[:, 0] = np.arange(voxels) + 1
+    for voxel, fill in dict(bad).items():
+        fids[voxel] = fill
+    places = np.stack(np.unravel_index(np.arange(voxels), (10, 10, -(-voxels // 100))), axis=1)
+    scan = ScanStore.create(
+        path,
+        places,
+        acquisition,
+        (10, 10, -(-voxels // 100)),
+        np.diag([5.0, 5.0, 10.0, 1.0]),
+        chunk=chunk,
+        water=water,
+        stem="sub-01",
+        source="sub-01.nii.gz",
+        checksum=f"seed {seed}",
+        header={"SpectrometerFrequency": [123.25], "ResonantNucleus": ["1H"]},
+    )
+    for start in range(0, voxels, scan.chunk):
+        scan.write_fids(start, fids[start : start + scan.chunk])
+        if water:
+            scan.write_water(start, np.nan_to_num(fids[start : start + scan.chunk]))
+    return ScanStore.open(path)
+
+
+@pytest.fixture
+def scan(tmp_path):
+    return write_scan(tmp_path / "scan.zarr", bad={3: np.nan, 17: 0, 50: np.inf})
+
+
+@pytest.fixture
+def basis():
+    rng = np.random.default_rng(1)
+    fids = rng.normal(size=(2, 32)) + 1j * rng.normal(size=(2, 32))
+    return Basis(("NAA", "Cr"), fids, ACQUISITION, sequence="press", source="test basis")
