@@ -91,7 +91,8 @@ def _histogram(axes: Axes, known: NDArray[np.floating], label: str) -> None:
     if known.size:
         low, high = np.percentile(known, [0.5, 99.5])
         median = float(np.median(known))
-        axes.hist(known, bins=40, range=(low, high if high > low else low + 1), color=BARS)
+        spread = (low, high) if high > low else (low - 0.5, high + 0.5)
+        axes.hist(known, bins=40, range=spread, color=BARS)
         axes.axvline(median, color=INK, lw=1)
         axes.annotate(
             f"median {median:.3g}",
@@ -129,4 +130,5 @@ def _scatter(axes: Axes, row: ComparisonRow) -> None:
         axes.plot(ends, row.slope * ends + row.intercept, color=FIT, lw=1)
     axes.plot(row.lcmodel, row.ours, "o", color=BASELINE, ms=3.2, alpha=0.65, mew=0)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    axes.set_title(f"{row.title} · r = {row.r:.2f} · n = {row.voxels}", fontsize=9, loc="left")
+    correlation = f" · r = {row.r:.2f}" if np.isfinite(row.r) else ""
+    axes.set_title(f"{row.title}{correlation} · n = {row.voxels}", fontsize=9, loc="left")

@@ -27,6 +27,9 @@ BACKGROUND = "#12161c"
 #: Pixels of a PNG across; shown at half that, so crisp on a dense screen.
 PIXELS_ACROSS = 1096
 
+#: Pixels of a PNG down at most, and of a tile at least: a row of voxels must stay visible.
+_PIXELS_DOWN, _THINNEST = 800, 24
+
 _GAP = 6
 _MARGIN = 1
 _OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "S": "I", "I": "S"}
@@ -87,15 +90,16 @@ class View:
     def caption(self) -> str:
         """Orientation and slices in one sentence each."""
         left, right, top, bottom = (_DIRECTIONS[letter] for letter in self.letters)
-        shown = f"all {self.slice_count} slices"
+        shown = f"all {self.slice_count} slices" if self.slice_count > 1 else "the only slice"
         if len(self.slices) < self.slice_count:
             shown = f"{len(self.slices)} of {self.slice_count} slices"
         convention = "" if self.plane == "sagittal" else "Radiological convention: "
         across = f"{left} on the left of each image, {right} on its right"
         edges = f"{across}, {top} at the top, {bottom} at the bottom"
+        order = f", from {_ORDERS[self.plane]}, row by row" if len(self.slices) > 1 else ""
         return (
-            f"{convention}{edges}. {self.plane.capitalize()} view, {shown} with data, from "
-            f"{_ORDERS[self.plane]}, row by row. One square is one voxel; nothing is interpolated."
+            f"{convention}{edges}. {self.plane.capitalize()} view, {shown} with data{order}. "
+            "One square is one voxel; nothing is interpolated."
         )
 
     def tiles(self, values: NDArray[np.floating]) -> list[NDArray[np.floating]]:
@@ -123,10 +127,10 @@ class View:
     @cached_property
     def _pixel_index(self) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
         rows, columns = self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
-        width = (PIXELS_ACROSS - (self.across + 1) * _GAP) // self.across
-        height = max(round(width * rows * self.pixel[0] / (columns * self.pixel[1])), 24)
-        if height > 1.5 * width:
-            width, height = max(round(1.5 * width * width / height), 24), round(1.5 * width)
+        width = (PIXELS_ACROSS - (self.across + 1) * _GAP) / self.across
+        height = width * rows * self.pixel[0] / (columns * self.pixel[1])
+        shrink = min(1.0, _PIXELS_DOWN / math.ceil(len(self.slices) / self.across) / height)
+        width, height = (max(round(side * shrink), _THINNEST) for side in (width, height))
         return np.arange(height) * rows // height, np.arange(width) * columns // width
 
 
@@ -182,7 +186,7 @@ def robust_range(values: NDArray[np.floating], kind: str) -> tuple[float, float]
         return 0.0, 1.0
     low, high = (float(v) for v in np.percentile(known, [1, 99]))
     if kind == "signed":
-        high = max(abs(low), abs(high))
+        high = max(abs(low), abs(high)) or 1.0
         low = -high
     elif kind == "amplitude":
         low = min(low, 0.0)
