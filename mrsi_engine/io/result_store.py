@@ -380,7 +380,10 @@ def result_attributes(
         "schema_version": SCHEMA_VERSION,
         "engine_version": version("mrsi-engine"),
         "acquisition": dataclasses.asdict(acquisition),
-        "declaration": dataclasses.asdict(declaration),
+        "declaration": {
+            field.name: [dataclasses.asdict(q) for q in getattr(declaration, field.name)]
+            for field in dataclasses.fields(declaration)
+        },
         "signals": list(signals),
     }
 

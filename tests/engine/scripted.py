@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 
 from mrsi_engine.conventions import Declaration, Quantity, Status
 from mrsi_engine.stages.base import Stage
@@ -57,7 +58,7 @@ class Script(Stage):
 
     stage: ClassVar[str] = "test_script"
     folder: str
-    table: dict[str, tuple[str, ...]] = {}
+    table: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     pause: float = 0.0
 
     def declare(self, context):
