@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from mrsi_engine.io.result_store import SCHEMA_VERSION
@@ -64,22 +63,15 @@ def identity_of(
             "voxels": scan.voxels,
             "mask": hashlib.sha256(scan.coordinates().tobytes()).hexdigest(),
             "acquisition": dataclasses.asdict(scan.acquisition),
-            "stored data": _stored_data(scan.path),
+            "water": scan.has_water,
+            # How the store is cut changes nothing that is read from it.
+            "input": {name: value for name, value in scan.inputs.items() if name != "chunk"},
         },
         "pipeline": pipeline.settings()["stages"],
         "basis": None if basis is None else basis.fingerprint,
         "kept signals": list(signals),
         "block size": block_size,
     }
-
-
-def _stored_data(path: Path) -> str:
-    """A cheap fingerprint of water reference and tissue too, which the checksum leaves out.
-
-    Compressed chunks of other data have other sizes.
-    """
-    chunks = sorted((p.relative_to(path), p) for p in path.glob("*/c/**/*") if p.is_file())
-    return sha256([[str(name), p.stat().st_size] for name, p in chunks])
 
 
 def changes(before: Any, now: Any, name: str = "") -> Iterator[str]:

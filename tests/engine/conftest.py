@@ -18,11 +18,13 @@ if str(HERE) not in sys.path:
 
 ACQUISITION = Acquisition(points=32, dwell_time=5e-4, spectrometer_frequency=123.25)
 
+INPUTS = {"scan": "seed 0", "water": "a file", "chunk": 16}
 
-def write_scan(path, voxels=100, bad=(), water=False, seed=0, chunk=16, acquisition=ACQUISITION):
+
+def write_scan(path, voxels=100, bad=(), water=False, seed=0, chunk=16, inputs=INPUTS):
     """A scan store whose first sample of voxel i is i + 1; ``bad`` maps voxels to a fill."""
     rng = np.random.default_rng(seed)
-    shape = (voxels, acquisition.points)
+    shape = (voxels, ACQUISITION.points)
     fids = (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
     fids[:, 0] = np.arange(voxels) + 1
     for voxel, fill in dict(bad).items():
@@ -31,7 +33,7 @@ def write_scan(path, voxels=100, bad=(), water=False, seed=0, chunk=16, acquisit
     scan = ScanStore.create(
         path,
         places,
-        acquisition,
+        ACQUISITION,
         (10, 10, -(-voxels // 100)),
         np.diag([5.0, 5.0, 10.0, 1.0]),
         chunk=chunk,
@@ -39,6 +41,7 @@ def write_scan(path, voxels=100, bad=(), water=False, seed=0, chunk=16, acquisit
         stem="sub-01",
         source="sub-01.nii.gz",
         checksum=f"seed {seed}",
+        inputs=inputs,
         header={"SpectrometerFrequency": [123.25], "ResonantNucleus": ["1H"]},
     )
     for start in range(0, voxels, scan.chunk):

@@ -176,11 +176,8 @@ def changed_scan(scan, basis, folder):
 
 
 def changed_water(scan, basis, folder):
-    return {
-        "scan_path": write_scan(
-            folder / "watered.zarr", bad={3: np.nan, 17: 0, 50: np.inf}, water=True
-        ).path
-    }
+    inputs = {"scan": "seed 0", "water": "another file", "chunk": 8}
+    return {"scan_path": write_scan(folder / "watered", inputs=inputs).path}
 
 
 def changed_block_size(scan, basis, folder):
@@ -201,7 +198,7 @@ def changed_signals(scan, basis, folder):
         ),
         (changed_basis, "basis '"),
         (changed_scan, "scan source checksum 'seed 0' -> 'seed 5'"),
-        (changed_water, "scan stored data"),
+        (changed_water, r"scan input water 'a file' -> 'another file'"),
         (changed_block_size, "block size 30 -> 31"),
         (changed_signals, r"kept signals \[\] -> \['fit'\]"),
     ],
