@@ -206,7 +206,7 @@ class Acquisition:
     @cached_property
     def time(self) -> NDArray[np.float64]:
         """Seconds from the first sample, ``(time,)``."""
-        return np.arange(self.points) * self.dwell_time
+        return np.arange(self.points, dtype=np.float64) * self.dwell_time
 
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
@@ -221,11 +221,13 @@ class Acquisition:
 
     def ppm_of(self, frequency: ArrayLike) -> NDArray[np.float64]:
         """Chemical shift (ppm) of a frequency in Hz."""
-        return self.reference_ppm - np.asarray(frequency, dtype=float) / self.spectrometer_frequency
+        hz = np.asarray(frequency, dtype=np.float64)
+        return self.reference_ppm - hz / self.spectrometer_frequency
 
     def frequency_of(self, ppm: ArrayLike) -> NDArray[np.float64]:
         """Frequency (Hz) at which a peak of that chemical shift stands in the FID."""
-        return (self.reference_ppm - np.asarray(ppm, dtype=float)) * self.spectrometer_frequency
+        distance = self.reference_ppm - np.asarray(ppm, dtype=np.float64)
+        return distance * self.spectrometer_frequency
 
     def spectrum(self, fids: ArrayLike) -> NDArray[np.complexfloating]:
         """Unnormalised spectrum of ``fids (..., time)`` on :attr:`ppm`."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mrsi_engine.conventions import COMBINATIONS, label_title
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.maps import AMPLITUDE_KINDS, fitted_voxels, parameter_names
+from mrsi_engine.report.tables import measure
 
 #: Fewest voxels a correlation is given for.
 MIN_VOXELS = 3
@@ -59,6 +60,7 @@ class Comparison:
     reference: str
     max_percent_sd: float
     max_fit_quality: float
+    max_relative_residual: float
     passing: int
     compared: int
     missing: tuple[str, ...]
@@ -79,13 +81,15 @@ def compare_with_lcmodel(
     *,
     max_percent_sd: float = 10.0,
     max_fit_quality: float = 3.0,
+    max_relative_residual: float = 0.2,
     z: int | None = None,
 ) -> Comparison:
     """Compare ratios to LCModel's reference metabolite (``Cr``, or ``Cr+PCr``).
 
     A voxel counts for a metabolite where LCModel's %SD of it and of the reference are at most
-    ``max_percent_sd``, ours was fitted with a fit quality of at most ``max_fit_quality``, and both
-    ratios are finite.
+    ``max_percent_sd``, ours was fitted with a fit quality of at most ``max_fit_quality`` or a
+    relative residual of at most ``max_relative_residual`` (the noise of filtered data cannot be
+    measured, and fit quality with it), and both ratios are finite.
 
     Parameters
     ----------
@@ -109,7 +113,7 @@ def compare_with_lcmodel(
     labels = [n for n in dict.fromkeys(table["label"]) if n in ours - same]
     if not labels:
         raise InputError(f"LCModel's table and the result share no metabolite but {reference}")
-    passing = _passing(result, max_fit_quality)
+    passing = _passing(result, max_fit_quality, max_relative_residual)
     ratios = _ratios(result, reference)
     trusted = _trusted_reference(joined, str(table.attrs["reference"]), max_percent_sd)
     chosen = joined[joined["voxel"].isin(np.flatnonzero(passing)) & joined["voxel"].isin(trusted)]
@@ -120,6 +124,7 @@ def compare_with_lcmodel(
         reference=reference,
         max_percent_sd=max_percent_sd,
         max_fit_quality=max_fit_quality,
+        max_relative_residual=max_relative_residual,
         passing=int(chosen["voxel"].nunique()),
         compared=int(joined["voxel"].nunique()),
         missing=tuple(n for n in dict.fromkeys(table["label"]) if n not in ours),
@@ -159,9 +164,10 @@ def _reference(name: str, theirs: set[str], ours: set[str]) -> str:
     )
 
 
-def _passing(result: xr.Dataset, max_fit_quality: float) -> NDArray[np.bool_]:
-    quality = result["quality"].sel(measure="fit_quality").values
-    return np.asarray(fitted_voxels(result) & (quality <= max_fit_quality))
+def _passing(result: xr.Dataset, quality: float, residual: float) -> NDArray[np.bool_]:
+    good = measure(result, "fit_quality") <= quality
+    close = measure(result, "relative_residual") <= residual
+    return np.asarray(fitted_voxels(result) & (good | close))
 
 
 def _trusted_reference(joined: pd.DataFrame, name: str, most: float) -> NDArray[np.int_]:

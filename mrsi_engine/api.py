@@ -1,0 +1,61 @@
+"""The public functions of the package, gathered: what ``import mrsi_engine as me`` offers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import xarray as xr
+
+from mrsi_engine.conventions import Acquisition
+from mrsi_engine.engine.lazy import quantify
+from mrsi_engine.io.result_store import open_result
+from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.spectra.basis import Basis
+from mrsi_engine.stages.pipeline import Pipeline
+from mrsi_engine.workflow import BasisChoice
+from mrsi_engine.workflow import load_basis as _load_basis
+
+__all__ = ["load_basis", "load_pipeline", "open_result", "open_scan", "quantify"]
+
+
+def open_scan(path: str | Path) -> xr.Dataset:
+    """A scan store as a lazily read Dataset: ``fid (voxel, time)``, coordinates and axis.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no scan store, or one of a newer version.
+    """
+    return ScanStore.open(path).to_xarray()
+
+
+def load_basis(
+    source: str | Path,
+    scan: xr.Dataset,
+    *,
+    reference_ppm: float | None = None,
+    conjugate: bool = False,
+) -> Basis:
+    """A basis set from a file or folder, or simulated by name (``press-3t-te30``) for a scan.
+
+    Parameters
+    ----------
+    source
+        LCModel ``.basis``, FSL-MRS JSON folder, jMRUI text, or the name of a simulated basis.
+    scan
+        What :func:`open_scan` returned.
+    reference_ppm, conjugate
+        What a file does not say; see :func:`mrsi_engine.io.basis_files.read_basis`.
+
+    Raises
+    ------
+    InputError
+        If there is no such basis or it is wrong.
+    """
+    acquisition = Acquisition(**scan.attrs["acquisition"])
+    return _load_basis(BasisChoice(str(source), reference_ppm, conjugate), acquisition)
+
+
+def load_pipeline(name_or_file: str | Path) -> Pipeline:
+    """A ready-made pipeline by name, or any by file; see :meth:`Pipeline.load`."""
+    return Pipeline.load(name_or_file)

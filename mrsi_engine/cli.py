@@ -1,0 +1,553 @@
+"""The command line: options in, one library call, a few lines out."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mrsi_engine import __version__
+from mrsi_engine.engine.events import Event, RunStarted, Sink
+from mrsi_engine.engine.progress import JsonLines, RichProgress
+from mrsi_engine.errors import InputError, MRSIError
+from mrsi_engine.io.basis_files import read_basis, write_basis
+from mrsi_engine.io.result_store import open_result
+from mrsi_engine.report.compare import Comparison
+from mrsi_engine.report.truth import TruthRow
+from mrsi_engine.spectra.phantom import Nuisance, PhantomSettings
+from mrsi_engine.spectra.simulation import simulate_basis
+from mrsi_engine.stages.pipeline import Pipeline, pipeline_text, shipped_pipelines
+from mrsi_engine.workflow import (
+    DEFAULT_PIPELINE,
+    BasisChoice,
+    Inputs,
+    Options,
+    Outcome,
+    compared,
+    completed,
+    demo,
+    export,
+    folders_of,
+    imported,
+    process,
+    report_on,
+    result_folder,
+    simulate_scan,
+)
+
+out_console = Console()
+err_console = Console(stderr=True)
+
+app = App(
+    name="mrsi",
+    help="MR spectroscopic imaging to metabolite and uncertainty maps.",
+    version=__version__,
+    help_epilogue="Add --debug to any command for a traceback.",
+)
+basis_app = App(name="basis", help="Simulate and inspect basis sets.")
+pipeline_app = App(name="pipeline", help="Ready-made pipelines.")
+app.command(basis_app)
+app.command(pipeline_app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 2 for bad input, 1 for a failed run."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    # That workers close while others still talk to them is no news to a user.
+    logging.getLogger("distributed").setLevel(logging.ERROR if debug else logging.CRITICAL)
+    try:
+        app(
+            [a for a in given if a != "--debug"],
+            exit_on_error=False,
+            error_console=err_console,
+            result_action="return_none",
+        )
+    except CycloptsError:
+        sys.exit(InputError.exit_code)
+    except MRSIError as error:
+        _fail(str(error), error.exit_code, debug)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on where this one ended", 130, debug)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        _fail(f"{what}\nThis is a defect of mrsi; --debug shows where", 1, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> None:
+    if debug:
+        err_console.print_exception()
+    err_console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Files:
+    """What belongs to a scan beside its signals.
+
+    Parameters
+    ----------
+    mask
+        NIfTI volume, not zero where to quantify; without one it is made from signal energy.
+    water
+        Unsuppressed water reference, NIfTI-MRS on the scan's grid.
+    tissue
+        4-D NIfTI of tissue fractions; name its classes with --tissue-classes.
+    tissue_classes
+        Names of the tissue file's last dimension, in order.
+    gm, wm, csf
+        Fraction maps, one file a tissue, instead of --tissue.
+    points
+        Use only so many points of every FID.
+    """
+
+    mask: Path | None = None
+    water: Path | None = None
+    tissue: Path | None = None
+    tissue_classes: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
+    gm: Path | None = None
+    wm: Path | None = None
+    csf: Path | None = None
+    points: int | None = None
+
+    def of(self, scan: Path) -> Inputs:
+        """All files of one scan."""
+        fractions = {"gm": self.gm, "wm": self.wm, "csf": self.csf}
+        separate = {name: path for name, path in fractions.items() if path is not None}
+        if separate and self.tissue is not None:
+            raise InputError("give tissue fractions once: --tissue, or --gm, --wm and --csf")
+        tissue = self.tissue if self.tissue is not None else separate or None
+        return Inputs(scan, self.mask, self.water, tissue, self.tissue_classes, self.points)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Where:
+    """Where and how to compute.
+
+    Parameters
+    ----------
+    workers
+        Worker processes on this machine (default: one a core); 0 runs without Dask.
+    scheduler
+        Address of a running Dask scheduler, e.g. tcp://node1:8786, instead of --workers.
+    threads_per_worker
+        Blocks a worker does at once.
+    block_size
+        Voxels a task; results do not depend on it.
+    device
+        cpu, or cuda with a GPU.
+    log
+        File that gets every event of the run as a line of JSON.
+    overwrite
+        Replace what another run left in the output folder.
+    """
+
+    workers: int | None = None
+    scheduler: str | None = None
+    threads_per_worker: int = 1
+    block_size: int | None = None
+    device: str = "cpu"
+    log: Path | None = None
+    overwrite: Annotated[bool, Parameter(negative="")] = False
+
+    def options(
+        self, keep: tuple[str, ...] = (), fill: Literal["nan", "mrsiprep"] = "nan"
+    ) -> Options:
+        """As the workflow takes them."""
+        return Options(
+            workers=self.workers,
+            scheduler=self.scheduler,
+            threads_per_worker=self.threads_per_worker,
+            block_size=self.block_size,
+            device=self.device,
+            keep=keep,
+            fill=fill,
+            overwrite=self.overwrite,
+        )
+
+
+_FILES, _WHERE = Files(), Where()
+
+
+@app.command(name="demo")
+def demo_command(
+    *,
+    out: Path = Path("demo-out"),
+    shape: tuple[int, int, int] = (24, 24, 8),
+    seed: int = 1,
+    snr: float = 40.0,
+    nuisance: Nuisance = "water",
+    where: Where = _WHERE,
+) -> None:
+    """Simulate a brain MRSI scan, fit it, write maps and report, and compare with the truth.
+
+    Parameters
+    ----------
+    out
+        Output folder.
+    shape
+        Voxels in x, y and z.
+    seed
+        Of every random draw.
+    snr
+        Height of the NAA peak over the SD of the noise.
+    nuisance
+        What disturbs the spectra.
+    """
+    settings = PhantomSettings(shape=shape, seed=seed, snr=snr, nuisance=nuisance)
+    with _progress(where) as (sinks, progress):
+        outcome, rows = demo(out, settings, where.options(), sinks=sinks, progress=progress)
+    out_console.print(_truth_table(rows))
+    _announce(outcome)
+
+
+@app.command(name="simulate")
+def simulate_command(
+    *,
+    out: Path,
+    shape: tuple[int, int, int] = (24, 24, 8),
+    seed: int = 1,
+    snr: float = 40.0,
+    nuisance: Nuisance = "none",
+    b0_hz: float = 5.0,
+    basis: str | None = None,
+) -> None:
+    """Simulate a brain MRSI scan with known truth and write it as NIfTI-MRS.
+
+    Parameters
+    ----------
+    out
+        Folder for scan, mask, water, tissue fractions and truth maps.
+    shape
+        Voxels in x, y and z.
+    seed
+        Of every random draw.
+    snr
+        Height of the NAA peak over the SD of the noise, for the mean brain voxel.
+    nuisance
+        What disturbs the spectra.
+    b0_hz
+        SD of the smooth B0 map, Hz.
+    basis
+        File, folder or name of the basis; press-3t-te30 by default.
+    """
+    settings = PhantomSettings(shape=shape, seed=seed, snr=snr, nuisance=nuisance, b0_hz=b0_hz)
+    phantom = simulate_scan(out, settings, BasisChoice(basis) if basis else None)
+    out_console.print(f"{out}: {int(phantom.mask.sum())} brain voxels of {phantom.mask.size}")
+
+
+@app.command(name="import")
+def import_command(
+    scan: Path,
+    *,
+    out: Path,
+    files: Files = _FILES,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Import a NIfTI-MRS scan into a chunked store.
+
+    Parameters
+    ----------
+    scan
+        NIfTI-MRS file, .nii or .nii.gz.
+    out
+        Folder of the store, e.g. scan.zarr.
+    overwrite
+        Replace a store that is there.
+    """
+    with _ImportBar() as progress:
+        store = imported(files.of(scan), out, overwrite, progress)
+    out_console.print(
+        f"{out}: {store.voxels} voxels of {' x '.join(map(str, store.shape))}, "
+        f"{store.acquisition.points} points, mask from {store.mask_origin}"
+    )
+
+
+@app.command(name="run")
+def run_command(
+    scans: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
+    *,
+    basis: str,
+    out: Path,
+    pipeline: str = DEFAULT_PIPELINE,
+    keep: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    fill: Literal["nan", "mrsiprep"] = "nan",
+    basis_reference: float | None = None,
+    basis_conjugate: Annotated[bool, Parameter(negative="")] = False,
+    files: Files = _FILES,
+    where: Where = _WHERE,
+) -> None:
+    """Import, process, export and report one scan or several.
+
+    The same command again does only what is missing.
+
+    Parameters
+    ----------
+    scans
+        NIfTI-MRS files. Several get a folder each under --out.
+    basis
+        LCModel .basis, FSL-MRS JSON folder, jMRUI text, or a simulated one, e.g. press-3t-te30.
+    out
+        Output folder.
+    pipeline
+        Name of a ready-made pipeline or a TOML file; see mrsi pipeline list.
+    keep
+        Signals to store and write as NIfTI-MRS: corrected, fit, baseline.
+    fill
+        What maps hold where there is no fit: NaN, or what MRSIPrep reads.
+    basis_reference
+        Chemical shift (ppm) at 0 Hz of the basis, where its file does not say.
+    basis_conjugate
+        Turn the frequency axis of the basis round.
+    """
+    chosen = BasisChoice(basis, basis_reference, basis_conjugate)
+    steps = Pipeline.load(pipeline)
+    for scan, folder in folders_of(scans, out).items():
+        with _progress(where) as (sinks, progress):
+            outcome = process(
+                files.of(scan),
+                chosen,
+                steps,
+                folder,
+                where.options(keep, fill),
+                sinks=sinks,
+                progress=progress,
+            )
+        _announce(outcome)
+
+
+@app.command(name="export")
+def export_command(folder: Path, *, fill: Literal["nan", "mrsiprep"] = "nan") -> None:
+    """Write maps, table and report of a finished run again.
+
+    Parameters
+    ----------
+    folder
+        Output folder of the run.
+    fill
+        What maps hold where there is no fit: NaN, or what MRSIPrep reads.
+    """
+    maps = export(open_result(result_folder(folder)), folder, fill)
+    report = report_on(folder)
+    out_console.print(f"{len(maps)} maps in {folder / 'maps'}, report {report}")
+
+
+@app.command(name="compare")
+def compare_command(
+    folder: Path,
+    *,
+    lcmodel: Path,
+    max_percent_sd: float = 10.0,
+    max_fit_quality: float = 3.0,
+    max_relative_residual: float = 0.2,
+) -> None:
+    """Compare a finished run with LCModel's results and add a scatter plot to its report.
+
+    Parameters
+    ----------
+    folder
+        Output folder of the run.
+    lcmodel
+        LCModel's CSV table.
+    max_percent_sd
+        Largest %SD of LCModel for a voxel to count.
+    max_fit_quality, max_relative_residual
+        A voxel of ours counts if either is at most this.
+    """
+    comparison = compared(
+        folder,
+        lcmodel,
+        max_percent_sd=max_percent_sd,
+        max_fit_quality=max_fit_quality,
+        max_relative_residual=max_relative_residual,
+    )
+    out_console.print(_comparison_table(comparison))
+
+
+@basis_app.command(name="simulate")
+def basis_simulate_command(
+    *,
+    sequence: Literal["press", "slaser", "steam", "fid"],
+    te: float,
+    out: Path,
+    field: float = 3.0,
+    frequency: float | None = None,
+    points: int = 2048,
+    dwell: float = 0.25,
+    te1: float | None = None,
+    tm: float | None = None,
+    linewidth: float = 1.0,
+    metabolites: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    macromolecules: bool = True,
+) -> None:
+    """Simulate a basis set with ideal pulses and write it as a folder of JSON files.
+
+    Parameters
+    ----------
+    sequence
+        Pulse sequence.
+    te
+        Echo time, ms (for fid: from the excitation to the first sample).
+    out
+        Folder of the basis.
+    field
+        Tesla.
+    frequency
+        Spectrometer frequency, MHz, instead of the field.
+    points
+        Samples of a FID.
+    dwell
+        Dwell time, ms.
+    te1
+        First echo time of PRESS, ms; half of --te by default.
+    tm
+        Mixing time of STEAM, ms.
+    linewidth
+        Lorentzian line width, Hz.
+    metabolites
+        Names; the usual ones of the brain by default.
+    macromolecules
+        Add parametric macromolecules.
+    """
+    optional: dict[str, Any] = {
+        "te1": None if te1 is None else te1 * 1e-3,
+        "mixing_time": None if tm is None else tm * 1e-3,
+        "metabolites": metabolites or None,
+    }
+    basis = simulate_basis(
+        sequence,
+        echo_time=te * 1e-3,
+        field=None if frequency else field,
+        spectrometer_frequency=frequency,
+        points=points,
+        dwell_time=dwell * 1e-3,
+        linewidth=linewidth,
+        **{key: value for key, value in optional.items() if value is not None},
+    )
+    basis = completed(basis) if macromolecules else basis
+    write_basis(basis, out)
+    out_console.print(f"{out}: {', '.join(basis.names)}")
+
+
+@basis_app.command(name="show")
+def basis_show_command(basis: Path) -> None:
+    """Print what a basis file or folder holds.
+
+    Parameters
+    ----------
+    basis
+        LCModel .basis, FSL-MRS JSON folder or jMRUI text.
+    """
+    found = read_basis(basis)
+    axis = found.acquisition
+    echo = "unknown" if axis.echo_time is None else f"{axis.echo_time * 1e3:g} ms"
+    out_console.print(
+        f"{basis}: {len(found.names)} columns, {axis.points} points of {axis.dwell_time * 1e3:g} "
+        f"ms, {axis.spectrometer_frequency:g} MHz, sequence {found.sequence or 'unknown'}, echo "
+        f"time {echo}\n{', '.join(found.names)}"
+    )
+
+
+@pipeline_app.command(name="list")
+def pipeline_list_command() -> None:
+    """Print the ready-made pipelines."""
+    for name in shipped_pipelines():
+        out_console.print(f"{name}: {Pipeline.load(name).description}")
+
+
+@pipeline_app.command(name="show")
+def pipeline_show_command(name: str) -> None:
+    """Print a pipeline as TOML, to be copied and changed.
+
+    Parameters
+    ----------
+    name
+        Name of a ready-made pipeline or a file.
+    """
+    Pipeline.load(name)
+    out_console.print(pipeline_text(name), markup=False, highlight=False, end="")
+
+
+@contextmanager
+def _progress(where: Where) -> Iterator[tuple[list[Sink], _ImportBar]]:
+    """Sinks of a run and the progress of its import, drawn on standard error."""
+    sinks: list[Sink] = [_show_dashboard, RichProgress(err_console)]
+    if where.log is not None:
+        sinks.append(JsonLines(where.log))
+    with _ImportBar() as bar:
+        yield sinks, bar
+
+
+class _ImportBar(AbstractContextManager["_ImportBar"]):
+    """A bar that appears with the first time point read and ends with the last."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("import"), BarColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=err_console)
+        self._task = self._bar.add_task("import", total=None)
+
+    def __call__(self, done: int, total: int) -> None:
+        self._bar.start()
+        self._bar.update(self._task, completed=done, total=total)
+        if done >= total:
+            self._bar.stop()
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+
+def _show_dashboard(event: Event) -> None:
+    if isinstance(event, RunStarted) and event.dashboard:
+        err_console.print(f"dashboard: {event.dashboard}", highlight=False, soft_wrap=True)
+
+
+def _announce(outcome: Outcome) -> None:
+    counts = ", ".join(
+        f"{count} {status.meaning.replace('_', ' ')}"
+        for status, count in outcome.summary.statuses.items()
+        if count
+    )
+    steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in outcome.timings.items())
+    out_console.print(f"{outcome.summary.voxels} voxels: {counts}  ({steps})", highlight=False)
+    out_console.print(
+        f"{len(outcome.maps)} maps in {outcome.folder / 'maps'}", highlight=False, soft_wrap=True
+    )
+    out_console.print(f"report: {outcome.report}", highlight=False, soft_wrap=True)
+
+
+def _truth_table(rows: Sequence[TruthRow]) -> Table:
+    table = Table(title="Estimates against the truth, over all fitted voxels")
+    headings = ("metabolite", "voxels", "true mean", "bias", "± SE", "RMSE", "CRLB", "RMSE/CRLB")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "metabolite" else "right")
+    for row in rows:
+        values = (row.truth, row.bias, row.bias_error, row.rmse, row.crlb)
+        numbers = [f"{value:.3f}" for value in values]
+        table.add_row(row.title, str(row.voxels), *numbers, f"{row.ratio:.2f}")
+    return table
+
+
+def _comparison_table(comparison: Comparison) -> Table:
+    title = (
+        f"Ratios to {comparison.reference_title}: {comparison.passing} of {comparison.compared} "
+        "voxels pass"
+    )
+    table = Table(title=title)
+    for heading in ("metabolite", "voxels", "r", "slope", "median LCModel", "median mrsi"):
+        table.add_column(heading, justify="left" if heading == "metabolite" else "right")
+    for row in comparison.rows:
+        numbers = (row.r, row.slope, row.median_lcmodel, row.median_ours)
+        table.add_row(row.title, str(row.voxels), *(f"{n:.3f}" for n in numbers))
+    return table

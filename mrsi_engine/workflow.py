@@ -1,0 +1,417 @@
+"""One scan from file to report: what ``mrsi run`` and ``mrsi demo`` do, as functions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from mrsi_engine.conventions import Acquisition
+from mrsi_engine.engine.blocks import Summary, plan
+from mrsi_engine.engine.driver import run
+from mrsi_engine.engine.events import Sink
+from mrsi_engine.engine.recipe import recipe_for
+from mrsi_engine.errors import InputError
+from mrsi_engine.io.basis_cache import cached_basis
+from mrsi_engine.io.basis_files import read_basis
+from mrsi_engine.io.importing import import_scan, is_import_of
+from mrsi_engine.io.lcmodel_results import read_lcmodel_csv
+from mrsi_engine.io.maps import export_maps, export_signals
+from mrsi_engine.io.nifti_mrs import stem_of
+from mrsi_engine.io.phantom_files import write_phantom
+from mrsi_engine.io.result_store import ResultStore, open_result
+from mrsi_engine.io.scan_store import ScanStore, is_scan_store
+from mrsi_engine.io.tables import write_table
+from mrsi_engine.report.compare import Comparison, compare_with_lcmodel
+from mrsi_engine.report.examples import (
+    DEFAULT_WINDOW,
+    SpectrumExample,
+    choose_examples,
+    stored_examples,
+)
+from mrsi_engine.report.html import write_report
+from mrsi_engine.report.truth import TruthRow, result_truth_table
+from mrsi_engine.spectra.basis import Basis
+from mrsi_engine.spectra.macromolecules import with_macromolecules
+from mrsi_engine.spectra.phantom import Phantom, PhantomSettings, make_phantom
+from mrsi_engine.spectra.simulation import BASIS_NAME_FORM, parse_basis_name
+from mrsi_engine.stages.base import Context
+from mrsi_engine.stages.fit_settings import FitSettings
+from mrsi_engine.stages.pipeline import Pipeline
+
+DEFAULT_PIPELINE = "brain-1h-3t"
+
+#: Signals the report draws; recomputed for a few voxels, so that they need not be stored.
+_DRAWN = ("corrected", "fit", "baseline")
+
+#: Echo time (s) from which macromolecules have decayed and are not added to a simulated basis.
+_LONG_ECHO = 0.1
+
+#: Field (MHz) up to which the measured 3 T pattern stands for the macromolecules.
+_PATTERN_MHZ = (110.0, 140.0)
+
+_PHANTOM_BASIS = "press-3t-te30"
+_PHANTOM_POINTS, _PHANTOM_DWELL = 1024, 0.4e-3
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of one scan. ``tissue`` is a 4-D file named by ``classes``, or a file a class."""
+
+    scan: Path
+    mask: Path | None = None
+    water: Path | None = None
+    tissue: Path | Mapping[str, Path] | None = None
+    tissue_classes: tuple[str, ...] = ()
+    points: int | None = None
+
+    def import_settings(self) -> dict[str, Any]:
+        """What :func:`~mrsi_engine.io.importing.import_scan` takes beside scan and store."""
+        return {
+            "mask": self.mask,
+            "water": self.water,
+            "tissue": self.tissue,
+            "tissue_classes": self.tissue_classes,
+            "points": self.points,
+        }
+
+
+@dataclass(frozen=True)
+class BasisChoice:
+    """A basis by file, folder or name, and what a file does not say."""
+
+    source: str
+    reference_ppm: float | None = None
+    conjugate: bool = False
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run: where, in what blocks, and what to keep."""
+
+    workers: int | None = None
+    scheduler: str | None = None
+    threads_per_worker: int = 1
+    block_size: int | None = None
+    device: str = "cpu"
+    keep: tuple[str, ...] = ()
+    fill: Literal["nan", "mrsiprep"] = "nan"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run left: its stores, files, and seconds by step."""
+
+    folder: Path
+    summary: Summary
+    report: Path
+    maps: list[Path]
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def result(self) -> xr.Dataset:
+        """The results, opened anew."""
+        return open_result(result_folder(self.folder))
+
+
+def scan_folder(folder: Path) -> Path:
+    """Where a run keeps its scan store."""
+    return folder / "scan.zarr"
+
+
+def result_folder(folder: Path) -> Path:
+    """Where a run keeps its result store."""
+    return folder / "result.zarr"
+
+
+def process(
+    inputs: Inputs,
+    basis: BasisChoice,
+    pipeline: Pipeline,
+    folder: Path,
+    options: Options,
+    *,
+    sinks: Sequence[Sink] = (),
+    progress: Progress | None = None,
+    truth: Mapping[str, np.ndarray] | None = None,
+) -> Outcome:
+    """Import, process, export and report one scan; continues what an earlier call left undone.
+
+    Parameters
+    ----------
+    folder
+        Gets ``scan.zarr``, ``result.zarr``, ``maps/``, ``voxels.parquet`` and ``report.html``.
+    sinks
+        Told of every block.
+    progress
+        Told of every time point that is imported.
+    truth
+        Known amplitudes ``(x, y, z)`` by label, for the report.
+
+    Raises
+    ------
+    InputError
+        If any input is wrong, or the folder holds another run and ``overwrite`` was not asked for.
+    RunError
+        If the run failed; what was done is kept.
+    """
+    clock = _Clock()
+    _check_folder(folder)
+    with clock("import"):
+        store = imported(inputs, scan_folder(folder), options.overwrite, progress)
+    with clock("basis"):
+        chosen = load_basis(basis, store.acquisition)
+    with clock("process"):
+        planned = plan(
+            store.path,
+            pipeline,
+            chosen,
+            result_folder(folder),
+            block_size=options.block_size,
+            keep_signals=options.keep,
+            overwrite=options.overwrite,
+            device=options.device,
+        )
+        done = run(
+            planned,
+            workers=options.workers,
+            scheduler=options.scheduler,
+            threads_per_worker=options.threads_per_worker,
+            sinks=sinks,
+        )
+    result = open_result(result_folder(folder))
+    with clock("export"):
+        maps = export(result, folder, options.fill)
+    rows = result_truth_table(result, truth) if truth else None
+    report = report_on(folder, timings=clock.seconds, truth=rows)
+    return Outcome(folder, done.summary, report, maps, clock.seconds)
+
+
+def imported(
+    inputs: Inputs, target: Path, overwrite: bool = False, progress: Progress | None = None
+) -> ScanStore:
+    """The scan store of these files, imported unless it is there already.
+
+    Raises
+    ------
+    InputError
+        If ``target`` was made from other files or settings and ``overwrite`` is not set.
+    """
+    settings = inputs.import_settings()
+    if is_scan_store(target) and not overwrite:
+        store = ScanStore.open(target)
+        if is_import_of(store, inputs.scan, **settings):
+            return store
+        raise InputError(
+            f"{target}: imported from other files or with other settings (its scan was "
+            f"{store.source}); give another --out, or --overwrite to replace it"
+        )
+    return import_scan(inputs.scan, target, overwrite=overwrite, progress=progress, **settings)
+
+
+def load_basis(choice: BasisChoice, acquisition: Acquisition) -> Basis:
+    """The basis a user named: a file, a folder, or the name of a simulated one.
+
+    A simulated basis is made for the scan's axis, once, and has macromolecules: the measured
+    pattern at 3 T, single lines at other fields, none at echo times of 100 ms or more.
+
+    Raises
+    ------
+    InputError
+        If there is no such file and the name is not of a simulated basis, or the basis is wrong.
+    """
+    if not Path(choice.source).exists():
+        settings = parse_basis_name(choice.source)
+        if settings is None:
+            raise InputError(
+                f"{choice.source}: no such basis file or folder, and not the name of a simulated "
+                f"basis ({BASIS_NAME_FORM})"
+            )
+        return completed(cached_basis(settings.for_scan(acquisition)))
+    return read_basis(choice.source, reference_ppm=choice.reference_ppm, conjugate=choice.conjugate)
+
+
+def completed(basis: Basis) -> Basis:
+    """A simulated basis with the macromolecules its field and echo time call for."""
+    echo_time = basis.acquisition.echo_time or 0.0
+    if basis.macromolecules or (basis.sequence != "fid" and echo_time >= _LONG_ECHO):
+        return basis
+    low, high = _PATTERN_MHZ
+    at_3t = low < basis.acquisition.spectrometer_frequency < high
+    return with_macromolecules(basis, "pattern" if at_3t else "lines")
+
+
+def export(result: xr.Dataset, folder: Path, fill: Literal["nan", "mrsiprep"]) -> list[Path]:
+    """Maps, the voxel table and, where they were kept, the signals of a result."""
+    maps = export_maps(result, folder / "maps", fill=fill)
+    write_table(result, folder / "voxels.parquet")
+    if any(name in result for name in _DRAWN):
+        export_signals(result, folder / "signals")
+    return maps
+
+
+def report_on(
+    folder: Path,
+    *,
+    timings: Mapping[str, float] | None = None,
+    truth: Sequence[TruthRow] | None = None,
+    comparison: Comparison | None = None,
+) -> Path:
+    """Write the report of a finished run; spectra of a few voxels are fitted again to be drawn."""
+    result = open_result(result_folder(folder))
+    return write_report(
+        result,
+        folder / "report.html",
+        examples=fitted_examples(folder),
+        timings=timings,
+        truth_table=truth,
+        comparison=comparison,
+    )
+
+
+def fitted_examples(folder: Path) -> list[SpectrumExample]:
+    """Spectra of the best, median and worst voxel with their fits, for the report.
+
+    Fitting three voxels again costs milliseconds; keeping every signal would cost a scan's size.
+    """
+    result = open_result(result_folder(folder))
+    voxels = sorted(set(choose_examples(result).values()))
+    if not voxels:
+        return []
+    scan = ScanStore.open(scan_folder(folder))
+    store = ResultStore.open(result_folder(folder))
+    pipeline = Pipeline.from_settings(result.attrs["pipeline"])
+    written = pipeline.declare(Context(scan.acquisition, store.basis())).signals
+    drawn = [q.name for q in written if q.name in _DRAWN]
+    recipe = recipe_for(scan.acquisition, pipeline, store.basis(), drawn)
+    arrays, _ = recipe.apply(np.concatenate([scan.read_fids(v, v + 1) for v in voxels]))
+    few = result.isel(voxel=voxels).assign(
+        {name: (("voxel", "time"), signal) for name, signal in arrays.signals.items()}
+    )
+    return stored_examples(few, _fit_window(pipeline))
+
+
+def simulate_scan(
+    folder: Path, settings: PhantomSettings, basis: BasisChoice | None = None
+) -> Phantom:
+    """Simulate a scan with known truth and write it to ``folder`` as NIfTI-MRS.
+
+    Parameters
+    ----------
+    basis
+        What the spectra are made of; PRESS, TE 30 ms at 3 T by default.
+    """
+    named = parse_basis_name(_PHANTOM_BASIS)
+    assert named is not None
+    axis = replace(named, points=_PHANTOM_POINTS, dwell_time=_PHANTOM_DWELL).acquisition
+    phantom = make_phantom(settings, load_basis(basis or BasisChoice(_PHANTOM_BASIS), axis), axis)
+    write_phantom(phantom, folder)
+    return phantom
+
+
+def demo(
+    folder: Path,
+    settings: PhantomSettings,
+    options: Options,
+    *,
+    sinks: Sequence[Sink] = (),
+    progress: Progress | None = None,
+) -> tuple[Outcome, list[TruthRow]]:
+    """Simulate a brain, run the default pipeline on it, and compare with the truth."""
+    phantom = simulate_scan(folder / "scan", settings)
+    inputs = Inputs(
+        scan=folder / "scan" / "scan.nii.gz",
+        mask=folder / "scan" / "mask.nii.gz",
+        water=folder / "scan" / "water.nii.gz",
+        tissue={name: folder / "scan" / f"{name}.nii.gz" for name in phantom.tissue},
+    )
+    outcome = process(
+        inputs,
+        BasisChoice(_PHANTOM_BASIS),
+        Pipeline.load(DEFAULT_PIPELINE),
+        folder,
+        options,
+        sinks=sinks,
+        progress=progress,
+        truth=phantom.truth,
+    )
+    return outcome, result_truth_table(outcome.result, phantom.truth)
+
+
+def compared(
+    folder: Path,
+    table: Path,
+    *,
+    max_percent_sd: float = 10.0,
+    max_fit_quality: float = 3.0,
+    max_relative_residual: float = 0.2,
+) -> Comparison:
+    """Compare a finished run with LCModel's table, and put the comparison into its report."""
+    comparison = compare_with_lcmodel(
+        open_result(result_folder(folder)),
+        read_lcmodel_csv(table),
+        max_percent_sd=max_percent_sd,
+        max_fit_quality=max_fit_quality,
+        max_relative_residual=max_relative_residual,
+    )
+    report_on(folder, comparison=comparison)
+    return comparison
+
+
+def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """The output folder of each scan: ``out`` for one, a folder by its name for each of several.
+
+    Raises
+    ------
+    InputError
+        If two scans would get the same folder.
+    """
+    if len(scans) == 1:
+        return {scans[0]: out}
+    folders = {scan: out / stem_of(scan) for scan in scans}
+    twice = [str(s) for s in scans if list(folders.values()).count(folders[s]) > 1]
+    if twice:
+        raise InputError(f"{', '.join(twice)}: same name, so same output folder; run them apart")
+    return folders
+
+
+def _fit_window(pipeline: Pipeline) -> tuple[float, float]:
+    fits = (s.window_ppm for s in pipeline.stages if isinstance(s, FitSettings))
+    return next(fits, DEFAULT_WINDOW)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; --out needs a folder")
+    stranger = folder.exists() and any(folder.iterdir()) and not _is_ours(folder)
+    if stranger:
+        raise InputError(
+            f"{folder}: holds files that are not of a run of this engine; give an empty or new "
+            "folder with --out"
+        )
+
+
+def _is_ours(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("scan.zarr", "result.zarr", "scan"))
+
+
+class _Clock:
+    """Seconds by step, in the order the steps were taken."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[step] = time.perf_counter() - started
