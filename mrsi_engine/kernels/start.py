@@ -24,12 +24,14 @@ class StartGrid:
 
     ``theta (grid, parameter)`` float64; ``span (2 * bins, grid, column)`` float32;
     ``mean (grid, 2 * bins)`` float32 is the sum of the columns, which tells a phase from the
-    opposite one.
+    opposite one; ``unlikely (grid,)`` float32 is minus twice the log of a point's prior.
     """
 
     theta: Tensor
     span: Tensor
     mean: Tensor
+    unlikely: Tensor
+    baseline: Baseline
 
     @classmethod
     def build(
@@ -39,11 +41,13 @@ class StartGrid:
         baseline: Baseline,
         theta: Tensor,
         landmarks: Tensor,
+        unlikely: Tensor,
     ) -> StartGrid:
         """The spans at ``theta (grid, parameter)`` float64.
 
         ``landmarks (landmark, metabolite)`` float64 sums columns to the few strong patterns a
-        spectrum is recognised by: more columns would fit noise at any shift.
+        spectrum is recognised by: more columns would fit noise at any shift. ``unlikely (grid,)``
+        decides where the data do not.
         """
         shapes = model.layout.lineshape(theta.to(torch.float32), model.time)
         spectra = band.spectrum(model.modulated(shapes))
@@ -54,19 +58,22 @@ class StartGrid:
         # Directions that the columns hardly differ in would only explain noise.
         size = triangle.diagonal(dim1=1, dim2=2).abs()
         span = span * (size > 1e-3 * size.amax(1, keepdim=True))[:, None, :]
-        return cls(theta, span.permute(1, 0, 2).to(torch.float32).contiguous(), mean.float())
+        span = span.permute(1, 0, 2).to(torch.float32).contiguous()
+        return cls(theta, span, mean.float(), unlikely.float(), baseline)
 
     def best(self, window: Tensor) -> Tensor:
         """Best grid point with its phase, ``theta (voxel, parameter)`` float64.
 
         ``window`` is ``(voxel, bin)`` complex64.
         """
-        straight = torch.view_as_real(window).flatten(-2)
-        turned = torch.view_as_real(-1j * window).flatten(-2)
+        straight = self.baseline.remove(torch.view_as_real(window).flatten(-2))
+        turned = self.baseline.remove(torch.view_as_real(-1j * window).flatten(-2))
         u, v = self._projections(straight), self._projections(turned)
         uu, vv, uv = u.square().sum(2), v.square().sum(2), (u * v).sum(2)
         explained = 0.5 * (uu + vv) + torch.hypot(0.5 * (uu - vv), uv)
-        point = explained.argmax(1)
+        left = straight.square().sum(1) - explained.amax(1)
+        variance = left.clamp_min(0) / straight.shape[1]
+        point = (explained - self.unlikely * variance[:, None]).argmax(1)
         voxel = torch.arange(len(window), device=window.device)
         phase = 0.5 * torch.atan2(2 * uv, uu - vv)[voxel, point]
         mean = self.mean[point]

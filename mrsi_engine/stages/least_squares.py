@@ -64,16 +64,13 @@ class LeastSquares:
         model = _model(band.reduce(basis.fids), group, band.short_time(), device)
         baseline = _baseline(settings, band, acquisition, device)
         problem = _problem(settings, band, model, baseline)
+        points = _start_points(settings, model.layout, device)
+        # Large shifts are rare; at low SNR the noise alone would find them.
+        unlikely = (points[:, model.layout.shift(0)] / (0.5 * settings.max_shift_hz)).square()
         names, weights = _outputs(settings, basis, problem.free)
         return cls(
             problem,
-            StartGrid.build(
-                band,
-                model,
-                baseline,
-                _start_points(settings, model.layout, device),
-                _landmarks(basis).to(device),
-            ),
+            StartGrid.build(band, model, baseline, points, _landmarks(basis).to(device), unlikely),
             full,
             torch.from_numpy(settings.quiet_bins(acquisition)).to(device),
             names,
@@ -135,6 +132,7 @@ class LeastSquares:
     def _write_measures(self, out: Block, result: Fit, size: Tensor, noise: Tensor) -> None:
         height, width = self.reference.measure(self.problem.model, result)
         residual = (result.last.cost / self.problem.degrees_of_freedom).clamp_min(0).sqrt()
+        converged = result.code == Code.CONVERGED
         # The window was divided by its norm, so that its energy is 1 but for rounding.
         measures = {
             "snr": height * size / noise,
@@ -144,10 +142,16 @@ class LeastSquares:
             "relative_residual": result.last.cost.clamp_min(0).sqrt(),
             "noise_sd": noise,
             "iterations": result.iterations.to(noise.dtype),
-            "converged": (result.code == Code.CONVERGED).to(noise.dtype),
+            "converged": (converged & ~self._on_bound(result)).to(noise.dtype),
         }
         failed = result.code == Code.SINGULAR
         out.measures = {name: torch.where(failed, torch.nan, m) for name, m in measures.items()}
+
+    def _on_bound(self, result: Fit) -> Tensor:
+        """Whether the shift ended on its bound: the true minimum lies elsewhere."""
+        shift = self.problem.model.layout.shift(0)
+        at = result.last.theta[:, shift]
+        return (at <= self.problem.lower[shift]) | (at >= self.problem.upper[shift])
 
     def _write_signals(
         self, out: Block, result: Fit, window: Tensor, frame: Tensor, size: Tensor

@@ -81,7 +81,12 @@ MEASURES = (
         "Noise SD",
     ),
     Quantity("iterations", "1", "steps of the non-linear fit", "Iterations"),
-    Quantity("converged", "1", "1 where the fit reached its minimum", "Converged"),
+    Quantity(
+        "converged",
+        "1",
+        "1 where the fit reached a minimum, the shift inside its bounds",
+        "Converged",
+    ),
 )
 
 SIGNALS = (
