@@ -5,16 +5,22 @@ Why each setting stands here was measured; see ``engine_facts.md`` of the projec
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import dask
 from distributed import Client, LocalCluster
+from distributed.utils import get_mp_context
 
 from mrsi_engine.errors import RunError
 
 _GIB = 1 << 30
+
+#: What workers import before they are forked: torch and its like take seconds, once for all.
+_PRELOADED = ["distributed", "mrsi_engine.engine.executors"]
+_CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
 
 #: Environment of every worker process. The MALLOC variables undo Dask's own setting, which makes
 #: glibc map and fault in each tensor anew and doubles the CPU time of batched torch code.
@@ -35,9 +41,10 @@ DASK_SETTINGS: Mapping[str, object] = {
     "distributed.scheduler.no-workers-timeout": "60s",
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
-    "distributed.comm.retry.count": 3,
-    "distributed.comm.timeouts.connect": "60s",
+    # A receipt on a worker that died is given up after this long, and its block done again.
+    "distributed.comm.timeouts.connect": "10s",
     "distributed.nanny.pre-spawn-environ": dict(WORKER_ENVIRONMENT),
+    "distributed.worker.multiprocessing-method": "forkserver" if _CAN_FORK else "spawn",
 }
 
 
@@ -64,6 +71,9 @@ def local_cluster(
         # An environment variable that is set already would win over the Dask setting.
         stack.enter_context(_environment(WORKER_ENVIRONMENT if processes else {}))
         stack.enter_context(dask.config.set(DASK_SETTINGS))
+        if processes and _CAN_FORK:
+            # Dask sets a list of its own on the first call; ours has to come after it.
+            get_mp_context().set_forkserver_preload(_PRELOADED)
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=threads_per_worker,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -98,67 +98,102 @@ def _in_spite_of_a_stall(
     client: Client, plan: Plan, blocks: Sequence[int], stall_seconds: float
 ) -> Generator[Outcome, None, None]:
     outstanding = dict.fromkeys(blocks)
+    stuck: set[str] = set()
     for _ in range(2):
+        window = _Window(client, plan, tuple(outstanding), stall_seconds, stuck)
         try:
-            for outcome in _flow(client, plan, tuple(outstanding), stall_seconds):
+            for outcome in window.outcomes():
                 del outstanding[outcome.block]
                 yield outcome
         except _Stalled:
+            stuck = window.stuck
             continue
         return
     raise RunError(
         f"no block ended for {stall_seconds:g} s, twice; {len(outstanding)} blocks are outstanding "
-        f"on {slots(client)} threads, the first is block {min(outstanding)}. See the cluster's "
-        "dashboard or logs, then run the same command again"
+        f"(the first is block {min(outstanding)}) on the workers {sorted(stuck)}: see their logs, "
+        "then run the same command again"
     )
 
 
-def _flow(
-    client: Client, plan: Plan, blocks: Sequence[int], stall_seconds: float
-) -> Generator[Outcome, None, None]:
-    """Keep a bounded number of blocks on the cluster, refilled in batches."""
-    waiting = deque(blocks)
-    flying: dict[Future, int] = {}
-    completed = _completed(client, stall_seconds)
-    moved = False
-    try:
-        while waiting or flying:
-            ahead = max(_LEAST_AHEAD, _AHEAD * slots(client))
-            if waiting and len(flying) <= ahead // 2:
-                sent = _send(client, plan, waiting, ahead - len(flying))
-                flying.update(sent)
-                completed.update(sent)
-            try:
-                batch = [next(completed), *completed.next_batch(block=False)]
-            except TimeoutError:
-                if not moved:
-                    raise _Stalled from None
-                completed, moved = _completed(client, stall_seconds), False
-                completed.update(flying)
-                continue
-            moved = True
-            for future, result in batch:
-                outcome = _outcome(client, flying.pop(future), future, result)
-                # A result held would be computed again when its worker dies.
-                future.release()
-                yield outcome
-    finally:
-        if flying and client.status == "running":
-            client.cancel(list(flying))
+class _Window:
+    """A bounded number of blocks on a cluster, refilled in batches; workers to avoid are stuck."""
 
+    def __init__(
+        self,
+        client: Client,
+        plan: Plan,
+        blocks: Sequence[int],
+        stall_seconds: float,
+        avoid: Collection[str],
+    ) -> None:
+        self._client, self._plan = client, plan
+        self._waiting, self._avoid = deque(blocks), avoid
+        self._flying: dict[Future, int] = {}
+        self._stall_seconds = stall_seconds
+        self._moved = False
+        self._completed = self._watch()
+        self.stuck: set[str] = set()
 
-def _completed(client: Client, stall_seconds: float) -> as_completed:
-    return as_completed(
-        loop=client.loop, with_results=True, raise_errors=False, timeout=stall_seconds
-    )
+    def outcomes(self) -> Generator[Outcome, None, None]:
+        try:
+            while self._waiting or self._flying:
+                self._refill()
+                for future, result in self._batch():
+                    outcome = _outcome(self._client, self._flying.pop(future), future, result)
+                    # A result held would be computed again when its worker dies.
+                    future.release()
+                    yield outcome
+        finally:
+            if self._flying and self._client.status == "running":
+                self._client.cancel(list(self._flying))
 
+    def _refill(self) -> None:
+        size = max(_LEAST_AHEAD, _AHEAD * slots(self._client))
+        if self._waiting and len(self._flying) <= size // 2:
+            count = min(size - len(self._flying), len(self._waiting))
+            sent = self._send([self._waiting.popleft() for _ in range(count)])
+            self._flying.update(sent)
+            self._completed.update(sent)
 
-def _send(client: Client, plan: Plan, waiting: deque[int], count: int) -> dict[Future, int]:
-    batch = [waiting.popleft() for _ in range(min(count, len(waiting)))]
-    attempt_id = uuid4().hex[:8]
-    keys = [f"block-{plan.fingerprint[:8]}-{block}-{attempt_id}" for block in batch]
-    futures = client.map(attempt, [plan] * len(batch), batch, key=keys, pure=False)
-    return dict(zip(futures, batch, strict=True))
+    def _send(self, blocks: Sequence[int]) -> dict[Future, int]:
+        # Unique keys: the scheduler may still remember an earlier attempt.
+        attempt_id = uuid4().hex[:8]
+        futures = self._client.map(
+            attempt,
+            [self._plan] * len(blocks),
+            blocks,
+            key=[f"block-{self._plan.fingerprint[:8]}-{b}-{attempt_id}" for b in blocks],
+            pure=False,
+            **self._elsewhere(),
+        )
+        return dict(zip(futures, blocks, strict=True))
+
+    def _elsewhere(self) -> dict[str, Any]:
+        # Only when needed: tasks bound to workers wait on them, not at the scheduler.
+        free = set(self._client.nthreads()).difference(self._avoid) if self._avoid else None
+        return {"workers": sorted(free), "allow_other_workers": True} if free else {}
+
+    def _batch(self) -> list[tuple[Future, Any]]:
+        try:
+            batch = [next(self._completed), *self._completed.next_batch(block=False)]
+        except TimeoutError:
+            if not self._moved:
+                self.stuck = {w for w, keys in self._client.processing().items() if keys}
+                raise _Stalled from None
+            self._moved, self._completed = False, self._watch()
+            return []
+        self._moved = True
+        return batch
+
+    def _watch(self) -> as_completed:
+        return as_completed(
+            list(self._flying),
+            loop=self._client.loop,
+            with_results=True,
+            raise_errors=False,
+            timeout=self._stall_seconds,
+        )
 
 
 def _outcome(client: Client, block: int, future: Future, result: Any) -> Outcome:

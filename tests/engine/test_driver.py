@@ -122,7 +122,7 @@ def test_poison_block_fails_alone(scan, expected, tmp_path, processes):
     )
 
 
-@pytest.mark.parametrize(("workers", "done"), [(0, 0), (0, 20), (2, 15)])
+@pytest.mark.parametrize(("workers", "done"), [(0, 0), (2, 15)])
 def test_driver_killed_at_any_point_goes_on(workers, done, scan, expected, tmp_path):
     pipeline = scripted_pipeline(tmp_path / "log", pause=0.05)
     settings = json.dumps(pipeline.settings())
@@ -155,10 +155,10 @@ def wait_for_blocks(path, count, driver):
 
 
 def test_stalled_blocks_are_sent_again(scan, expected, tmp_path, processes):
-    pipeline = scripted_pipeline(tmp_path / "log", {20: ["sleep 4", "ok"]})
+    pipeline = scripted_pipeline(tmp_path / "log", {20: ["sleep 8", "ok"]})
     todo = plan(scan.path, pipeline, None, tmp_path / "out", block_size=10)
     processes.run(import_module, "mrsi_engine.engine.blocks")
-    run(todo, client=processes, stall_seconds=1.0)
+    run(todo, client=processes, stall_seconds=2.0)
     assert_same(maps(tmp_path / "out"), expected)
     assert scripted.runs(tmp_path / "log")[20] == 2
 
