@@ -23,7 +23,7 @@ from mrsi_engine.errors import InputError, MRSIError
 from mrsi_engine.io.basis_files import read_basis, write_basis
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.report.compare import Comparison
-from mrsi_engine.report.truth import TruthRow
+from mrsi_engine.report.truth import MIN_SNR, TruthRow
 from mrsi_engine.spectra.phantom import Nuisance, PhantomSettings
 from mrsi_engine.spectra.simulation import simulate_basis
 from mrsi_engine.stages.pipeline import Pipeline, pipeline_text, shipped_pipelines
@@ -528,7 +528,7 @@ def _announce(outcome: Outcome) -> None:
 
 
 def _truth_table(rows: Sequence[TruthRow]) -> Table:
-    table = Table(title="Estimates against the truth, over all fitted voxels")
+    table = Table(title=f"Estimates against the truth, voxels of SNR {MIN_SNR:g} and more")
     headings = ("metabolite", "voxels", "true mean", "bias", "± SE", "RMSE", "CRLB", "RMSE/CRLB")
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "metabolite" else "right")

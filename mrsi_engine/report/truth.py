@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from mrsi_engine.conventions import label_title
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.maps import AMPLITUDE_KINDS, fitted_voxels, parameter_names
+from mrsi_engine.report.tables import measure
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,24 @@ def truth_table(
     return [_row(name, estimate[name], sd[name], truth[name]) for name in labels]
 
 
-def result_truth_table(result: xr.Dataset, truth: Mapping[str, ArrayLike]) -> list[TruthRow]:
+#: SNR from which a fit is compared with the truth: below it the bounds of a non-linear fit grow
+#: without limit, and a mean over voxels would show nothing but the worst of them.
+MIN_SNR = 10.0
+
+
+def result_truth_table(
+    result: xr.Dataset, truth: Mapping[str, ArrayLike], min_snr: float = MIN_SNR
+) -> list[TruthRow]:
     """:func:`truth_table` of a result's fitted voxels; ``truth`` holds ``(x, y, z)`` volumes.
+
+    Voxels whose SNR was measured and is below ``min_snr`` are left out.
 
     Raises
     ------
     InputError
         If no label matches or a volume has another shape than the scan.
     """
-    inside = fitted_voxels(result)
+    inside = fitted_voxels(result) & ~(measure(result, "snr") < min_snr)
     place = tuple(result[axis].values[inside] for axis in "xyz")
     names = [n for n in parameter_names(result, *AMPLITUDE_KINDS) if n in truth]
     picked = result.sel(parameter=names).isel(voxel=np.flatnonzero(inside))
