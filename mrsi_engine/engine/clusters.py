@@ -9,6 +9,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from multiprocessing import forkserver
 
 import dask
 from distributed import Client, LocalCluster
@@ -48,6 +49,17 @@ DASK_SETTINGS: Mapping[str, object] = {
 }
 
 
+def warm_up() -> None:
+    """Begin, in the background, what worker processes of this machine import (seconds).
+
+    Worth calling at the start of a program that has other work to do before it needs a cluster.
+    """
+    with _environment(WORKER_ENVIRONMENT), dask.config.set(DASK_SETTINGS):
+        _preload()
+        if _CAN_FORK:
+            forkserver.ensure_running()
+
+
 @contextmanager
 def local_cluster(
     workers: int,
@@ -71,9 +83,8 @@ def local_cluster(
         # An environment variable that is set already would win over the Dask setting.
         stack.enter_context(_environment(WORKER_ENVIRONMENT if processes else {}))
         stack.enter_context(dask.config.set(DASK_SETTINGS))
-        if processes and _CAN_FORK:
-            # Dask sets a list of its own on the first call; ours has to come after it.
-            get_mp_context().set_forkserver_preload(_PRELOADED)
+        if processes:
+            _preload()
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=threads_per_worker,
@@ -115,6 +126,12 @@ def dashboard_link(client: Client) -> str | None:
     """Link to the dashboard of a client's cluster, if it serves one."""
     served = "dashboard" in client.scheduler_info().get("services", {})
     return client.dashboard_link if served else None
+
+
+def _preload() -> None:
+    if _CAN_FORK:
+        # Dask sets a list of its own on the first call; ours has to come after it.
+        get_mp_context().set_forkserver_preload(_PRELOADED)
 
 
 @contextmanager

@@ -278,6 +278,18 @@ def test_workers_are_set_up_and_leave_no_trace(processes):
         assert torch_threads == 1
 
 
+def test_workers_are_forked_with_everything_imported(processes):
+    def imported():
+        return "mrsi_engine.engine.executors" in sys.modules, os.getppid()
+
+    clusters.warm_up()
+    with local_cluster(1) as client:
+        ((ready, parent),) = client.run(imported).values()
+    assert ready
+    assert parent == next(iter(processes.run(os.getppid).values()))
+    assert parent != os.getpid()
+
+
 def test_malloc_settings_do_not_leak(monkeypatch):
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     with local_cluster(1):
