@@ -31,6 +31,12 @@ class Alignment:
     code: Tensor
 
     @classmethod
+    def empty(cls, device: torch.device) -> Alignment:
+        """The alignment of no signals."""
+        none = torch.zeros(0, dtype=torch.float64, device=device)
+        return cls(none, none, none, none, none, none, none.to(torch.int64))
+
+    @classmethod
     def join(cls, parts: list[Alignment]) -> Alignment:
         """The alignments of several runs of signals, one after the other."""
         return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
@@ -52,14 +58,14 @@ def turned(
     first
         Number of the first sample given, counted from ``t = 0``.
     """
-    signals, points = fids.shape
+    points = fids.shape[1]
     step = 2 * math.pi * dwell_time * shift[:, None]
     start = step * first if phase is None else step * first + phase[:, None]
     rows = torch.arange(math.ceil(points / _FINE), device=fids.device)
     # The angle grows to hundreds of radians: float64, but of few numbers.
     coarse = _carrier(start + step * _FINE * rows).to(fids.dtype)
     fine = _carrier(step * torch.arange(_FINE, device=fids.device)).to(fids.dtype)
-    carrier = (coarse[:, :, None] * fine[:, None, :]).view(signals, -1)
+    carrier = (coarse[:, :, None] * fine[:, None, :]).flatten(1)
     return fids * carrier[:, :points]
 
 

@@ -45,7 +45,7 @@ class CreatineReferencing:
     def build(
         cls,
         acquisition: Acquisition,
-        window_ppm: tuple[float, float] | None = (2.9, 3.12),
+        window_ppm: tuple[float, float] | None = (2.8, 3.14),
         baseline_order: int = 1,
         damping: tuple[float, float] = (3.0, 90.0),
     ) -> CreatineReferencing:

@@ -72,7 +72,7 @@ class Projection:
         Raises
         ------
         ValueError
-            If the window leaves the spectrum or is left with fewer than 8 dimensions.
+            If the window leaves the spectrum or is left with fewer than 4 dimensions.
         """
         band = (
             Band(points, dwell_time, -(points // 2), points)
@@ -85,10 +85,10 @@ class Projection:
             columns.append(np.polynomial.legendre.legvander(axis, baseline_order).astype(complex))
         columns += [_line_vectors(band, lines) for lines in nuisances]
         span = _orthonormal(np.concatenate(columns, axis=1))
-        if band.bins - span.shape[1] < 8:
+        if band.bins - span.shape[1] < 4:
             raise ValueError(
                 f"the window holds {band.bins} points and {span.shape[1]} of their dimensions are "
-                "projected out; 8 must be left: widen it or lower the baseline order"
+                "projected out; 4 must be left: widen it or lower the baseline order"
             )
         return cls(band, torch.from_numpy(span))
 
@@ -101,7 +101,10 @@ class Projection:
         """Projected FIDs ``(..., time)`` of FIDs ``(..., time)``."""
         window = self.band.crop(fids)
         span = self.span.to(device=fids.device, dtype=fids.dtype)
-        return self.band.expand(window - (window @ span.conj()) @ span.T)
+        spectra = fids.new_zeros(fids.shape)
+        bins = self.band.first_bin + torch.arange(self.band.bins, device=fids.device)
+        spectra[..., bins % self.band.points] = window - (window @ span.conj()) @ span.T
+        return torch.fft.ifft(spectra, norm="ortho")
 
 
 def _line_vectors(band: Band, lines: LineRange) -> NDArray[np.complex128]:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrsi_engine.kernels.alignment import Alignment, turned, wrapped
+from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.correlation import correlation_peak
 from mrsi_engine.kernels.projection import Projection
 from mrsi_engine.kernels.varpro import Code
@@ -68,11 +69,13 @@ class Registration:
     ``filters (time, order)`` complex64 are the conjugated projected terms of the damped template,
     ``gram (order, order)`` complex128 their inner products; ``damping`` is (low, high) in 1/s,
     ``start_damping`` where the fit begins; ``first`` samples of every FID are left out.
+    ``start_filter (time,)`` complex64 and ``start_band`` are for the cross-correlation.
     """
 
     filters: Tensor
     gram: Tensor
-    dwell_time: float
+    start_filter: Tensor
+    start_band: Band
     damping: tuple[float, float]
     start_damping: float
     first: int = 0
@@ -85,6 +88,7 @@ class Registration:
         damping: tuple[float, float] = (-8.0, 40.0),
         start_damping: float = 0.0,
         first: int = 0,
+        start: Projection | None = None,
     ) -> Registration:
         """Filters for one template.
 
@@ -101,6 +105,10 @@ class Registration:
             Where in that range the fit begins.
         first
             Samples left out at the beginning.
+        start
+            What counts in the cross-correlation; ``None`` is ``projection``. Where nuisance lines
+            are projected out of a whole spectrum this should be a window without them: at a wrong
+            shift they are not in their subspace.
 
         Raises
         ------
@@ -117,10 +125,13 @@ class Registration:
         series = torch.from_numpy(_chebyshev_terms(t, damping)).to(template.device)
         terms = series * template[first:last].to(torch.complex128)
         projected = projection.apply(terms)
+        start = start or projection
+        begin = template[first:last] * torch.exp(-start_damping * torch.from_numpy(t)).to(template)
         return cls(
             filters=projected.conj().mT.to(torch.complex64).contiguous(),
             gram=terms.conj() @ projected.mT,
-            dwell_time=band.dwell_time,
+            start_filter=start.apply(begin.to(torch.complex128)).conj().to(torch.complex64),
+            start_band=start.band,
             damping=damping,
             start_damping=start_damping,
             first=first,
@@ -128,7 +139,17 @@ class Registration:
 
     def to(self, device: torch.device) -> Registration:
         """The same on another device."""
-        return replace(self, filters=self.filters.to(device), gram=self.gram.to(device))
+        return replace(
+            self,
+            filters=self.filters.to(device),
+            gram=self.gram.to(device),
+            start_filter=self.start_filter.to(device),
+        )
+
+    @property
+    def dwell_time(self) -> float:
+        """Time between samples, s."""
+        return self.start_band.dwell_time
 
     @property
     def last(self) -> int:
@@ -188,6 +209,8 @@ def register(
         ``(signal,)`` float64 Hz, where to start instead of the cross-correlation's peak.
     """
     solver = solver or Solver()
+    if len(fids) == 0:
+        return Alignment.empty(fids.device)
     kept = fids[:, registration.first : registration.last]
     noise = noise_sd.to(torch.float64)
     parts = []
@@ -215,7 +238,8 @@ def _register(
 ) -> Alignment:
     damping = torch.full_like(noise, registration.start_damping)
     if shift is None:
-        shift = _correlation_start(registration, fids, solver.limit_hz)
+        template, band = registration.start_filter, registration.start_band
+        shift = correlation_peak(fids, template, band, solver.limit_hz)
     shift = shift.clone()
     code = torch.full_like(shift, Code.MAX_ITERATIONS, dtype=torch.int64)
     running = torch.arange(len(fids), device=fids.device)
@@ -239,13 +263,6 @@ def _register(
         if len(running) == 0:
             break
     return _finish(registration, fids, noise, solver, shift, damping, code)
-
-
-def _correlation_start(registration: Registration, fids: Tensor, limit_hz: float) -> Tensor:
-    at = torch.tensor([registration.start_damping], dtype=torch.float64, device=fids.device)
-    weights, _ = registration.weights(at)
-    template = registration.filters @ weights[0].to(registration.filters.dtype)
-    return correlation_peak(fids * template, registration.dwell_time, limit_hz)[0]
 
 
 def _evaluate(registration: Registration, fids: Tensor, shift: Tensor, damping: Tensor) -> _Point:

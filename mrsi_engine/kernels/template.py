@@ -110,6 +110,7 @@ def averaged_template(
     band: Band,
     solver: Solver | None = None,
     passes: int = 2,
+    start: Projection | None = None,
 ) -> tuple[Tensor, Pick]:
     """Template ``(time,)`` complex64 of signals in memory, and the signal that set its frame.
 
@@ -126,13 +127,16 @@ def averaged_template(
         damping is fitted.
     passes
         Registrations and averages.
+    start
+        What counts in the cross-correlation, see :meth:`Registration.build`.
     """
     solver = solver or Solver()
     pick = summarise_pick(fids, noise_sd, band)
     template = pick.fid
     for number in range(passes):
         settings = first_pass(solver) if number == 0 else solver
-        alignment = register(Registration.build(template, projection), fids, noise_sd, settings)
+        ready = Registration.build(template, projection, start=start)
+        alignment = register(ready, fids, noise_sd, settings)
         sums = summarise_aligned(fids, alignment, noise_sd, projection.band.dwell_time)
         template = finish_template(sums, template)
     return template, pick

@@ -158,6 +158,11 @@ def frame_of(
     return float(own.shift[0]), float(own.phase[0])
 
 
+def ready(template: Tensor, seen: Projection) -> Registration:
+    """The template made ready; the start looks at the window between water and lipids."""
+    return Registration.build(template, seen, start=baseline(seen.band.points))
+
+
 def robust(signals: Signals, seen: Projection, solver: Solver, repeats: int = 3) -> dict:
     """Template of the data in two passes, and the last registration to it, timed together."""
     band = Band.between(seen.band.points, RAT_BRAIN.dwell_time, *hertz(*PICK_PPM))
@@ -165,12 +170,14 @@ def robust(signals: Signals, seen: Projection, solver: Solver, repeats: int = 3)
 
     def run() -> Alignment:
         nonlocal template
-        template, _ = averaged_template(signals.fids, signals.noise_sd, seen, band, solver)
-        ready = Registration.build(template, seen)
-        return register(ready, signals.fids, signals.noise_sd, solver)
+        start = baseline(seen.band.points)
+        template, _ = averaged_template(
+            signals.fids, signals.noise_sd, seen, band, solver, start=start
+        )
+        return register(ready(template, seen), signals.fids, signals.noise_sd, solver)
 
     found, ms = timed(run, len(signals.fids), repeats)
-    registration = Registration.build(template, seen)
+    registration = ready(template, seen)
     _, ms_one = timed(
         lambda: register(registration, signals.fids, signals.noise_sd, solver),
         len(signals.fids),
@@ -215,7 +222,7 @@ def measure(signals: int = 4000, repeats: int = 3) -> dict[str, dict]:
         table = classical(near, repeats)
         far = Signals.make(FpcSettings(signals=signals, shift_hz=60.0, phase_rad=np.pi), template)
         for name, seen in (("baseline", baseline()), ("nuisance", nuisance_free())):
-            known = Registration.build(torch.from_numpy(near.truth.template), seen)
+            known = ready(torch.from_numpy(near.truth.template), seen)
             found, ms = timed(
                 lambda known=known: register(known, near.fids, near.noise_sd), signals, repeats
             )
