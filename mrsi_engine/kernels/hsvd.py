@@ -10,12 +10,16 @@ The filter looks ahead only, ``y[m] = sum_k h[k] x[m*step + k]``, and ends where
 damped exponential ``z**n`` then stays exactly one, ``z**(m*step)`` times ``sum_k h[k] z**k``: there
 is no ringing at the start of the FID to be mistaken for signal, and amplitudes come back at full
 rate by one division.
+
+The exponentials found this way are near the best fit, not at it, and some of them are noise. So
+those whose removal costs no more than noise explains are left out, and the rest take two steps of
+variable projection (Golub & Pereyra 1973, with the Jacobian of Kaufman 1975) towards least squares.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 
 import numpy as np
@@ -26,19 +30,27 @@ from torch import Tensor
 from mrsi_engine.errors import InputError
 
 #: Damped exponentials modelled in and around the band: several for a non-Lorentzian water, the
-#: rest for metabolites in the filter's transition and for noise.
-DEFAULT_COMPONENTS = 12
+#: rest for metabolites beside it and, until they are left out, for noise.
+DEFAULT_COMPONENTS = 18
 
-#: Decimated spectral width over half the band: what is left is the filter's transition.
-_WIDTH_RATIO = 5.0
+#: Decimated spectral width over half the band. The tails of water reach under the metabolites
+#: beside it, and are told from them only where both are seen.
+_WIDTH_RATIO = 7.4
 
-#: Attenuation (dB) of everything that would alias into the band.
-_STOP_BAND = 50.0
+#: Share of the decimated spectrum that the filter passes whole and nothing aliases into, and the
+#: attenuation (dB) of what aliases.
+_PASS_BAND, _STOP_BAND = 0.7, 50.0
 
 #: Share of the decimated samples that are rows of the Hankel matrix, and the most there may be.
-_ROW_SHARE, _MOST_ROWS = 0.4, 96
+_ROW_SHARE, _MOST_ROWS = 0.4, 64
 
-_VOXELS_AT_ONCE = 512
+#: What an exponential must explain, in units of the noise's energy in a sample. The best of all
+#: exponentials explains about log(samples), 5, where there is noise only, and rarely twice that.
+_SIGNIFICANT = 12.0
+
+_REFINEMENTS, _DAMPING = 2, 1e-4
+
+_VOXELS_AT_ONCE = 256
 
 
 class Removal(IntEnum):
@@ -95,8 +107,8 @@ class BandPlan:
                 f"HSVD band {band[0]:.1f} to {band[1]:.1f} Hz: expected low < high, both within "
                 f"the spectrum (+-{nyquist:.1f} Hz); choose another band"
             )
-        step = max(1, int(2 * nyquist / (_WIDTH_RATIO * half)))
-        taps = _low_pass(half * dwell_time, step)
+        step = max(1, round(2 * nyquist / (_WIDTH_RATIO * half)))
+        taps = _low_pass(step)
         decimated = (points - len(taps)) // step + 1
         rows = min(int(_ROW_SHARE * decimated), _MOST_ROWS)
         if rows <= components:
@@ -149,10 +161,12 @@ def _remove(fids: Tensor, plan: BandPlan) -> tuple[Tensor, Tensor, Tensor]:
     safe = safe / torch.where(usable, scale, 1.0)[:, None]
     narrow = _band_limited(safe, plan)
     rates = _rates(narrow, plan)
-    amplitudes, misfit, info = _amplitudes(narrow, rates, plan)
-    removed = _synthesised(rates, amplitudes, plan)
+    model = _Model.fit(narrow, rates, torch.ones_like(rates.real, dtype=torch.bool), plan)
+    model = _refined(narrow, _significant(narrow, model, plan), plan)
+    misfit = model.energy / _energy(narrow).clamp_min(torch.finfo(torch.float64).tiny)
+    removed = _synthesised(model.rates, _in_band(model, plan), plan)
     # A model that fails, e.g. on a signal that grows, adds energy instead of taking it.
-    solved = usable & (info == 0) & (_energy(safe - removed) <= 1)
+    solved = usable & model.ok & (_energy(safe - removed) <= 1)
     code = torch.where(solved, Removal.REMOVED, Removal.NOT_SOLVED)
     code = torch.where(usable, code, Removal.NO_SIGNAL).to(torch.uint8)
     removed = torch.where(solved[:, None], removed * scale[:, None], 0).to(torch.complex64)
@@ -187,29 +201,119 @@ def _rates(narrow: Tensor, plan: BandPlan) -> Tensor:
     return torch.complex(damping, poles.angle()) / plan.step
 
 
-def _amplitudes(narrow: Tensor, rates: Tensor, plan: BandPlan) -> tuple[Tensor, Tensor, Tensor]:
-    """Full-rate amplitudes of the components in the band (0 for others), misfit and solver code."""
-    columns = torch.exp(rates[:, None, :] * plan.step * _count(narrow.shape[1], narrow)[:, None])
-    lengths = torch.linalg.vector_norm(columns, dim=1)
-    columns = columns / lengths[:, None, :]
-    # Poles that coincide make the matrix singular; the ridge splits the amplitude between them.
-    ridge = 1e-13 * torch.eye(plan.components, device=narrow.device)
-    factor, info = torch.linalg.cholesky_ex(columns.mH @ columns + ridge)
-    solution = torch.cholesky_solve(columns.mH @ narrow[:, :, None], factor)
-    left = narrow - (columns @ solution)[:, :, 0]
-    misfit = _energy(left) / _energy(narrow).clamp_min(torch.finfo(torch.float64).tiny)
-    gain = _gain(rates, plan)
+@dataclass(frozen=True)
+class _Model:
+    """Exponentials fitted to decimated data.
+
+    ``rates``, ``kept``, ``weights`` (of columns of length 1), ``lengths`` (voxel, component);
+    ``columns`` (voxel, sample, component) of length 1, 0 where not kept; ``factor`` their normal
+    matrix' Cholesky factor; ``left`` (voxel, sample), ``energy`` and ``ok`` (voxel,).
+    """
+
+    rates: Tensor
+    kept: Tensor
+    columns: Tensor
+    lengths: Tensor
+    factor: Tensor
+    weights: Tensor
+    left: Tensor
+    energy: Tensor
+    ok: Tensor
+
+    @classmethod
+    def fit(cls, narrow: Tensor, rates: Tensor, kept: Tensor, plan: BandPlan) -> _Model:
+        """The best amplitudes of these exponentials."""
+        columns = _powers(rates * plan.step, narrow.shape[1])
+        lengths = torch.linalg.vector_norm(columns, dim=1)
+        columns = columns * (kept / lengths)[:, None, :]
+        # Poles that coincide make the matrix singular; the ridge splits the amplitude between them.
+        normal = columns.mH @ columns
+        normal.diagonal(dim1=1, dim2=2).add_((~kept).to(lengths.dtype) + 1e-12)
+        factor, info = torch.linalg.cholesky_ex(normal)
+        weights = torch.cholesky_solve(columns.mH @ narrow[:, :, None], factor)
+        left = narrow - (columns @ weights)[:, :, 0]
+        energy = _energy(left)
+        ok = (info == 0) & torch.isfinite(energy)
+        return cls(rates, kept, columns, lengths, factor, weights[:, :, 0], left, energy, ok)
+
+    def chosen(self, better: Tensor, other: _Model) -> _Model:
+        """The other model where it is better, this one elsewhere."""
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return _Model(*(torch.where(better.view(-1, *[1] * (a.ndim - 1)), b, a) for a, b in pairs))
+
+
+def _significant(narrow: Tensor, model: _Model, plan: BandPlan) -> _Model:
+    """The model without exponentials that explain no more than noise, left out one by one.
+
+    Leaving out exponential k raises the energy left by ``|w_k|**2 / C_kk`` with C the inverse of
+    the normal matrix; the other weights and C then follow by an update of rank one.
+    """
+    kept, weights, left = model.kept.clone(), model.weights, model.energy
+    inverse = torch.cholesky_inverse(model.factor)
+    voxel = torch.arange(len(kept), device=kept.device)
+    for _ in range(kept.shape[1]):
+        diagonal = inverse.diagonal(dim1=1, dim2=2).real.clamp_min(1e-300)
+        cost, k = torch.where(kept, weights.abs().square() / diagonal, torch.inf).min(1)
+        noise = left / (narrow.shape[1] - 2 * kept.sum(1)).clamp_min(1)
+        drop = kept.any(1) & (cost < _SIGNIFICANT * noise)
+        if not drop.any():
+            break
+        column = inverse[voxel, :, k]
+        share = torch.where(drop, 1 / diagonal[voxel, k], 0.0)
+        weights = weights - column * (weights[voxel, k] * share)[:, None]
+        inverse = inverse - column[:, :, None] * (column.conj() * share[:, None])[:, None, :]
+        left = left + torch.where(drop, cost, 0.0)
+        kept[voxel[drop], k[drop]] = False
+    most = max(1, int(kept.sum(1).max()))
+    order = kept.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+    return _Model.fit(narrow, model.rates.gather(1, order), kept.gather(1, order), plan)
+
+
+def _refined(narrow: Tensor, model: _Model, plan: BandPlan) -> _Model:
+    """The model after a few Levenberg-Marquardt steps; each must lower the energy left."""
+    damping = torch.full_like(model.energy, _DAMPING)
+    for _ in range(_REFINEMENTS):
+        rates = model.rates + _step(model, damping, plan)
+        rates = torch.complex(rates.real.clamp_max(0.0), rates.imag)
+        tried = _Model.fit(narrow, rates, model.kept, plan)
+        better = tried.ok & (tried.energy < model.energy)
+        model = model.chosen(better, tried)
+        damping = torch.where(better, damping / 10, damping * 10)
+    return model
+
+
+def _step(model: _Model, damping: Tensor, plan: BandPlan) -> Tensor:
+    """Change of the rates: the normal equations of the columns' derivatives less their projection.
+
+    Solved for weight times change, so that they do not depend on the weights.
+    """
+    count = plan.step * _count(model.columns.shape[1], model.left)
+    derivative = model.columns * count[:, None]
+    across = model.columns.mH @ derivative
+    size = _energy(derivative)
+    normal = derivative.mH @ derivative - across.mH @ torch.cholesky_solve(across, model.factor)
+    normal.diagonal(dim1=1, dim2=2).add_(damping[:, None] * size + (~model.kept).to(size.dtype))
+    factor, info = torch.linalg.cholesky_ex(normal)
+    solution = torch.cholesky_solve(derivative.mH @ model.left[:, :, None], factor)[:, :, 0]
+    change = torch.where(model.kept & (info == 0)[:, None], solution / model.weights, 0)
+    change = torch.where(torch.isfinite(change.abs()), change, 0)
+    # Half a bin: beyond it the derivatives say nothing.
+    return change / (change.abs() * len(count) * plan.step / math.pi).clamp_min(1.0)
+
+
+def _in_band(model: _Model, plan: BandPlan) -> Tensor:
+    """Full-rate amplitudes of the components in the band, 0 for others, ``(voxel, component)``."""
     # A line wider than the band is no water, and dies too soon in the filter to be scaled back.
     width = (plan.band[1] - plan.band[0]) * math.pi * plan.dwell_time
-    chosen = (rates.imag.abs() <= width) & (-rates.real <= width)
-    amplitudes = solution[:, :, 0] / lengths / torch.where(chosen, gain, 1.0)
-    return torch.where(chosen, amplitudes, 0), misfit, info
+    chosen = model.kept & (model.rates.imag.abs() <= width) & (-model.rates.real <= width)
+    gain = torch.where(chosen, _gain(model.rates, plan), 1.0)
+    return torch.where(chosen, model.weights / model.lengths / gain, 0)
 
 
 def _gain(rates: Tensor, plan: BandPlan) -> Tensor:
     """What the filter does to each exponential, ``(voxel, component)``."""
     taps = torch.from_numpy(plan.taps).to(rates.device)
-    powers = torch.exp(rates[:, :, None] * _count(len(taps), rates))
+    powers = _powers(rates, len(taps)).mT
     return powers @ taps.to(powers.dtype)
 
 
@@ -226,6 +330,14 @@ def _synthesised(rates: Tensor, amplitudes: Tensor, plan: BandPlan) -> Tensor:
     return ((coarse * amplitudes[:, None, :]) @ fine).flatten(1)[:, : plan.points]
 
 
+def _powers(rates: Tensor, number: int) -> Tensor:
+    """``exp(rates * n)`` for n from 0, ``(voxel, number, component)``, by few exponentials."""
+    inner = math.isqrt(number - 1) + 1
+    coarse = torch.exp(rates[:, None, :] * inner * _count(-(-number // inner), rates)[:, None])
+    fine = torch.exp(rates[:, None, :] * _count(inner, rates)[:, None])
+    return (coarse[:, :, None, :] * fine[:, None, :, :]).flatten(1, 2)[:, :number]
+
+
 def _count(number: int, like: Tensor) -> Tensor:
     return torch.arange(number, device=like.device, dtype=torch.float64)
 
@@ -234,15 +346,15 @@ def _energy(signal: Tensor) -> Tensor:
     return signal.abs().square().sum(1)
 
 
-def _low_pass(half: float, step: int) -> NDArray[np.float64]:
-    """Minimum-phase taps that pass +-``half`` (cycles a sample) and stop what aliases into it.
+def _low_pass(step: int) -> NDArray[np.float64]:
+    """Minimum-phase taps that pass all of the decimated spectrum but its edges.
 
     A Kaiser-windowed sinc (Kaiser 1974) made minimum-phase through its cepstrum: its weight then
     lies on the first samples, so quickly decaying components are still seen.
     """
-    transition = 1 / step - 2 * half
-    if transition <= 0:
+    if step == 1:
         return np.ones(1)
+    transition = (1 - _PASS_BAND) / step
     length = math.ceil((_STOP_BAND - 8) / (2.285 * 2 * math.pi * transition)) + 1
     beta = 0.1102 * (_STOP_BAND - 8.7)
     place = np.arange(length) - (length - 1) / 2

@@ -1,0 +1,78 @@
+"""Eddy current correction with the phase of the water reference.
+
+Klose, Magn Reson Med 1990;14:26: gradients' eddy currents shift all frequencies of a voxel alike,
+so the phase of its water FID, taken from the FID of the metabolites sample by sample, removes
+them, and with them the water's frequency offset and zero-order phase. Late in the reference there
+is noise only, whose phase would be put on the data: from there on the last trusted frequency is
+kept.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Magnitude of the reference, in noise SDs per real channel, below which its phase is not used.
+_TRUSTED = 8.0
+
+#: Share of the samples at the end that measure the noise, samples that smooth the magnitude, and
+#: the fewest that must be trusted.
+_TAIL, _SMOOTH, _FEWEST = 1 / 8, 8, 16
+
+
+@dataclass(frozen=True)
+class EddyCorrected:
+    """``fids`` ``(voxel, time)`` complex64 and ``trusted`` ``(voxel,)``, samples of usable phase.
+
+    Where ``trusted`` is 0 there was no usable reference and the FID is as it was.
+    """
+
+    fids: Tensor
+    trusted: Tensor
+
+
+def correct(fids: Tensor, water: Tensor) -> EddyCorrected:
+    """FIDs without the phase course of their water references.
+
+    Parameters
+    ----------
+    fids, water
+        ``(voxel, time)`` complex, of the same length.
+    """
+    usable = torch.isfinite(water.abs()).all(1, keepdim=True)
+    safe = torch.where(usable, water, 0).to(torch.complex128)
+    trusted = _trusted(safe)
+    turned = fids * torch.polar(torch.ones_like(safe.real), -_phase(safe, trusted))
+    corrected = torch.where((trusted > 0)[:, None], turned, fids)
+    return EddyCorrected(corrected.to(torch.complex64), trusted)
+
+
+def _trusted(water: Tensor) -> Tensor:
+    """How many samples from the start stand out of the noise; 0 if too few for a phase course."""
+    points = water.shape[1]
+    tail = water[:, -max(4, int(_TAIL * points)) :]
+    # Second differences: what is left of a slow signal does not count as noise.
+    rough = torch.view_as_real(tail.diff(n=2, dim=1)).flatten(1)
+    noise = rough.square().mean(1, keepdim=True).sqrt() / math.sqrt(6)
+    smooth = torch.nn.functional.avg_pool1d(
+        water.abs()[:, None], _SMOOTH, 1, _SMOOTH // 2, count_include_pad=False
+    )[:, 0, :points]
+    lost = smooth <= _TRUSTED * noise
+    count = torch.where(lost.any(1), lost.to(torch.uint8).argmax(1), points)
+    return torch.where(count >= _FEWEST, count, 0)
+
+
+def _phase(water: Tensor, trusted: Tensor) -> Tensor:
+    """Phase ``(voxel, time)``; after the trusted samples the line through their last third."""
+    sample = torch.arange(water.shape[1], device=water.device)
+    inside = sample < trusted[:, None]
+    last = torch.where(inside & (sample >= 2 * trusted[:, None] // 3), water, 0)
+    # Sums of complex numbers weigh each phase by its precision.
+    turn = torch.angle((last[:, 1:] * last[:, :-1].conj()).sum(1, keepdim=True))
+    straight = turn * sample
+    still = last * torch.polar(torch.ones_like(straight), -straight) * last.abs()
+    straight = straight + torch.angle(still.sum(1, keepdim=True))
+    return torch.where(inside, torch.angle(water), straight)
