@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mrsi_engine.kernels.linear import inverse_spd
 
-#: A variance that grew by this factor through correlation says the data do not tell.
-_UNDETERMINED = 1e8
+#: A variance that grew by this factor through correlation says the data do not tell; the normal
+#: matrices of float32 columns do not resolve more.
+_UNDETERMINED = 1e5
 
 
 def covariance(fisher: Tensor, noise_sd: Tensor) -> Tensor:

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-#: Ridge, relative to a unit diagonal, below which a direction counts as not determined.
-_RELATIVE_RIDGE = 1e-10
+#: Ridge, relative to a unit diagonal: what products of float32 columns do not resolve. It keeps
+#: the systems of identical columns solvable and moves a solution by a relative ``ridge /
+#: eigenvalue``.
+_RELATIVE_RIDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Cholesky factors of symmetric positive definite matrices scaled to a unit diagonal.
+
+    ``lower (system, n, n)``, ``scale (system, n)``, and ``ok (system,)`` where there is one.
+    """
+
+    lower: Tensor
+    scale: Tensor
+    ok: Tensor
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> Factor:
+        """Of ``(system, n, n)`` float64."""
+        diagonal = matrix.diagonal(dim1=1, dim2=2)
+        scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
+        scaled = matrix * scale[:, :, None] * scale[:, None, :]
+        scaled.diagonal(dim1=1, dim2=2).add_(_RELATIVE_RIDGE)
+        lower, info = torch.linalg.cholesky_ex(scaled)
+        return cls(lower, scale, info == 0)
+
+    def solve(self, rhs: Tensor) -> tuple[Tensor, Tensor]:
+        """Solutions ``(system, n, m)``, NaN where they failed, and ``ok (system,)``."""
+        solution = torch.cholesky_solve(rhs * self.scale[:, :, None], self.lower)
+        solution = solution * self.scale[:, :, None]
+        ok = self.ok & torch.isfinite(solution).all(-1).all(-1)
+        return torch.where(ok[:, None, None], solution, torch.nan), ok
 
 
 def solve_spd(matrix: Tensor, rhs: Tensor) -> tuple[Tensor, Tensor]:
-    """Solutions of symmetric positive definite systems, scaled to a unit diagonal first.
+    """Solutions of symmetric positive definite systems.
 
     Parameters
     ----------
@@ -24,15 +57,7 @@ def solve_spd(matrix: Tensor, rhs: Tensor) -> tuple[Tensor, Tensor]:
     solution, ok
         ``(system, n, m)``, NaN where it failed, and ``(system,)`` bool.
     """
-    scale = _inverse_root_diagonal(matrix)
-    scaled = matrix * scale[:, :, None] * scale[:, None, :]
-    scaled.diagonal(dim1=1, dim2=2).add_(_RELATIVE_RIDGE)
-    factor, info = torch.linalg.cholesky_ex(scaled)
-    ok = (info == 0) & torch.isfinite(scaled).all(-1).all(-1)
-    eye = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
-    factor = torch.where(ok[:, None, None], factor, eye)
-    solution = torch.cholesky_solve(rhs * scale[:, :, None], factor) * scale[:, :, None]
-    return torch.where(ok[:, None, None], solution, torch.nan), ok
+    return Factor.of(matrix).solve(rhs)
 
 
 def inverse_spd(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,16 +120,16 @@ def solve_nonnegative(
     return x, passive, ok
 
 
-def _inverse_root_diagonal(matrix: Tensor) -> Tensor:
-    diagonal = matrix.diagonal(dim1=1, dim2=2)
-    return torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
+def restricted(matrix: Tensor, passive: Tensor) -> Tensor:
+    """Matrices whose rows and columns off ``passive (system, n)`` are those of the identity."""
+    both = passive[:, :, None] & passive[:, None, :]
+    kept = torch.where(both, matrix, torch.zeros_like(matrix))
+    kept.diagonal(dim1=1, dim2=2).add_((~passive).to(matrix.dtype))
+    return kept
 
 
 def _solve_passive(gram: Tensor, rhs: Tensor, passive: Tensor) -> tuple[Tensor, Tensor]:
-    both = passive[:, :, None] & passive[:, None, :]
-    masked = torch.where(both, gram, torch.zeros_like(gram))
-    masked.diagonal(dim1=1, dim2=2).add_((~passive).to(gram.dtype))
-    x, ok = solve_spd(masked, (rhs * passive)[:, :, None])
+    x, ok = solve_spd(restricted(gram, passive), (rhs * passive)[:, :, None])
     return x.squeeze(2), ok
 
 

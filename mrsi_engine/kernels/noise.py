@@ -26,6 +26,5 @@ def noise_sd(fids: Tensor, quiet: Tensor) -> Tensor:
     spectra = torch.fft.fft(fids, norm="ortho")
     neighbours = quiet & quiet.roll(-1)
     difference = torch.view_as_real((spectra.roll(-1, dims=-1) - spectra)[..., neighbours])
-    samples = difference.flatten(-2)
-    deviation = (samples - samples.median(-1, keepdim=True).values).abs()
-    return deviation.median(-1).values * (_MAD_TO_SD / 2**0.5)
+    # Differences of noise are symmetric about 0, so the deviation is taken from there.
+    return difference.flatten(-2).abs().median(-1).values * (_MAD_TO_SD / 2**0.5)

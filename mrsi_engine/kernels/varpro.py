@@ -10,7 +10,7 @@ acceptance test and its own result code.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
 import torch
@@ -19,13 +19,19 @@ from torch import Tensor
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.baseline import Baseline
 from mrsi_engine.kernels.lcm import LinearCombinationModel
-from mrsi_engine.kernels.linear import solve_nonnegative, solve_spd
+from mrsi_engine.kernels.linear import Factor, restricted, solve_nonnegative, solve_spd
 
 _FIRST_DAMPING = 1e-3
 _MAX_DAMPING = 1e8
 
-#: What float32 columns resolve of the cost, and of the squared length of a step, relative to the
-#: energy of the data.
+#: A step that gains less than this share of what the linearised model promised asks for damping,
+#: and less damping than ``_FELT_DAMPING`` is not felt.
+_POOR_GAIN = 0.25
+_FELT_DAMPING = 0.02
+
+#: What float32 columns resolve: of the cost, relative to the root of cost times energy of the data
+#: (a rounding error of the data times the residual); of the squared length of a step, relative to
+#: that energy.
 _COST_RESOLUTION = 1e-6
 _STEP_RESOLUTION = 1e-12
 
@@ -84,7 +90,8 @@ class Evaluation:
 
     ``theta (voxel, parameter)``, ``amplitudes (voxel, metabolite)``, ``passive`` which of them are
     off their bound, ``gram (voxel, metabolite, metabolite)``, ``cross (voxel, metabolite, free)``,
-    ``curvature (voxel, free, free)``, ``gradient (voxel, free)``; ``energy`` of the data,
+    ``curvature (voxel, free, free)``, ``gradient (voxel, free)``; ``response (voxel, metabolite,
+    free)``, how the best amplitudes fall as the free parameters grow; ``energy`` of the data,
     ``cost`` (what the model leaves of it) and ``ok`` ``(voxel,)``.
     """
 
@@ -95,6 +102,7 @@ class Evaluation:
     cross: Tensor
     curvature: Tensor
     gradient: Tensor
+    response: Tensor
     energy: Tensor
     cost: Tensor
     ok: Tensor
@@ -105,6 +113,11 @@ class Evaluation:
         top = torch.cat([self.gram, self.cross], dim=2)
         bottom = torch.cat([self.cross.mT, self.curvature], dim=2)
         return torch.cat([top, bottom], dim=1)
+
+    @property
+    def reduced(self) -> Tensor:
+        """Schur complement ``(voxel, free, free)`` of the amplitudes that are off their bound."""
+        return self.curvature - self.cross.mT @ self.response
 
     def rows(self, index: Tensor) -> Evaluation:
         """The evaluation of some voxels."""
@@ -138,29 +151,32 @@ def fit(problem: Problem, window: Tensor, theta: Tensor) -> Fit:
         ``(voxel, parameter)`` float64 start.
     """
     now = evaluate(problem, window, theta.clamp(problem.lower, problem.upper), None)
-    code = torch.full((len(window),), Code.MAX_ITERATIONS, device=window.device)
+    code = torch.full((len(window),), Code.RUNNING, device=window.device)
     iterations = torch.zeros_like(code)
     running = torch.arange(len(window), device=window.device)
     damping = torch.full_like(now.cost, _FIRST_DAMPING)
     last = now.rows(running)
     for iteration in range(problem.max_iterations + 1):
         step, ended = _next_step(problem, now, damping)
-        over = ended != Code.RUNNING
-        last.write(running, now)
-        code[running[over]] = ended[over]
         iterations[running] = iteration
-        go_on = (~over).nonzero().squeeze(1)
-        if iteration == problem.max_iterations or len(go_on) == 0:
+        over = ended != Code.RUNNING
+        if iteration == problem.max_iterations:
+            over = torch.ones_like(over)
+            ended[ended == Code.RUNNING] = Code.MAX_ITERATIONS
+        done, go_on = over.nonzero().squeeze(1), (~over).nonzero().squeeze(1)
+        code[running[done]] = ended[done]
+        last.write(running[done], _finished(problem, now.rows(done), step.rows(done), ended[done]))
+        if len(go_on) == 0:
             break
-        if bool(over.any()):
-            running, now, step, damping, window = (
-                running[go_on], now.rows(go_on), step[go_on], damping[go_on], window[go_on]
-            )  # fmt: skip
-        trial = (now.theta + step).clamp(problem.lower, problem.upper)
-        new = evaluate(problem, window, trial, now.passive)
-        better = new.ok & (new.cost <= now.cost + _COST_RESOLUTION * now.energy)
-        now = _chosen(better, new, now)
-        damping = torch.where(better, damping / 10, damping * 8)
+        if len(done):
+            now, step = now.rows(go_on), step.rows(go_on)
+            running, window, damping = running[go_on], window[go_on], damping[go_on]
+        new = evaluate(problem, window, now.theta + step.theta, now.passive)
+        gained = now.cost - new.cost
+        accepted = new.ok & (gained >= -_COST_RESOLUTION * (now.cost * now.energy).sqrt())
+        good = accepted & (gained > _POOR_GAIN * step.promised)
+        damping = torch.where(good, damping / 10, (damping * 8).clamp_min(_FELT_DAMPING))
+        now = _chosen(accepted, new, now)
     return Fit(last, code, iterations)
 
 
@@ -176,32 +192,61 @@ def evaluate(problem: Problem, window: Tensor, theta: Tensor, passive: Tensor | 
     gram = _product(linear, linear)
     moment = _product(linear, data).squeeze(2)
     energy = data.to(torch.float64).square().sum((1, 2))
-    amplitudes, passive, ok = _amplitudes(problem, gram, moment, passive)
-    explained = (amplitudes * (2 * moment - (gram @ amplitudes[:, :, None]).squeeze(2))).sum(1)
+    amplitudes, passive, factor, ok = _amplitudes(problem, gram, moment, passive)
+    known = torch.nan_to_num(amplitudes).to(linear.dtype)[:, None, :]
+    residual = data - known @ linear
+    cost = residual.to(torch.float64).square().sum((1, 2))
 
-    curved = _rows(problem, _derivatives(problem, columns, shapes, amplitudes))
+    curved = _rows(problem, _derivatives(problem, columns, shapes, known))
     cross = _product(linear, curved)
-    curvature = _product(curved, curved)
-    gradient = (_product(curved, data) - cross.mT @ amplitudes[:, :, None]).squeeze(2)
-    cost = energy - explained
+    response, solved = factor.solve(cross * passive[:, :, None])
     return Evaluation(
-        theta, amplitudes, passive, gram, cross, curvature, gradient, energy, cost, ok
+        theta=theta,
+        amplitudes=amplitudes,
+        passive=passive,
+        gram=gram,
+        cross=cross,
+        curvature=_product(curved, curved),
+        gradient=_product(curved, residual).squeeze(2),
+        response=response,
+        energy=energy,
+        cost=cost,
+        ok=ok & solved,
     )
 
 
-def covariance_step(problem: Problem, state: Evaluation) -> tuple[Tensor, Tensor]:
-    """Schur complement ``(voxel, free, free)`` of the amplitudes off their bound, and ``ok``."""
-    both = state.passive[:, :, None] & state.passive[:, None, :]
-    gram = torch.where(both, state.gram, torch.zeros_like(state.gram))
-    gram.diagonal(dim1=1, dim2=2).add_((~state.passive).to(gram.dtype))
-    cross = state.cross * state.passive[:, :, None]
-    solved, ok = solve_spd(gram, cross)
-    return state.curvature - cross.mT @ solved, ok
+@dataclass(frozen=True)
+class _Step:
+    """A step ``theta (voxel, parameter)`` within the bounds, the ``amplitudes (voxel,
+    metabolite)`` that follow it, and how much the linearised model promises to lower the cost."""
+
+    theta: Tensor
+    amplitudes: Tensor
+    promised: Tensor
+
+    def rows(self, index: Tensor) -> _Step:
+        return _Step(self.theta[index], self.amplitudes[index], self.promised[index])
 
 
-def _next_step(problem: Problem, state: Evaluation, damping: Tensor) -> tuple[Tensor, Tensor]:
+def _finished(problem: Problem, state: Evaluation, step: _Step, code: Tensor) -> Evaluation:
+    """The evaluation a voxel ends with: where it converged, its last step is taken.
+
+    It is too short to be worth another evaluation, but without it a result would depend on which
+    side of the tolerance a rounding error left the step before it.
+    """
+    taken = (code == Code.CONVERGED)[:, None]
+    moved = state.amplitudes + step.amplitudes
+    moved = torch.where(problem.signed, moved, moved.clamp_min(0.0))
+    return replace(
+        state,
+        theta=torch.where(taken, state.theta + step.theta, state.theta),
+        amplitudes=torch.where(taken, moved, state.amplitudes),
+    )
+
+
+def _next_step(problem: Problem, state: Evaluation, damping: Tensor) -> tuple[_Step, Tensor]:
     """Levenberg-Marquardt step in all parameters, and the code with which a voxel would end now."""
-    schur, ok = covariance_step(problem, state)
+    schur = state.reduced
     free = problem.free.nonzero().squeeze(1)
     at = state.theta[:, free]
     # A parameter on its bound that is pushed outwards stays there and leaves the system.
@@ -215,18 +260,22 @@ def _next_step(problem: Problem, state: Evaluation, damping: Tensor) -> tuple[Te
     solved, solvable = solve_spd(damped, gradient[:, :, None])
     move = solved.squeeze(2)
     # Newton decrement in units of the residual variance: the squared length of the step in
-    # standard errors.
-    decrement = (move * gradient).sum(1)
+    # standard errors, as it would be without damping.
+    decrement = (move * gradient).sum(1) * (1 + damping)
     variance = state.cost / problem.degrees_of_freedom
-    resolution = _STEP_RESOLUTION * state.energy
-    small = decrement <= problem.tolerance**2 * variance.clamp_min(0.0) + resolution
+    small = decrement <= problem.tolerance**2 * variance + _STEP_RESOLUTION * state.energy
     ended = torch.full_like(damping, Code.RUNNING, dtype=torch.int64)
     ended[damping > _MAX_DAMPING] = Code.STALLED
     ended[small] = Code.CONVERGED
-    ended[~(ok & solvable & state.ok)] = Code.SINGULAR
+    ended[~(solvable & state.ok)] = Code.SINGULAR
+
     step = torch.zeros_like(state.theta)
     step[:, free] = torch.nan_to_num(move)
-    return step, ended
+    step = (state.theta + step).clamp(problem.lower, problem.upper) - state.theta
+    move = step[:, free]
+    promised = (move * (2 * gradient - (schur @ move[:, :, None]).squeeze(2))).sum(1)
+    amplitudes = -(state.response @ move[:, :, None]).squeeze(2)
+    return _Step(step, amplitudes, promised), ended
 
 
 def _chosen(better: Tensor, new: Evaluation, old: Evaluation) -> Evaluation:
@@ -253,11 +302,14 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
 
 def _amplitudes(
     problem: Problem, gram: Tensor, moment: Tensor, passive: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Factor, Tensor]:
+    """Best amplitudes, which are off their bound, the factor of their normal matrix, and ok."""
     if bool(problem.signed.all()):
-        solution, ok = solve_spd(gram, moment[:, :, None])
-        return solution.squeeze(2), torch.ones_like(moment, dtype=torch.bool), ok
-    return solve_nonnegative(gram, moment, problem.signed, passive)
+        factor = Factor.of(gram)
+        solution, ok = factor.solve(moment[:, :, None])
+        return solution.squeeze(2), torch.ones_like(moment, dtype=torch.bool), factor, ok
+    solution, passive, ok = solve_nonnegative(gram, moment, problem.signed, passive)
+    return solution, passive, Factor.of(restricted(gram, passive)), ok
 
 
 def _derivatives(problem: Problem, columns: Tensor, shapes: Tensor, amplitudes: Tensor) -> Tensor:
@@ -266,11 +318,10 @@ def _derivatives(problem: Problem, columns: Tensor, shapes: Tensor, amplitudes: 
     A damping multiplies by -t and a shift by 2*pi*i*t, so one transform a group gives both.
     """
     model, layout, band = problem.model, problem.model.layout, problem.band
-    amplitudes = torch.nan_to_num(amplitudes).to(columns.dtype)
-    weighted = model.by_group(amplitudes) * shapes * model.time
+    weighted = model.by_group(amplitudes.squeeze(1)) * shapes * model.time
     wanted = problem.free.nonzero().squeeze(1).tolist()
     second = any(layout.gaussian(g) in wanted for g in range(layout.groups))
-    rows = {0: 1j * (amplitudes[:, None, :] @ columns).squeeze(1)}
+    rows = {0: 1j * (amplitudes.to(columns.dtype) @ columns).squeeze(1)}
     if second:
         curved = band.spectrum(weighted * model.time)
         rows |= {layout.gaussian(g): -curved[:, g] for g in range(layout.groups)}

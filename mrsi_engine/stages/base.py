@@ -60,7 +60,7 @@ Apply = Callable[[Block], None]
 class Stage(BaseModel):
     """Base of all stages. Subclass, set ``stage``, add fields, and implement two methods."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     stage: ClassVar[str] = ""
     registry: ClassVar[dict[str, type[Stage]]] = {}

@@ -29,8 +29,9 @@ class FitSettings(Stage):
 
     ``window_ppm`` is fitted, ``noise_ppm`` is the range that holds signal (noise is measured
     outside it). Shifts are searched up to ``max_shift_hz``; dampings (1/s) are those beyond the
-    basis' own. A spline baseline has ``baseline_splines_per_ppm`` and a stiffness of
-    ``baseline_stiffness`` (0 is free, large is a straight line).
+    basis' own, up to where :mod:`mrsi_engine.kernels.band` is exact enough. A spline baseline has
+    ``baseline_splines_per_ppm`` and a stiffness of ``baseline_stiffness`` (0 is free, large is a
+    straight line).
     """
 
     window_ppm: tuple[float, float] = (0.2, 4.2)
@@ -43,7 +44,7 @@ class FitSettings(Stage):
     baseline_splines_per_ppm: float = Field(default=4.0, gt=0, le=50)
     baseline_stiffness: float = Field(default=1.0, ge=0)
     max_shift_hz: float = Field(default=20.0, gt=0, le=100)
-    max_damping: float = Field(default=100.0, gt=0)
+    max_damping: float = Field(default=100.0, gt=0, le=150)
     max_macromolecule_offset_hz: float = Field(default=6.0, ge=0, le=50)
     noise_ppm: tuple[float, float] = (-1.0, 8.5)
     max_iterations: int = Field(default=30, ge=1, le=1000)
@@ -70,6 +71,32 @@ class FitSettings(Stage):
         except ValueError as error:
             message = f"stage 'quantify': window_ppm = {list(self.window_ppm)}: {error}"
             raise InputError(message) from error
+
+    def baseline_coefficients(self, acquisition: Acquisition) -> int:
+        """Complex B-splines across the fit window; 0 without a baseline."""
+        if self.baseline == "none":
+            return 0
+        width = np.ptp(self.band(acquisition).frequencies) / acquisition.spectrometer_frequency
+        return max(4, round(self.baseline_splines_per_ppm * float(width)))
+
+    def check_size(self, basis: Basis, acquisition: Acquisition) -> None:
+        """Whether the window holds more data than the model has parameters.
+
+        Raises
+        ------
+        InputError
+            If it does not.
+        """
+        data = 2 * self.band(acquisition).bins
+        baseline = 2 * self.baseline_coefficients(acquisition)
+        lineshape = 1 + 3 * self.groups(basis)
+        if len(basis.names) + lineshape + baseline >= data:
+            raise InputError(
+                f"stage 'quantify': {data // 2} complex points lie in window_ppm = "
+                f"{list(self.window_ppm)}, too few for {len(basis.names)} amplitudes, {lineshape} "
+                f"lineshape parameters and {baseline} baseline coefficients. Widen the window, "
+                "lower baseline_splines_per_ppm or leave metabolites out"
+            )
 
     def quiet_bins(self, acquisition: Acquisition) -> NDArray[np.bool_]:
         """Signal-free bins of the unshifted transform, ``(time,)``.

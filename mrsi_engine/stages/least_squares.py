@@ -87,9 +87,14 @@ class LeastSquares:
             merged = {name: torch.cat([t[name] for t in tables]) for name in tables[0]}
             getattr(block, kind).update(merged)
 
-    def _fitted(self, fids: Tensor, keep_signals: bool) -> Block:
+    def _fitted(self, given: Tensor, keep_signals: bool) -> Block:
         band, shift = self.problem.band, self.problem.model.layout.shift(0)
+        # Squares of very small or large samples would leave the range of float32.
+        largest = given.abs().amax(1, keepdim=True)
+        fids = given / largest
         noise = noise_sd(fids, self.quiet).to(torch.float64)
+        # Without any noise the bounds are not zero, they are not known.
+        noise = torch.where(noise > 0, noise, torch.nan)
         start = self.starts.best(band.crop(fids))
         # The window follows each voxel's own frequency, by whole bins, so that it always holds the
         # same peaks and baselines stay on the bins of the spectrum.
@@ -99,12 +104,14 @@ class LeastSquares:
         size = torch.linalg.vector_norm(window, dim=1).clamp_min(torch.finfo(torch.float32).tiny)
         window = window / size[:, None]
         result = fit(self.problem, window, start)
-        out = Block(fids)
+        unit = largest.squeeze(1).to(torch.float64)
+        size, noise = size * unit, noise * unit
+        out = Block(given)
         out.status[result.code != Code.SINGULAR] = Status.LEAST_SQUARES
-        self._write_parameters(out, result, frame, size.to(torch.float64), noise)
-        self._write_measures(out, result, size.to(torch.float64), noise)
+        self._write_parameters(out, result, frame, size, noise)
+        self._write_measures(out, result, size, noise)
         if keep_signals:
-            self._write_signals(out, result, window, frame, size)
+            self._write_signals(out, result, window, frame, size.to(torch.float32))
         return out
 
     def _write_parameters(
@@ -127,11 +134,12 @@ class LeastSquares:
         for name in self.names[amplitudes:]:
             if name.startswith("gaussian"):
                 root = out.estimate[name].sqrt()
-                out.estimate[name], out.sd[name] = root, out.sd[name] / (2 * root)
+                spread = torch.where(root > 0, out.sd[name] / (2 * root), torch.nan)
+                out.estimate[name], out.sd[name] = root, spread
 
     def _write_measures(self, out: Block, result: Fit, size: Tensor, noise: Tensor) -> None:
         height, width = self.reference.measure(self.problem.model, result)
-        residual = (result.last.cost / self.problem.degrees_of_freedom).clamp_min(0).sqrt()
+        residual = (result.last.cost / self.problem.degrees_of_freedom).sqrt()
         converged = result.code == Code.CONVERGED
         # The window was divided by its norm, so that its energy is 1 but for rounding.
         measures = {
@@ -139,7 +147,7 @@ class LeastSquares:
             "fwhm": width / self.reference.spectrometer_frequency,
             "fwhm_hz": width,
             "fit_quality": residual * size / noise,
-            "relative_residual": result.last.cost.clamp_min(0).sqrt(),
+            "relative_residual": result.last.cost.sqrt(),
             "noise_sd": noise,
             "iterations": result.iterations.to(noise.dtype),
             "converged": (converged & ~self._on_bound(result)).to(noise.dtype),
@@ -187,9 +195,15 @@ class ReferencePeak:
     def of(
         cls, basis: Basis, band: Band, acquisition: Acquisition, device: torch.device
     ) -> ReferencePeak:
-        """NAA's singlet or, without NAA, the next of a list; else the basis' first metabolite."""
-        name = next((n for n in _REFERENCE_SINGLETS if n in basis.names), basis.metabolites[0])
-        middle = float(acquisition.ppm_of(band.frequencies).mean())
+        """The first of a list that basis and window have, else the basis' first metabolite."""
+        window = acquisition.ppm_of(band.frequencies)
+        inside = (
+            name
+            for name, ppm in _REFERENCE_SINGLETS.items()
+            if name in basis.names and window.min() < ppm < window.max()
+        )
+        name = next(inside, basis.metabolites[0])
+        middle = float(window.mean())
         centre = acquisition.frequency_of(_REFERENCE_SINGLETS.get(name, middle))
         around = np.arange(-30.0, 30.25, 0.25)
         metabolite = torch.tensor([not is_macromolecule(n) for n in basis.names])
@@ -247,8 +261,7 @@ def _baseline(
 ) -> Baseline:
     if settings.baseline == "none":
         return Baseline.none(band.bins, device)
-    width_ppm = np.ptp(band.frequencies) / acquisition.spectrometer_frequency
-    coefficients = max(4, round(settings.baseline_splines_per_ppm * width_ppm))
+    coefficients = settings.baseline_coefficients(acquisition)
     return Baseline.splines(band.bins, coefficients, settings.baseline_stiffness, device)
 
 
@@ -256,7 +269,7 @@ def _problem(
     settings: FitSettings, band: Band, model: LinearCombinationModel, baseline: Baseline
 ) -> Problem:
     free, lower, upper = (t.to(model.columns.device) for t in _bounds(settings, model.layout))
-    reach = 2 * _SHIFT_STEP_HZ + 0.5 / band.duration
+    reach = min(2 * _SHIFT_STEP_HZ + 0.5 / band.duration, settings.max_shift_hz)
     lower[model.layout.shift(0)], upper[model.layout.shift(0)] = -reach, reach
     signed = torch.full_like(model.group, settings.amplitudes == "free", dtype=torch.bool)
     return Problem(
@@ -272,7 +285,7 @@ def _bounds(settings: FitSettings, layout: Layout) -> tuple[Tensor, Tensor, Tens
     free[0], upper[0], lower[0] = True, math.inf, -math.inf
     for g in range(layout.groups):
         reach = settings.max_macromolecule_offset_hz
-        free[layout.shift(g)] = True
+        free[layout.shift(g)] = g == 0 or reach > 0
         upper[layout.shift(g)], lower[layout.shift(g)] = reach, -reach
         free[layout.lorentzian(g)] = settings.lineshape != "gaussian"
         free[layout.gaussian(g)] = settings.lineshape != "lorentzian"

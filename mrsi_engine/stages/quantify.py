@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Self
 
 from mrsi_engine.conventions import Declaration, Quantity
@@ -27,9 +28,15 @@ class Quantify(FitSettings):
     stage: ClassVar[str] = "quantify"
 
     def check(self, context: Context) -> Self:
-        """This stage, once basis, fit window and noise range are known to suit the scan."""
-        self.fitted_basis(_basis(context))
-        self.band(context.acquisition)
+        """This stage, once basis, fit window and noise range are known to suit the scan.
+
+        Raises
+        ------
+        InputError
+            If there is no basis, it is not on the scan's axis, or window, noise range and
+            baseline do not suit them.
+        """
+        self.check_size(self.fitted_basis(_basis(context)), context.acquisition)
         self.quiet_bins(context.acquisition)
         return self
 
@@ -99,4 +106,11 @@ SIGNALS = (
 def _basis(context: Context) -> Basis:
     if context.basis is None:
         raise InputError("stage 'quantify' needs a basis: give --basis FILE, FOLDER or NAME")
+    own, scan = context.basis.acquisition, context.acquisition
+    if own.points != scan.points or not math.isclose(own.dwell_time, scan.dwell_time, rel_tol=1e-6):
+        raise InputError(
+            f"{context.basis.source}: the basis has {own.points} points of {own.dwell_time:g} s, "
+            f"the scan {scan.points} of {scan.dwell_time:g} s; bring it there with "
+            "Basis.matched_to first"
+        )
     return context.basis
