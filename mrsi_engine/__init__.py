@@ -10,7 +10,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# A voxel's maps must not depend on its neighbours in a block. MKL picks its kernels by the
+# alignment of each matrix unless told otherwise, before it is first used; it costs no time here.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 __version__ = "0.1.0"
 

@@ -83,32 +83,47 @@ def _stored(
     result: xr.Dataset, name: str, voxel: int, window: tuple[float, float]
 ) -> SpectrumExample:
     acquisition = Acquisition(**result.attrs["acquisition"])
-    undo = _phase_and_shift(result, voxel, acquisition)
-    padded = acquisition.with_points(ZERO_FILLING * acquisition.points)
-    stored = [n for n in ("corrected", "fit", "baseline") if n in result]
-    spectra = {n: _spectrum(padded, result[n][voxel].values * undo) for n in stored}
+    phase, shift = (_lineshape(result, parameter, voxel) for parameter in ("phase", "shift"))
+    drawn = _Drawing(acquisition, phase, shift)
+    data, fit = (result[signal][voxel].values for signal in ("corrected", "fit"))
+    smooth = result["baseline"][voxel].values if "baseline" in result else np.zeros_like(fit)
+    baseline = drawn.baseline(smooth)
     x, y, z = (int(result[axis][voxel]) for axis in "xyz")
     return SpectrumExample(
         title=f"{name.capitalize()} voxel",
         voxel=(x, y, z),
-        ppm=padded.ppm,
-        data=spectra["corrected"],
-        fit=spectra["fit"],
-        baseline=spectra.get("baseline"),
+        ppm=drawn.padded.ppm,
+        data=drawn.signal(data),
+        fit=drawn.signal(fit - smooth) + baseline,
+        baseline=baseline if smooth.any() else None,
         window=window,
         caption=voxel_caption(result, voxel),
     )
 
 
-def _spectrum(padded: Acquisition, fid: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
-    return padded.spectrum(np.pad(fid, (0, padded.points - fid.size)))
+class _Drawing:
+    """Zero-filled spectra of one voxel, phased and aligned."""
 
+    def __init__(self, acquisition: Acquisition, phase: float, shift: float) -> None:
+        self._acquisition, self._phase, self._shift = acquisition, phase, shift
+        self.padded = acquisition.with_points(ZERO_FILLING * acquisition.points)
 
-def _phase_and_shift(
-    result: xr.Dataset, voxel: int, acquisition: Acquisition
-) -> NDArray[np.complexfloating]:
-    phase, shift = (_lineshape(result, name, voxel) for name in ("phase", "shift"))
-    return np.asarray(np.exp(-1j * (phase + 2 * np.pi * shift * acquisition.time)))
+    def signal(self, fid: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
+        """Spectrum of a FID, which starts at t = 0."""
+        turned = fid * self._undo(self._acquisition.time)
+        return self.padded.spectrum(np.pad(turned, (0, self.padded.points - fid.size)))
+
+    def baseline(self, fid: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
+        """Spectrum of a smooth curve: its transform lies around t = 0, half of it before."""
+        points = self._acquisition.points
+        late = self._acquisition.time >= 0.5 * self._acquisition.duration
+        time = self._acquisition.time - late * self._acquisition.duration
+        filled = np.zeros(self.padded.points, complex)
+        filled[np.arange(points) + late * (self.padded.points - points)] = fid * self._undo(time)
+        return self.padded.spectrum(filled)
+
+    def _undo(self, time: NDArray[np.float64]) -> NDArray[np.complexfloating]:
+        return np.asarray(np.exp(-1j * (self._phase + 2 * np.pi * self._shift * time)))
 
 
 def _lineshape(result: xr.Dataset, name: str, voxel: int) -> float:

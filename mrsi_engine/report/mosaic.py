@@ -180,7 +180,11 @@ def _bounds(occupied: NDArray[np.bool_]) -> slice:
 
 
 def robust_range(values: NDArray[np.floating], kind: str) -> tuple[float, float]:
-    """Colour limits: 1st to 99th percentile; amplitudes from 0, signed ones about 0."""
+    """Colour limits: 1st to 99th percentile; amplitudes from 0, signed ones about 0.
+
+    A free fit makes some amplitudes negative; a scale that followed the worst of them would hide
+    the rest.
+    """
     known = values[np.isfinite(values)]
     if not known.size:
         return 0.0, 1.0
@@ -189,7 +193,7 @@ def robust_range(values: NDArray[np.floating], kind: str) -> tuple[float, float]
         high = max(abs(low), abs(high)) or 1.0
         low = -high
     elif kind == "amplitude":
-        low = min(low, 0.0)
+        low = 0.0
     return (low, high) if high > low else (low, low + (abs(low) or 1.0))
 
 
