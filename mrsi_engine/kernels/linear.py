@@ -71,7 +71,7 @@ def solve_nonnegative(
     rhs: Tensor,
     free: Tensor | None = None,
     passive: Tensor | None = None,
-    max_steps: int = 30,
+    max_steps: int = 60,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Minimisers of ``x'Gx/2 - b'x`` with ``x >= 0``, by block principal pivoting.
 
@@ -117,6 +117,8 @@ def solve_nonnegative(
         passive[index] ^= exchange[index]
         x[index], solved = _solve_passive(gram[index], rhs[index], passive[index])
         ok[index] &= solved
+    else:
+        ok &= ~(bounded & _infeasible(gram, rhs, x, passive, size)).any(1)
     return x, passive, ok
 
 
