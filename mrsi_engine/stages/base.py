@@ -2,12 +2,17 @@
 
 A stage is a frozen pydantic model; its fields are the settings a pipeline file may name. Deriving
 from :class:`Stage` registers it under its ``stage`` key, so a new step of the pipeline is one file.
+
+Some stages need the whole scan at once: a template, a subspace, a lipid basis. They say how to
+``summarise`` a block, how to ``combine`` two summaries and how to ``finish`` them into a small
+state; the engine runs that reduction over all blocks, as they leave the stages before, and hands
+the state back in the context.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -19,27 +24,55 @@ from mrsi_engine.conventions import Acquisition, Declaration, Status
 from mrsi_engine.spectra.basis import Basis
 
 
+#: Small named tensors: what a block says of itself for a reduction, or what a reduction found.
+State = Mapping[str, Tensor]
+
+
 @dataclass(frozen=True)
 class Context:
-    """What a stage may know before it sees a voxel: the axis, the basis and where to compute."""
+    """What a stage may know before it sees a voxel.
+
+    Parameters
+    ----------
+    acquisition, basis, device
+        The axis of the FIDs, the basis on it, and where to compute.
+    dimensions
+        Of the FIDs between voxel and time as they reach the stage, e.g. ``("coil", "dynamic")``.
+    has_water, has_scalp
+        Whether the scan has a water reference, and voxels marked as scalp.
+    state
+        What the stage's own passes over the scan found, by name.
+    """
 
     acquisition: Acquisition
     basis: Basis | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dimensions: tuple[str, ...] = ()
+    has_water: bool = False
+    has_scalp: bool = False
+    state: State = field(default_factory=dict)
 
 
 @dataclass
 class Block:
     """A run of voxels on its way through the pipeline; stages replace ``fids`` and add results.
 
-    ``fids`` is ``(voxel, time)`` complex64 and holds finite numbers only: voxels with NaN, Inf or
-    nothing but zeros never reach a stage. Everything in the dictionaries is keyed by the declared
-    name: ``estimate``, ``sd`` and ``measures`` hold ``(voxel,)`` float tensors, ``signals``
-    ``(voxel, time)`` complex64 ones.
+    ``fids`` and ``water`` are ``(voxel, [coil,] [dynamic,] time)`` complex64; which dimensions
+    stand between voxel and time is what the context of each stage says. ``fids`` holds finite
+    numbers only: voxels with NaN, Inf or nothing but zeros never reach a stage. ``coordinates
+    (voxel, 3)`` int32 and ``scalp (voxel,)`` bool say where a voxel lies. Everything in the
+    dictionaries is keyed by the declared name: ``estimate``, ``sd`` and ``measures`` hold
+    ``(voxel,)`` float tensors, ``signals`` ``(voxel, time)`` complex64 ones.
+
+    ``noise_sd (voxel,)`` is set by a stage that changes the noise (denoising) to what it was
+    before, and is then what error bars are computed from.
     """
 
     fids: Tensor
     water: Tensor | None = None
+    coordinates: Tensor | None = None
+    scalp: Tensor | None = None
+    noise_sd: Tensor | None = None
     keep_signals: bool = False
     status: Tensor = field(init=False)
     estimate: dict[str, Tensor] = field(default_factory=dict)
@@ -78,6 +111,29 @@ class Stage(BaseModel):
     @abstractmethod
     def build(self, context: Context) -> Apply:
         """Tables made once per scan and worker, bound into the function that does a block."""
+
+    def leaves(self, dimensions: tuple[str, ...]) -> tuple[str, ...]:
+        """Dimensions of the FIDs after this stage, given those before it."""
+        return dimensions
+
+    def passes(self, context: Context) -> int:
+        """How many reductions over the whole scan this stage needs before it can be built."""
+        return 0
+
+    def summarise(self, context: Context, block: Block, step: int) -> State:
+        """What a block adds to reduction ``step``: tensors whose size does not grow with voxels.
+
+        The context holds what the steps before found.
+        """
+        raise NotImplementedError(f"stage {self.stage!r} has no passes over the scan")
+
+    def combine(self, first: State, second: State, step: int) -> State:
+        """Two summaries as one; their sum unless overridden. Must be associative."""
+        return {name: first[name] + second[name] for name in first}
+
+    def finish(self, context: Context, summary: State, step: int) -> State:
+        """What reduction ``step`` found, added to the state the next step and ``build`` see."""
+        return summary
 
     def check(self, context: Context) -> Self:
         """This stage, once it is known to fit the scan; override to refuse one that does not.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, field_validator
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.stages.base import Block, Context, Declaration, Stage
+from mrsi_engine.stages.base import Block, Context, Declaration, Stage, State
 
 #: The folder of ready-made pipelines inside the package.
 SHIPPED = resources.files("mrsi_engine") / "pipelines"
@@ -41,14 +42,23 @@ class Pipeline(BaseModel):
             raise ValueError("a pipeline needs at least one [[stages]] table")
         return tuple(table if isinstance(table, Stage) else _stage(table) for table in tables)
 
+    def contexts(self, context: Context) -> list[Context]:
+        """What each stage may know: ``context`` with the dimensions as they reach it."""
+        found, dimensions = [], context.dimensions
+        for stage in self.stages:
+            found.append(replace(context, dimensions=dimensions))
+            dimensions = stage.leaves(dimensions)
+        return found
+
     def declare(self, context: Context) -> Declaration:
         """What all stages write, in order."""
-        return sum((s.declare(context) for s in self.stages), Declaration())
+        pairs = zip(self.stages, self.contexts(context), strict=True)
+        return sum((stage.declare(known) for stage, known in pairs), Declaration())
 
     def check(self, context: Context) -> Pipeline:
         """This pipeline, once every stage is known to fit the scan."""
-        for stage in self.stages:
-            stage.check(context)
+        for stage, known in zip(self.stages, self.contexts(context), strict=True):
+            stage.check(known)
         return self
 
     def settings(self) -> dict[str, Any]:
@@ -98,19 +108,28 @@ def pipeline_text(name_or_file: str) -> str:
     return _text(name_or_file)
 
 
-def prepare_pipeline(pipeline: Pipeline, context: Context) -> _Prepared:
-    """The pipeline bound to one scan: tables are made here, once per worker."""
-    return _Prepared(pipeline, context)
+def prepare_pipeline(
+    pipeline: Pipeline, context: Context, states: Sequence[State] = ()
+) -> Callable[[Block], Block]:
+    """The pipeline bound to one scan: tables are made here, once per worker.
 
+    ``states`` are what the passes over the scan found, one for each stage; the pipeline goes as
+    far as there are states, so that a stage's own passes see what the stages before leave.
+    """
+    contexts = pipeline.contexts(context)
+    if not any(stage.passes(c) for stage, c in zip(pipeline.stages, contexts, strict=True)):
+        states = states or [{}] * len(pipeline.stages)
+    steps = [
+        stage.build(replace(before, state=state))
+        for stage, before, state in zip(pipeline.stages, contexts, states, strict=False)
+    ]
 
-class _Prepared:
-    def __init__(self, pipeline: Pipeline, context: Context) -> None:
-        self._steps = [stage.build(context) for stage in pipeline.stages]
-
-    def __call__(self, block: Block) -> Block:
-        for step in self._steps:
+    def apply(block: Block) -> Block:
+        for step in steps:
             step(block)
         return block
+
+    return apply
 
 
 def _text(name_or_file: str) -> str:
