@@ -23,7 +23,6 @@ from torch import Tensor
 from mrsi_engine.conventions import Acquisition, Declaration, Status
 from mrsi_engine.spectra.basis import Basis
 
-
 #: Small named tensors: what a block says of itself for a reduction, or what a reduction found.
 State = Mapping[str, Tensor]
 
