@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import xarray as xr
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.lazy import quantify
+from mrsi_engine.errors import InputError
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.io.scan_store import ScanStore
 from mrsi_engine.spectra.basis import Basis
@@ -50,10 +52,17 @@ def load_basis(
     Raises
     ------
     InputError
-        If there is no such basis or it is wrong.
+        If there is no such basis or it is wrong, or ``scan`` is no scan.
     """
-    acquisition = Acquisition(**scan.attrs["acquisition"])
-    return _load_basis(BasisChoice(str(source), reference_ppm, conjugate), acquisition)
+    return _load_basis(BasisChoice(str(source), reference_ppm, conjugate), _acquisition(scan))
+
+
+def _acquisition(scan: xr.Dataset) -> Acquisition:
+    names = [field.name for field in fields(Acquisition)]
+    missing = [name for name in names if name not in scan.attrs]
+    if missing:
+        raise InputError(f"not a scan: it lacks {', '.join(missing)}; open one with open_scan")
+    return Acquisition(**{name: scan.attrs[name] for name in names})
 
 
 def load_pipeline(name_or_file: str | Path) -> Pipeline:

@@ -19,7 +19,7 @@ from rich.table import Table
 from mrsi_engine import __version__
 from mrsi_engine.engine.events import Event, RunStarted, Sink
 from mrsi_engine.engine.progress import JsonLines, RichProgress
-from mrsi_engine.errors import InputError, MRSIError
+from mrsi_engine.errors import InputError, MRSIError, RunError
 from mrsi_engine.io.basis_files import read_basis, write_basis
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.report.compare import Comparison
@@ -53,6 +53,11 @@ app = App(
     help="MR spectroscopic imaging to metabolite and uncertainty maps.",
     version=__version__,
     help_epilogue="Add --debug to any command for a traceback.",
+    default_parameter=Parameter(
+        negative_iterable="",
+        show_default=lambda value: None if value in ((), False) else str(value),
+    ),
+    suppress_keyboard_interrupt=False,
 )
 basis_app = App(name="basis", help="Simulate and inspect basis sets.")
 pipeline_app = App(name="pipeline", help="Ready-made pipelines.")
@@ -70,15 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(
             [a for a in given if a != "--debug"],
             exit_on_error=False,
-            error_console=err_console,
+            print_error=False,
             result_action="return_none",
         )
-    except CycloptsError:
-        sys.exit(InputError.exit_code)
+    except CycloptsError as error:
+        _fail(f"{error} (see --help)", InputError.exit_code, debug)
     except MRSIError as error:
         _fail(str(error), error.exit_code, debug)
     except KeyboardInterrupt:
         _fail("stopped; the same command goes on where this one ended", 130, debug)
+    except OSError as error:
+        # Of the machine: no permission, a full disk, a folder where a file should be.
+        where = "" if error.filename is None else f"{error.filename}: "
+        _fail(f"{where}{error.strerror or error}", RunError.exit_code, debug)
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
         _fail(f"{what}\nThis is a defect of mrsi; --debug shows where", 1, debug)
@@ -106,8 +115,12 @@ class Files:
         4-D NIfTI of tissue fractions; name its classes with --tissue-classes.
     tissue_classes
         Names of the tissue file's last dimension, in order.
-    gm, wm, csf
-        Fraction maps, one file a tissue, instead of --tissue.
+    gm
+        Fraction map of grey matter; with --wm and --csf instead of --tissue.
+    wm
+        Fraction map of white matter.
+    csf
+        Fraction map of cerebrospinal fluid.
     points
         Use only so many points of every FID.
     """
@@ -245,12 +258,13 @@ def simulate_command(
     """
     settings = PhantomSettings(shape=shape, seed=seed, snr=snr, nuisance=nuisance, b0_hz=b0_hz)
     phantom = simulate_scan(out, settings, BasisChoice(basis) if basis else None)
-    out_console.print(f"{out}: {int(phantom.mask.sum())} brain voxels of {phantom.mask.size}")
+    _say(f"{out}: {int(phantom.mask.sum())} brain voxels of {phantom.mask.size}")
 
 
 @app.command(name="import")
 def import_command(
     scan: Path,
+    /,
     *,
     out: Path,
     files: Files = _FILES,
@@ -269,7 +283,7 @@ def import_command(
     """
     with _ImportBar() as progress:
         store = imported(files.of(scan), out, overwrite, progress)
-    out_console.print(
+    _say(
         f"{out}: {store.voxels} voxels of {' x '.join(map(str, store.shape))}, "
         f"{store.acquisition.points} points, mask from {store.mask_origin}"
     )
@@ -278,6 +292,7 @@ def import_command(
 @app.command(name="run")
 def run_command(
     scans: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
+    /,
     *,
     basis: str,
     out: Path,
@@ -329,7 +344,7 @@ def run_command(
 
 
 @app.command(name="export")
-def export_command(folder: Path, *, fill: Literal["nan", "mrsiprep"] = "nan") -> None:
+def export_command(folder: Path, /, *, fill: Literal["nan", "mrsiprep"] = "nan") -> None:
     """Write maps, table and report of a finished run again.
 
     Parameters
@@ -341,12 +356,13 @@ def export_command(folder: Path, *, fill: Literal["nan", "mrsiprep"] = "nan") ->
     """
     maps = export(open_result(result_folder(folder)), folder, fill)
     report = report_on(folder)
-    out_console.print(f"{len(maps)} maps in {folder / 'maps'}, report {report}")
+    _say(f"{len(maps)} maps in {folder / 'maps'}, report {report}")
 
 
 @app.command(name="compare")
 def compare_command(
     folder: Path,
+    /,
     *,
     lcmodel: Path,
     max_percent_sd: float = 10.0,
@@ -363,8 +379,10 @@ def compare_command(
         LCModel's CSV table.
     max_percent_sd
         Largest %SD of LCModel for a voxel to count.
-    max_fit_quality, max_relative_residual
-        A voxel of ours counts if either is at most this.
+    max_fit_quality
+        Largest fit quality (1 is noise alone) for a voxel of ours to count, ...
+    max_relative_residual
+        ... or largest relative residual: the noise of filtered data cannot be measured.
     """
     comparison = compared(
         folder,
@@ -438,11 +456,11 @@ def basis_simulate_command(
     )
     basis = completed(basis) if macromolecules else basis
     write_basis(basis, out)
-    out_console.print(f"{out}: {', '.join(basis.names)}")
+    _say(f"{out}: {', '.join(basis.names)}")
 
 
 @basis_app.command(name="show")
-def basis_show_command(basis: Path) -> None:
+def basis_show_command(basis: Path, /) -> None:
     """Print what a basis file or folder holds.
 
     Parameters
@@ -453,7 +471,7 @@ def basis_show_command(basis: Path) -> None:
     found = read_basis(basis)
     axis = found.acquisition
     echo = "unknown" if axis.echo_time is None else f"{axis.echo_time * 1e3:g} ms"
-    out_console.print(
+    _say(
         f"{basis}: {len(found.names)} columns, {axis.points} points of {axis.dwell_time * 1e3:g} "
         f"ms, {axis.spectrometer_frequency:g} MHz, sequence {found.sequence or 'unknown'}, echo "
         f"time {echo}\n{', '.join(found.names)}"
@@ -464,11 +482,11 @@ def basis_show_command(basis: Path) -> None:
 def pipeline_list_command() -> None:
     """Print the ready-made pipelines."""
     for name in shipped_pipelines():
-        out_console.print(f"{name}: {Pipeline.load(name).description}")
+        _say(f"{name}: {Pipeline.load(name).description}")
 
 
 @pipeline_app.command(name="show")
-def pipeline_show_command(name: str) -> None:
+def pipeline_show_command(name: str, /) -> None:
     """Print a pipeline as TOML, to be copied and changed.
 
     Parameters
@@ -477,7 +495,7 @@ def pipeline_show_command(name: str) -> None:
         Name of a ready-made pipeline or a file.
     """
     Pipeline.load(name)
-    out_console.print(pipeline_text(name), markup=False, highlight=False, end="")
+    _say(pipeline_text(name).rstrip("\n"))
 
 
 @contextmanager
@@ -502,10 +520,15 @@ class _ImportBar(AbstractContextManager["_ImportBar"]):
         self._bar.start()
         self._bar.update(self._task, completed=done, total=total)
         if done >= total:
-            self._bar.stop()
+            self._stop()
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        self._stop()
+
+    def _stop(self) -> None:
+        # A bar that is not drawn would leave an empty line.
+        if self._bar.live.is_started:
+            self._bar.stop()
 
 
 def _show_dashboard(event: Event) -> None:
@@ -520,11 +543,14 @@ def _announce(outcome: Outcome) -> None:
         if count
     )
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in outcome.timings.items())
-    out_console.print(f"{outcome.summary.voxels} voxels: {counts}  ({steps})", highlight=False)
-    out_console.print(
-        f"{len(outcome.maps)} maps in {outcome.folder / 'maps'}", highlight=False, soft_wrap=True
-    )
-    out_console.print(f"report: {outcome.report}", highlight=False, soft_wrap=True)
+    _say(f"{outcome.summary.voxels} voxels: {counts}  ({steps})")
+    _say(f"{len(outcome.maps)} maps in {outcome.folder / 'maps'}")
+    _say(f"report: {outcome.report}")
+
+
+def _say(text: str) -> None:
+    """A line as it is: paths hold brackets, and whoever pipes it wants it whole."""
+    out_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _truth_table(rows: Sequence[TruthRow]) -> Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,11 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 import xarray as xr
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.blocks import Summary, plan
-from mrsi_engine.engine.driver import run
+from mrsi_engine.engine.clusters import warm_up
+from mrsi_engine.engine.driver import PROCESSES_FROM, run
 from mrsi_engine.engine.events import Sink
 from mrsi_engine.engine.recipe import recipe_for
 from mrsi_engine.errors import InputError
@@ -23,9 +27,9 @@ from mrsi_engine.io.basis_files import read_basis
 from mrsi_engine.io.importing import import_scan, is_import_of
 from mrsi_engine.io.lcmodel_results import read_lcmodel_csv
 from mrsi_engine.io.maps import export_maps, export_signals
-from mrsi_engine.io.nifti_mrs import stem_of
+from mrsi_engine.io.nifti_mrs import read_header, stem_of
 from mrsi_engine.io.phantom_files import write_phantom
-from mrsi_engine.io.result_store import ResultStore, open_result
+from mrsi_engine.io.result_store import ResultStore, is_result_store, open_result
 from mrsi_engine.io.scan_store import ScanStore, is_scan_store
 from mrsi_engine.io.tables import write_table
 from mrsi_engine.report.compare import Comparison, compare_with_lcmodel
@@ -106,6 +110,23 @@ class Options:
     fill: Literal["nan", "mrsiprep"] = "nan"
     overwrite: bool = False
 
+    def check(self) -> Options:
+        """These options, once they are known to say a possible way to run.
+
+        Raises
+        ------
+        InputError
+            If a number is too small, two places to run are given, or there is no such device.
+        """
+        for name, least in (("workers", 0), ("threads_per_worker", 1), ("block_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}, expected at least {least}")
+        if self.workers is not None and self.scheduler is not None:
+            raise InputError("workers and scheduler both say where to run; give one of them")
+        _check_device(self.device, here=self.scheduler is None)
+        return self
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -165,35 +186,87 @@ def process(
         If the run failed; what was done is kept.
     """
     clock = _Clock()
+    options.check()
     _check_folder(folder)
+    with clock("basis"):
+        chosen = _suited_basis(basis, pipeline, inputs, options)
+    _warm_up(inputs, options)
     with clock("import"):
         store = imported(inputs, scan_folder(folder), options.overwrite, progress)
-    with clock("basis"):
-        chosen = load_basis(basis, store.acquisition)
     with clock("process"):
-        planned = plan(
-            store.path,
-            pipeline,
-            chosen,
-            result_folder(folder),
-            block_size=options.block_size,
-            keep_signals=options.keep,
-            overwrite=options.overwrite,
-            device=options.device,
-        )
-        done = run(
-            planned,
-            workers=options.workers,
-            scheduler=options.scheduler,
-            threads_per_worker=options.threads_per_worker,
-            sinks=sinks,
-        )
+        summary = _processed(store, chosen, pipeline, folder, options, sinks)
     result = open_result(result_folder(folder))
     with clock("export"):
         maps = export(result, folder, options.fill)
     rows = result_truth_table(result, truth) if truth else None
     report = report_on(folder, timings=clock.seconds, truth=rows)
-    return Outcome(folder, done.summary, report, maps, clock.seconds)
+    return Outcome(folder, summary, report, maps, clock.seconds)
+
+
+def _suited_basis(
+    choice: BasisChoice, pipeline: Pipeline, inputs: Inputs, options: Options
+) -> Basis:
+    """The basis, once it, the scan's axis and the pipeline are known to fit each other.
+
+    Said before the import, which can take minutes and would have to be replaced.
+    """
+    acquisition = _axis(inputs)
+    basis = load_basis(choice, acquisition)
+    recipe_for(acquisition, pipeline, basis, options.keep, options.device)
+    return basis
+
+
+def _axis(inputs: Inputs) -> Acquisition:
+    acquisition = read_header(inputs.scan).acquisition
+    possible = inputs.points is not None and 2 <= inputs.points <= acquisition.points
+    # An impossible number of points is refused by the import, with what the file holds.
+    return acquisition.with_points(inputs.points or 0) if possible else acquisition
+
+
+def _warm_up(inputs: Inputs, options: Options) -> None:
+    """Let worker processes import what they need while the scan is imported."""
+    local = options.workers != 0 and options.scheduler is None
+    if local and math.prod(read_header(inputs.scan).grid.shape) >= PROCESSES_FROM:
+        warm_up()
+
+
+def _processed(
+    store: ScanStore,
+    basis: Basis,
+    pipeline: Pipeline,
+    folder: Path,
+    options: Options,
+    sinks: Sequence[Sink],
+) -> Summary:
+    planned = plan(
+        store.path,
+        pipeline,
+        basis,
+        result_folder(folder),
+        block_size=options.block_size,
+        keep_signals=options.keep,
+        overwrite=options.overwrite,
+        device=options.device,
+    )
+    if options.overwrite:
+        _remove_exports(folder)
+    done = run(
+        planned,
+        workers=options.workers,
+        scheduler=options.scheduler,
+        threads_per_worker=options.threads_per_worker,
+        sinks=sinks,
+    )
+    return done.summary
+
+
+def _remove_exports(folder: Path) -> None:
+    """Delete what an earlier run exported: maps of its own metabolites would stay otherwise."""
+    for kept in ("maps", "signals"):
+        for file in (folder / kept).glob("*_mrsi.*"):
+            file.unlink()
+    for name in ("voxels.parquet", "report.html"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def imported(
@@ -215,7 +288,15 @@ def imported(
             f"{target}: imported from other files or with other settings (its scan was "
             f"{store.source}); give another --out, or --overwrite to replace it"
         )
-    return import_scan(inputs.scan, target, overwrite=overwrite, progress=progress, **settings)
+    store = import_scan(inputs.scan, target, overwrite=overwrite, progress=progress, **settings)
+    for leftover in _killed_imports(target):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return store
+
+
+def _killed_imports(target: Path) -> list[Path]:
+    """What imports into this store left that did not live to clean up."""
+    return list(target.parent.glob(f".{target.name}.*.partial"))
 
 
 def load_basis(choice: BasisChoice, acquisition: Acquisition) -> Basis:
@@ -227,7 +308,8 @@ def load_basis(choice: BasisChoice, acquisition: Acquisition) -> Basis:
     Raises
     ------
     InputError
-        If there is no such file and the name is not of a simulated basis, or the basis is wrong.
+        If there is no such file and the name is not of a simulated basis, the basis is wrong, or
+        something is said of a simulated basis that only a file can leave open.
     """
     if not Path(choice.source).exists():
         settings = parse_basis_name(choice.source)
@@ -235,6 +317,11 @@ def load_basis(choice: BasisChoice, acquisition: Acquisition) -> Basis:
             raise InputError(
                 f"{choice.source}: no such basis file or folder, and not the name of a simulated "
                 f"basis ({BASIS_NAME_FORM})"
+            )
+        if choice.reference_ppm is not None or choice.conjugate:
+            raise InputError(
+                f"{choice.source}: a simulated basis knows its reference and its frequency axis; "
+                "leave out --basis-reference and --basis-conjugate"
             )
         return completed(cached_basis(settings.for_scan(acquisition)))
     return read_basis(choice.source, reference_ppm=choice.reference_ppm, conjugate=choice.conjugate)
@@ -266,16 +353,24 @@ def report_on(
     truth: Sequence[TruthRow] | None = None,
     comparison: Comparison | None = None,
 ) -> Path:
-    """Write the report of a finished run; spectra of a few voxels are fitted again to be drawn."""
+    """Write the report of a finished run; spectra of a few voxels are fitted again to be drawn.
+
+    ``timings`` are those of the stored sessions unless given.
+    """
     result = open_result(result_folder(folder))
     return write_report(
         result,
         folder / "report.html",
         examples=fitted_examples(folder),
-        timings=timings,
+        timings=timings or _stored_timings(result),
         truth_table=truth,
         comparison=comparison,
     )
+
+
+def _stored_timings(result: xr.Dataset) -> dict[str, float]:
+    sessions = result.attrs.get("timings", [])
+    return {"process": sum(session["seconds"] for session in sessions)} if sessions else {}
 
 
 def fitted_examples(folder: Path) -> list[SpectrumExample]:
@@ -293,11 +388,17 @@ def fitted_examples(folder: Path) -> list[SpectrumExample]:
     written = pipeline.declare(Context(scan.acquisition, store.basis())).signals
     drawn = [q.name for q in written if q.name in _DRAWN]
     recipe = recipe_for(scan.acquisition, pipeline, store.basis(), drawn)
-    arrays, _ = recipe.apply(np.concatenate([scan.read_fids(v, v + 1) for v in voxels]))
+    fids = np.concatenate([scan.read_fids(v, v + 1) for v in voxels])
+    arrays, _ = recipe.apply(fids, _water(scan, voxels))
     few = result.isel(voxel=voxels).assign(
         {name: (("voxel", "time"), signal) for name, signal in arrays.signals.items()}
     )
     return stored_examples(few, _fit_window(pipeline))
+
+
+def _water(scan: ScanStore, voxels: Sequence[int]) -> np.ndarray | None:
+    fids = [water for v in voxels if (water := scan.read_water(v, v + 1)) is not None]
+    return np.concatenate(fids) if fids else None
 
 
 def simulate_scan(
@@ -309,7 +410,15 @@ def simulate_scan(
     ----------
     basis
         What the spectra are made of; PRESS, TE 30 ms at 3 T by default.
+
+    Raises
+    ------
+    InputError
+        If a setting or the basis is wrong, or the folder holds files that are no simulated scan,
+        some of which could have the same names.
     """
+    if folder.exists() and not (folder / "truth").is_dir():
+        _check_empty(folder, "files that are not of a simulated scan")
     named = parse_basis_name(_PHANTOM_BASIS)
     assert named is not None
     axis = replace(named, points=_PHANTOM_POINTS, dwell_time=_PHANTOM_DWELL).acquisition
@@ -326,7 +435,12 @@ def demo(
     sinks: Sequence[Sink] = (),
     progress: Progress | None = None,
 ) -> tuple[Outcome, list[TruthRow]]:
-    """Simulate a brain, run the default pipeline on it, and compare with the truth."""
+    """Simulate a brain, run the default pipeline on it, and compare with the truth.
+
+    The simulated files go to ``scan`` in the folder; else see :func:`process`.
+    """
+    options.check()
+    _check_folder(folder)
     phantom = simulate_scan(folder / "scan", settings)
     inputs = Inputs(
         scan=folder / "scan" / "scan.nii.gz",
@@ -389,19 +503,32 @@ def _fit_window(pipeline: Pipeline) -> tuple[float, float]:
     return next(fits, DEFAULT_WINDOW)
 
 
+def _check_device(name: str, *, here: bool) -> None:
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise InputError(f"device is {name!r}, expected cpu or cuda") from error
+    if here and kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device is {name!r}, but torch sees no GPU on this machine; use cpu")
+
+
 def _check_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
+    if folder.exists() and not (folder.is_dir() and _is_ours(folder)):
+        _check_empty(folder, "files that are not of a run of this engine")
+
+
+def _check_empty(folder: Path, found: str) -> None:
+    if not folder.is_dir():
         raise InputError(f"{folder}: is a file; --out needs a folder")
-    stranger = folder.exists() and any(folder.iterdir()) and not _is_ours(folder)
-    if stranger:
-        raise InputError(
-            f"{folder}: holds files that are not of a run of this engine; give an empty or new "
-            "folder with --out"
-        )
+    if any(folder.iterdir()):
+        raise InputError(f"{folder}: holds {found}; give an empty or new folder with --out")
 
 
 def _is_ours(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("scan.zarr", "result.zarr", "scan"))
+    """Whether a run, a killed import or a simulation began in this folder."""
+    scan = scan_folder(folder)
+    stored = is_scan_store(scan) or is_result_store(result_folder(folder))
+    return stored or bool(_killed_imports(scan)) or (folder / "scan" / "truth").is_dir()
 
 
 class _Clock:
