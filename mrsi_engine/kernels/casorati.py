@@ -22,7 +22,7 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.hsvd import BandPlan, Removal, remove_band
 
 #: Roughness left in the band over the noise's, above which a voxel is done alone.
-DEFAULT_RESIDUAL = 3.0
+DEFAULT_RESIDUAL = 2.0
 
 
 @dataclass(frozen=True)

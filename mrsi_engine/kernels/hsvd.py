@@ -31,7 +31,7 @@ from mrsi_engine.errors import InputError
 
 #: Damped exponentials modelled in and around the band: several for a non-Lorentzian water, the
 #: rest for metabolites beside it and, until they are left out, for noise.
-DEFAULT_COMPONENTS = 18
+DEFAULT_COMPONENTS = 16
 
 #: Decimated spectral width over half the band. The tails of water reach under the metabolites
 #: beside it, and are told from them only where both are seen.
@@ -42,11 +42,12 @@ _WIDTH_RATIO = 7.4
 _PASS_BAND, _STOP_BAND = 0.7, 50.0
 
 #: Share of the decimated samples that are rows of the Hankel matrix, and the most there may be.
-_ROW_SHARE, _MOST_ROWS = 0.4, 64
+_ROW_SHARE, _MOST_ROWS = 0.4, 52
 
 #: What an exponential must explain, in units of the noise's energy in a sample. The best of all
-#: exponentials explains about log(samples), 5, where there is noise only, and rarely twice that.
-_SIGNIFICANT = 12.0
+#: exponentials explains about log(samples), 5, where there is noise only; the rest of the margin is
+#: for weak metabolites in the band, which should stay.
+_SIGNIFICANT = 20.0
 
 _REFINEMENTS, _DAMPING = 2, 1e-4
 

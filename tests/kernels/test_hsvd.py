@@ -95,17 +95,17 @@ def oracle(module: ModuleType, fid: np.ndarray, components: int = 25) -> np.ndar
 
 @pytest.mark.parametrize("water_level", [5, 25, 125])
 def test_no_worse_than_hlsvdpropy(hlsvdpropy, water_level):
-    """Error against the noise-free metabolites, in both bands.
+    """Error of what was removed, the noise left out, in both bands.
 
-    10 % of energy is 5 % of amplitude: the oracle works on the whole spectrum, ours has lost what
-    the filter cuts off, and both have fitted the same noise.
+    Over draws the ratio for 32 voxels scatters (bootstrap) by 0.1 in the water's band and by 0.2 to
+    0.4 in the metabolites', around 0.8: the bound leaves one to three SDs.
     """
-    metabolites, water, noise, sd = simulate(16, water_level, seed=water_level)
+    metabolites, water, noise, sd = simulate(32, water_level, seed=500 + water_level)
     fids = metabolites + water + noise
-    ours = fids - removed(fids) - metabolites
-    theirs = fids - np.array([oracle(hlsvdpropy, fid) for fid in fids]) - metabolites
+    ours = removed(fids) - water
+    theirs = np.array([oracle(hlsvdpropy, fid) for fid in fids]) - water
     for bins in (WATER_BINS, METABOLITE_BINS):
-        assert energy(ours, sd, bins) <= 1.1 * energy(theirs, sd, bins)
+        assert energy(ours, sd, bins) <= 1.15 * energy(theirs, sd, bins)
 
 
 def test_metabolites_gain_less_than_a_tenth_of_the_noise():
