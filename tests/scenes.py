@@ -11,7 +11,7 @@ import numpy as np
 import scipy.io
 import torch
 
-from mrsi_engine.conventions import Acquisition
+from mrsi_engine.conventions import COMBINATIONS, Acquisition
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.macromolecules import with_macromolecules
 from mrsi_engine.spectra.simulation import simulate_basis
@@ -94,6 +94,66 @@ def sd_for_snr(basis: Basis, fid: np.ndarray, snr: float) -> float:
     ppm = basis.acquisition.ppm
     spectrum = np.abs(basis.acquisition.spectrum(fid)) / np.sqrt(basis.acquisition.points)
     return float(spectrum[(ppm > 1.8) & (ppm < 4.2)].max() / snr)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What many noisy fits made of one metabolite whose amplitude is known."""
+
+    name: str
+    truth: float
+    draws: int
+    mean: float
+    sd: float
+    crlb: float
+
+    @property
+    def relative_crlb(self) -> float:
+        """Cramér-Rao bound as a share of the truth."""
+        return self.crlb / abs(self.truth)
+
+    @property
+    def efficiency(self) -> float:
+        """SD of the estimates over the bound, 1 for an efficient estimator."""
+        return self.sd / self.crlb
+
+    @property
+    def bias(self) -> float:
+        """Mean error in its own standard errors."""
+        return (self.mean - self.truth) / (self.sd / np.sqrt(self.draws))
+
+
+def monte_carlo(
+    stage: Stage,
+    basis: Basis,
+    amplitudes: Mapping[str, float],
+    truth: Lineshape,
+    snr: float,
+    draws: int,
+    seed: int = 0,
+) -> list[Outcome]:
+    """Fits of one spectrum under many draws of noise, metabolite by metabolite."""
+    fid = clean_fid(basis, amplitudes, truth)
+    white = noise(np.random.default_rng(seed), draws, len(fid), sd_for_snr(basis, fid, snr))
+    block = run_stage(stage, basis, fid + white)
+    sums = {c.label: c.members for c in COMBINATIONS}
+    outcomes = []
+    for name in block.estimate:
+        members = sums.get(name, (name,))
+        if not set(members) <= set(amplitudes):
+            continue
+        estimates, bounds = block.estimate[name].numpy(), block.sd[name].numpy()
+        outcomes.append(
+            Outcome(
+                name,
+                sum(amplitudes[m] for m in members),
+                draws,
+                float(estimates.mean()),
+                float(estimates.std(ddof=1)),
+                float(np.sqrt(np.square(bounds).mean())),
+            )
+        )
+    return outcomes
 
 
 def run_stage(stage: Stage, basis: Basis, fids: np.ndarray, keep_signals: bool = False) -> Block:
