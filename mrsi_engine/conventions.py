@@ -21,16 +21,23 @@ REFERENCE_PPM = 4.65
 #: Expected position (ppm) of the methyl singlet of N-acetylaspartate, the field's landmark.
 NAA_PPM = 2.01
 
-VOXEL, TIME, DYNAMIC, PARAMETER, MEASURE = "voxel", "time", "dynamic", "parameter", "measure"
+VOXEL, TIME, PARAMETER, MEASURE = "voxel", "time", "parameter", "measure"
+
+#: Dimensions a FID may have between voxel and time, in this order: receive coils and transients.
+COIL, DYNAMIC = "coil", "dynamic"
 
 
 class Status(IntEnum):
-    """How a voxel was quantified; what the ``status`` variable of a result store holds."""
+    """How a voxel was quantified; what the ``status`` variable of a result store holds.
+
+    ``CORRECTED`` is what a pipeline leaves that quantifies nothing: clean signals and measures.
+    """
 
     NO_FIT = 0
     NETWORK = 1
     NETWORK_REFINED = 2
     LEAST_SQUARES = 3
+    CORRECTED = 4
     NOT_PROCESSED = 255
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import Acquisition
+from mrsi_engine.conventions import COIL, DYNAMIC, Acquisition
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header, stem_of
 from mrsi_engine.io.scan_store import DEFAULT_CHUNK, ScanStore, is_scan_store
@@ -29,6 +29,9 @@ MEMORY_BUDGET = 512 << 20
 
 #: Called with the number of time points read so far and in all.
 Progress = Callable[[int, int], None]
+
+#: Dimensions 5 to 7 that are supported, by their NIfTI-MRS tags, in the order of the store.
+DIMENSIONS: Mapping[str, str] = {"DIM_COIL": COIL, "DIM_DYN": DYNAMIC}
 
 # Relative difference within which two files are believed to state the same number.
 _SAME = 1e-4
@@ -45,19 +48,25 @@ class _Request:
     water: Path | None
     tissue: Tissue | None
     tissue_classes: tuple[str, ...]
+    scalp: Path | None
     chunk: int
     points: int | None
 
 
 @dataclass(frozen=True, eq=False)
 class _Inputs:
-    """What was found in the files before a sample is read; ``keep`` are voxels in file order."""
+    """What was found in the files before a sample is read.
+
+    ``keep`` are voxels in file order, ``scalp`` says of every voxel of the volume whether it is
+    kept as scalp.
+    """
 
     scan: NIfTIMRSHeader
     water: NIfTIMRSHeader | None
     keep: NDArray[np.intp] | None
     tissue: NDArray[np.float32] | None
     tissue_classes: tuple[str, ...]
+    scalp: NDArray[np.bool_] | None
     acquisition: Acquisition
 
 
@@ -65,9 +74,16 @@ class _Inputs:
 class _Signals:
     """The samples of one file, ready to be read voxel by voxel."""
 
+    header: NIfTIMRSHeader
+    dimensions: Mapping[str, int]
     table: Transposer
     energy: NDArray[np.float64]
     checksum: str
+
+    def fids(self, columns: NDArray[np.intp]) -> NDArray[np.complex64]:
+        """FIDs ``(n, [coil,] [dynamic,] time)`` of ascending voxel numbers."""
+        signals = _in_store_order(self.table.fids(columns), self.header)
+        return signals.reshape(len(columns), *self.dimensions.values(), signals.shape[-1])
 
 
 def import_scan(
@@ -78,6 +94,7 @@ def import_scan(
     water: str | Path | None = None,
     tissue: Tissue | None = None,
     tissue_classes: Sequence[str] = (),
+    scalp: str | Path | None = None,
     chunk: int = DEFAULT_CHUNK,
     memory_budget: int = MEMORY_BUDGET,
     points: int | None = None,
@@ -92,7 +109,8 @@ def import_scan(
     Parameters
     ----------
     scan
-        NIfTI-MRS file, ``.nii`` or ``.nii.gz``, ``(x, y, z, time)`` complex.
+        NIfTI-MRS file, ``.nii`` or ``.nii.gz``, ``(x, y, z, time)`` complex, raw data with
+        ``DIM_COIL`` and ``DIM_DYN`` in any order.
     out
         Folder of the store.
     mask
@@ -100,12 +118,16 @@ def import_scan(
         :func:`~mrsi_engine.io.signal_mask.signal_mask` from the water reference if there is one,
         else from the scan.
     water
-        Water reference on the scan's grid with the scan's dwell time, points and frequency.
+        Water reference on the scan's grid with the scan's dwell time, points and frequency, its
+        coils if it has any, and any number of transients.
     tissue
         A 4-D NIfTI of fractions whose last dimension ``tissue_classes`` names, or one 3-D file a
         class, e.g. ``{"gm": ..., "wm": ..., "csf": ...}``.
+    scalp
+        Mask of the scalp. Its voxels outside ``mask`` are kept and flagged: stages may learn from
+        them, nothing is quantified there. Without a mask all of them count as outside.
     chunk
-        Voxels a chunk of the store.
+        Voxels a chunk of the store; fewer in raw data, by the number of FIDs a voxel.
     memory_budget
         Bytes of samples held in memory; beyond it they go to a scratch file beside ``out``. The
         process itself takes up to twice as much, and 130 MB for its libraries.
@@ -123,7 +145,7 @@ def import_scan(
     RunError
         If the disk is full or the store cannot be written.
     """
-    request = _request(scan, mask, water, tissue, tissue_classes, chunk, points)
+    request = _request(scan, mask, water, tissue, tissue_classes, scalp, chunk, points)
     target = Path(out).resolve()
     _check_output(target, overwrite)
     inputs = _inputs(request)
@@ -140,6 +162,7 @@ def is_import_of(
     water: str | Path | None = None,
     tissue: Tissue | None = None,
     tissue_classes: Sequence[str] = (),
+    scalp: str | Path | None = None,
     chunk: int = DEFAULT_CHUNK,
     points: int | None = None,
 ) -> bool:
@@ -152,7 +175,7 @@ def is_import_of(
     InputError
         If a file cannot be read.
     """
-    request = _request(scan, mask, water, tissue, tissue_classes, chunk, points)
+    request = _request(scan, mask, water, tissue, tissue_classes, scalp, chunk, points)
     water_checksum = None if request.water is None else _checksum(request.water)
     return store.inputs == _provenance(request, _checksum(request.scan), water_checksum)
 
@@ -163,6 +186,7 @@ def _request(
     water: str | Path | None,
     tissue: Tissue | None,
     tissue_classes: Sequence[str],
+    scalp: str | Path | None,
     chunk: int,
     points: int | None,
 ) -> _Request:
@@ -174,16 +198,17 @@ def _request(
         water=None if water is None else Path(water),
         tissue=tissue,
         tissue_classes=tuple(tissue_classes),
+        scalp=None if scalp is None else Path(scalp),
         chunk=chunk,
         points=points,
     )
 
 
 def _inputs(request: _Request) -> _Inputs:
-    scan = _supported(read_header(request.scan))
-    keep = None
-    if request.mask is not None:
-        keep = np.flatnonzero(_in_file_order(read_mask(request.mask, scan.grid)))
+    scan = read_header(request.scan)
+    signal_dimensions(scan)
+    mask = None if request.mask is None else _in_file_order(read_mask(request.mask, scan.grid))
+    scalp = None if request.scalp is None else _scalp(request.scalp, scan, mask)
     classes: tuple[str, ...] = ()
     tissue = None
     if request.tissue is not None:
@@ -191,25 +216,57 @@ def _inputs(request: _Request) -> _Inputs:
     return _Inputs(
         scan=scan,
         water=None if request.water is None else _matching_water(request.water, scan),
-        keep=keep,
+        keep=None if mask is None else np.flatnonzero(mask if scalp is None else mask | scalp),
         tissue=tissue,
         tissue_classes=classes,
+        scalp=scalp,
         acquisition=_cut(scan, request.points),
     )
 
 
-def _supported(header: NIfTIMRSHeader) -> NIfTIMRSHeader:
-    if header.higher_dimensions:
+def signal_dimensions(header: NIfTIMRSHeader) -> dict[str, int]:
+    """Lengths of the dimensions between voxel and time, ``coil`` before ``dynamic``.
+
+    Raises
+    ------
+    InputError
+        If the file has a dimension other than ``DIM_COIL`` and ``DIM_DYN``, or one of them twice.
+    """
+    tags = [tag for tag, _ in header.higher_dimensions]
+    if not set(tags) <= set(DIMENSIONS) or len(set(tags)) < len(tags):
         found = ", ".join(f"{tag} of {length}" for tag, length in header.higher_dimensions)
         raise InputError(
-            f"{header.path}: has further dimensions ({found}); supported are (x, y, z, time) data: "
-            "combine coils and average transients first, e.g. with fsl_mrs_proc or mrs_tools"
+            f"{header.path}: has further dimensions ({found}); supported are DIM_COIL and DIM_DYN, "
+            "each once: split the file along the others, e.g. with mrs_tools split"
         )
-    return header
+    lengths = dict(header.higher_dimensions)
+    return {name: lengths[tag] for tag, name in DIMENSIONS.items() if tag in lengths}
+
+
+def _in_store_order(table: NDArray[np.complex64], header: NIfTIMRSHeader) -> NDArray[np.complex64]:
+    """``(n, samples)`` as the file has them as ``(n, [coil,] [dynamic,] time)``."""
+    slowest_first = [(DIMENSIONS[tag], length) for tag, length in header.higher_dimensions[::-1]]
+    names = [name for name, _ in slowest_first]
+    signals = table.reshape(len(table), *(length for _, length in slowest_first), -1)
+    order = [1 + names.index(name) for name in signal_dimensions(header)]
+    return np.ascontiguousarray(signals.transpose(0, *order, len(order) + 1))
+
+
+def _scalp(path: Path, scan: NIfTIMRSHeader, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Scalp outside the mask, ``(x*y*z,)`` with x fastest."""
+    scalp = _in_file_order(read_mask(path, scan.grid))
+    outside = scalp if mask is None else scalp & ~mask
+    if not outside.any():
+        raise InputError(
+            f"{path}: every scalp voxel lies in the mask too, where voxels are quantified; give a "
+            "scalp mask that reaches beyond the brain mask"
+        )
+    return outside
 
 
 def _matching_water(path: Path, scan: NIfTIMRSHeader) -> NIfTIMRSHeader:
-    water = _supported(read_header(path))
+    water = read_header(path)
+    _water_dimensions(water, scan)
     remedy = (
         "resampling a water reference comes with a later version; give --water on the scan's grid"
     )
@@ -227,6 +284,25 @@ def _matching_water(path: Path, scan: NIfTIMRSHeader) -> NIfTIMRSHeader:
             f"{scan.acquisition.nucleus}"
         )
     return water
+
+
+def _water_dimensions(water: NIfTIMRSHeader, scan: NIfTIMRSHeader) -> dict[str, int]:
+    """Lengths of the scan's dimensions in its water reference, 1 for transients averaged before.
+
+    Raises
+    ------
+    InputError
+        If they are not dimensions of the scan, or the coils are others.
+    """
+    own, expected = signal_dimensions(water), signal_dimensions(scan)
+    strange = [name for name in own if name not in expected]
+    if strange or own.get(COIL) != expected.get(COIL):
+        raise InputError(
+            f"{water.path}: water reference with dimensions {own or 'none'} between voxel and "
+            f"time, the scan has {expected or 'none'}; give a reference of the same coils, with "
+            "transients only if the scan has them"
+        )
+    return {name: own.get(name, 1) for name in expected}
 
 
 def _cut(scan: NIfTIMRSHeader, points: int | None) -> Acquisition:
@@ -250,7 +326,7 @@ class _Ticker:
 
     def __init__(self, inputs: _Inputs, progress: Progress | None) -> None:
         headers = [h for h in (inputs.scan, inputs.water) if h is not None]
-        self._total = sum(h.acquisition.points for h in headers)
+        self._total = sum(h.acquisition.points * h.signals for h in headers)
         self._done = 0
         self._progress = progress
 
@@ -272,11 +348,16 @@ def _fill(
         ]
         voxels, columns = _choose(inputs, [s.energy for s in signals])
         store = _create(folder, request, inputs, voxels, [s.checksum for s in signals])
-        size = inputs.acquisition.points * np.dtype(np.complex64).itemsize
-        group = max(1, memory_budget // 4 // (size * store.chunk)) * store.chunk
         for write, signal in zip((store.write_fids, store.write_water), signals, strict=False):
+            group = _voxels_at_once(store, signal.header, memory_budget)
             for start in range(0, len(columns), group):
-                write(start, signal.table.fids(columns[start : start + group]))
+                write(start, signal.fids(columns[start : start + group]))
+
+
+def _voxels_at_once(store: ScanStore, header: NIfTIMRSHeader, memory_budget: int) -> int:
+    """Voxels of whole chunks that take up to a quarter of the budget."""
+    size = store.acquisition.points * header.signals * np.dtype(np.complex64).itemsize
+    return max(1, memory_budget // 4 // (size * store.chunk)) * store.chunk
 
 
 def _absorb(
@@ -287,20 +368,22 @@ def _absorb(
     scratch: Path,
     tick: _Ticker,
 ) -> _Signals:
-    points = inputs.acquisition.points
+    points, in_file = inputs.acquisition.points, header.acquisition.points
     everything = math.prod(header.grid.shape)
     kept = everything if inputs.keep is None else len(inputs.keep)
-    table = stack.enter_context(Transposer(kept, points, memory_budget, scratch))
+    samples = points * header.signals
+    table = stack.enter_context(Transposer(kept, samples, memory_budget, scratch))
     energy = np.zeros(kept)
     with SampleStream(header) as stream:
         for point, plane in enumerate(stream):
-            if point < points:
+            if point % in_file < points:
                 wanted = plane if inputs.keep is None else plane[inputs.keep]
                 table.append(wanted)
                 if inputs.keep is None:
                     energy += _squared_magnitude(wanted)
             tick()
-        return _Signals(table, energy, stream.checksum)
+        dimensions = _water_dimensions(header, inputs.scan)
+        return _Signals(header, dimensions, table, energy, stream.checksum)
 
 
 def _squared_magnitude(samples: NDArray[np.complex64]) -> NDArray[np.float64]:
@@ -320,9 +403,11 @@ def _choose(
     if inputs.keep is not None:
         return inputs.keep, np.arange(len(inputs.keep))
     scan = energies[0]
-    found = np.flatnonzero(signal_mask(energies[-1]) & np.isfinite(scan) & (scan > 0))
-    if not found.size:
+    scalp = np.zeros(scan.shape, bool) if inputs.scalp is None else inputs.scalp
+    brain = signal_mask(energies[-1]) & np.isfinite(scan) & (scan > 0) & ~scalp
+    if not brain.any():
         raise InputError(f"{inputs.scan.path}: no voxel holds a signal; every FID is zero or NaN")
+    found = np.flatnonzero(brain | scalp)
     return found, found
 
 
@@ -334,15 +419,18 @@ def _create(
     checksums: Sequence[str],
 ) -> ScanStore:
     scan = inputs.scan
-    tissue = inputs.tissue
+    tissue, scalp, water = inputs.tissue, inputs.scalp, inputs.water
     return ScanStore.create(
         folder,
         np.stack(np.unravel_index(voxels, scan.grid.shape, order="F"), axis=1),
         inputs.acquisition,
         scan.grid.shape,
         scan.grid.affine,
-        chunk=request.chunk,
-        water=inputs.water is not None,
+        chunk=max(1, request.chunk // scan.signals),
+        dimensions=signal_dimensions(scan),
+        water=water is not None,
+        water_dimensions=None if water is None else _water_dimensions(water, scan),
+        scalp=None if scalp is None else scalp[voxels],
         tissue=None if tissue is None else _in_file_order(tissue)[voxels],
         tissue_classes=inputs.tissue_classes,
         stem=stem_of(scan.path),
@@ -366,6 +454,7 @@ def _provenance(request: _Request, scan: str, water: str | None = None) -> dict[
         "tissue_classes": list(request.tissue_classes),
         "chunk": request.chunk,
         "points": request.points,
+        **({} if request.scalp is None else {"scalp": _checksum(request.scalp)}),
     }
 
 

@@ -76,6 +76,11 @@ class NIfTIMRSHeader:
         return self.path.name.lower().endswith(".gz")
 
     @property
+    def signals(self) -> int:
+        """FIDs a voxel: the product of dimensions 5 to 7."""
+        return math.prod(self.shape[4:])
+
+    @property
     def higher_dimensions(self) -> tuple[tuple[str, int], ...]:
         """Tag (``DIM_COIL``, ``DIM_DYN``...) and length of dimensions 5 to 7 longer than 1."""
         lengths = enumerate(self.shape[4:], start=5)

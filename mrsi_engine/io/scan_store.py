@@ -1,14 +1,19 @@
 """The scan store: one scan as a Zarr v3 group, a table of masked voxels ready for blocks.
 
-=============  ====================  =========  ==========================================
-variable       dimensions            dtype      unit
-=============  ====================  =========  ==========================================
-``fid``        voxel, time           complex64  as in the file
-``water``      voxel, time           complex64  as in the file (optional)
-``tissue``     voxel, tissue_class   float32    fraction (optional)
-``x y z``      voxel                 int32      voxel index in the volume
-``time``       time                  float64    s
-=============  ====================  =========  ==========================================
+=============  ====================================  =========  ==========================
+variable       dimensions                            dtype      unit
+=============  ====================================  =========  ==========================
+``fid``        voxel, (coil,) (dynamic,) time        complex64  as in the file
+``water``      voxel, (coil,) (water_dynamic,) time  complex64  as in the file (optional)
+``tissue``     voxel, tissue_class                   float32    fraction (optional)
+``scalp``      voxel                                 bool       (optional)
+``x y z``      voxel                                 int32      voxel index in the volume
+``time``       time                                  float64    s
+=============  ====================================  =========  ==========================
+
+Raw data have coils and transients (``dynamic``) between voxel and time; ``water`` then has the same
+dimensions with as many transients as were acquired of it, 1 if it is an average. Voxels marked
+``scalp`` lie outside the mask: they teach a stage what lipids look like and are never quantified.
 
 A chunk holds whole FIDs of ``chunk`` voxels. Voxels stand in the order of the file they came from:
 x runs fastest, then y, then z. Attributes carry the acquisition, the grid, the complete NIfTI-MRS
@@ -30,7 +35,7 @@ import zarr
 from numpy.typing import ArrayLike, NDArray
 from zarr.codecs import BloscCodec
 
-from mrsi_engine.conventions import TIME, VOXEL, Acquisition
+from mrsi_engine.conventions import DYNAMIC, TIME, VOXEL, Acquisition
 from mrsi_engine.errors import InputError
 
 #: Format of the stores written here; a reader refuses a higher one.
@@ -41,10 +46,10 @@ DEFAULT_CHUNK = 1024
 
 _SCHEMA = "mrsi_engine.scan"
 _TISSUE_CLASS = "tissue_class"
+_WATER_DYNAMIC = "water_dynamic"
 _DIMENSIONS = {
-    "fid": (VOXEL, TIME),
-    "water": (VOXEL, TIME),
     "tissue": (VOXEL, _TISSUE_CLASS),
+    "scalp": (VOXEL,),
     "x": (VOXEL,),
     "y": (VOXEL,),
     "z": (VOXEL,),
@@ -78,11 +83,13 @@ class ScanStore:
     affine
         ``(4, 4)`` voxel index to scanner coordinates, mm.
     voxels
-        Number of voxels in the mask, the length of dimension ``voxel``.
+        Number of voxels in the mask and of scalp voxels, the length of dimension ``voxel``.
     chunk
         Voxels a chunk.
-    has_water
-        Whether a water reference came with the scan.
+    dimensions
+        Lengths of the dimensions of ``fid`` between voxel and time, e.g. ``{"coil": 4}``.
+    has_water, has_scalp
+        Whether a water reference came with the scan, and voxels marked as scalp.
     tissue_classes
         Names of the tissue fractions, empty without them.
     stem
@@ -105,7 +112,9 @@ class ScanStore:
     affine: NDArray[np.float64]
     voxels: int
     chunk: int
+    dimensions: Mapping[str, int]
     has_water: bool
+    has_scalp: bool
     tissue_classes: tuple[str, ...]
     stem: str
     source: str
@@ -146,7 +155,10 @@ class ScanStore:
         affine: ArrayLike,
         *,
         chunk: int = DEFAULT_CHUNK,
+        dimensions: Mapping[str, int] | None = None,
         water: bool = False,
+        water_dimensions: Mapping[str, int] | None = None,
+        scalp: ArrayLike | None = None,
         tissue: ArrayLike | None = None,
         tissue_classes: Sequence[str] = (),
         stem: str = "scan",
@@ -163,8 +175,13 @@ class ScanStore:
         ----------
         coordinates
             ``(voxel, 3)`` integer voxel indices x, y, z, in the order of the FIDs.
-        water
-            Whether a water reference will be written too.
+        dimensions
+            Lengths of the dimensions of the FIDs between voxel and time, in their order.
+        water, water_dimensions
+            Whether a water reference will be written too, and its own lengths of the same
+            dimensions where they differ.
+        scalp
+            ``(voxel,)`` bool, true for voxels that are not quantified.
         tissue
             ``(voxel, class)`` fractions named by ``tissue_classes``.
 
@@ -191,10 +208,13 @@ class ScanStore:
         group = zarr.create_group(
             path, attributes=_attributes(acquisition, shape, affine, provenance)
         )
-        _create_signals(
-            group, ("fid", "water") if water else ("fid",), len(places), acquisition, chunk
-        )
+        _create_signal(group, "fid", len(places), dimensions or {}, acquisition, chunk)
+        if water:
+            sizes = _of_the_water(water_dimensions or dimensions or {})
+            _create_signal(group, "water", len(places), sizes, acquisition, chunk)
         _create_tables(group, places, acquisition)
+        if scalp is not None:
+            _create_table(group, "scalp", np.asarray(scalp, dtype=bool), "1")
         if tissue is not None:
             _create_tissue(group, tissue, tissue_classes)
         return cls._of(path, group)
@@ -213,34 +233,43 @@ class ScanStore:
             affine=np.array(attributes["affine"], dtype=np.float64),
             voxels=fid.shape[0],
             chunk=fid.chunks[0],
+            dimensions=_lengths(fid),
             has_water="water" in group,
+            has_scalp="scalp" in group,
             tissue_classes=tuple(str(name) for name in classes),
             _group=group,
             **provenance,
         )
 
     def read_fids(self, start: int, stop: int) -> NDArray[np.complex64]:
-        """FIDs of voxels ``start`` to ``stop``, ``(n, time)``."""
+        """FIDs of voxels ``start`` to ``stop``, ``(n, [coil,] [dynamic,] time)``."""
         return np.asarray(self._group["fid"][start:stop])
 
     def read_water(self, start: int, stop: int) -> NDArray[np.complex64] | None:
-        """Water reference of voxels ``start`` to ``stop``, ``(n, time)``; ``None`` without one."""
+        """Water reference of voxels ``start`` to ``stop``; ``None`` without one.
+
+        Its dimensions are those of the FIDs, its own number of transients among them.
+        """
         return np.asarray(self._group["water"][start:stop]) if self.has_water else None
 
     def read_tissue(self, start: int, stop: int) -> NDArray[np.float32] | None:
         """Tissue fractions of voxels ``start`` to ``stop``, ``(n, class)``; ``None`` without."""
         return np.asarray(self._group["tissue"][start:stop]) if self.tissue_classes else None
 
-    def coordinates(self) -> NDArray[np.int32]:
-        """Voxel indices x, y, z of every voxel, ``(voxel, 3)``."""
-        return np.stack([self._group[axis][:] for axis in "xyz"], axis=1)
+    def read_scalp(self, start: int, stop: int) -> NDArray[np.bool_] | None:
+        """Which of voxels ``start`` to ``stop`` are scalp, ``(n,)``; ``None`` if none is marked."""
+        return np.asarray(self._group["scalp"][start:stop]) if self.has_scalp else None
+
+    def coordinates(self, start: int = 0, stop: int | None = None) -> NDArray[np.int32]:
+        """Voxel indices x, y, z of voxels ``start`` to ``stop``, ``(n, 3)``; of all by default."""
+        return np.stack([self._group[axis][start:stop] for axis in "xyz"], axis=1)
 
     def write_fids(self, start: int, fids: ArrayLike) -> None:
-        """Write FIDs ``(n, time)`` from voxel ``start`` on; whole chunks only."""
+        """Write FIDs ``(n, ..., time)`` from voxel ``start`` on; whole chunks only."""
         self._write("fid", start, fids)
 
     def write_water(self, start: int, water: ArrayLike) -> None:
-        """Write the water reference ``(n, time)`` from voxel ``start`` on; whole chunks only."""
+        """Write the water reference ``(n, ..., time)`` from voxel ``start``; whole chunks only."""
         self._write("water", start, water)
 
     def to_xarray(self) -> xr.Dataset:
@@ -304,9 +333,9 @@ def _check_arrays(path: Path, group: zarr.Group) -> None:
         raise InputError(
             f"{path}: the scan store lacks {', '.join(missing)}; import the scan again"
         )
-    voxels, points = group["fid"].shape
+    voxels, *_, points = group["fid"].shape
     lengths = {VOXEL: voxels, TIME: points}
-    for name, dimensions in _DIMENSIONS.items():
+    for name, dimensions in {"water": (VOXEL, TIME), **_DIMENSIONS}.items():
         found = group[name].shape if name in group else None
         if found is not None and found[0] != lengths[dimensions[0]]:
             raise InputError(
@@ -333,19 +362,34 @@ def _attributes(
     }
 
 
-def _create_signals(
-    group: zarr.Group, names: Sequence[str], voxels: int, acquisition: Acquisition, chunk: int
+def _of_the_water(dimensions: Mapping[str, int]) -> dict[str, int]:
+    """Names under which the water's own lengths can stand beside those of the scan."""
+    return {_WATER_DYNAMIC if d == DYNAMIC else d: length for d, length in dimensions.items()}
+
+
+def _lengths(signal: zarr.Array) -> dict[str, int]:
+    names = signal.metadata.dimension_names
+    return dict(zip(names[1:-1], signal.shape[1:-1], strict=True))
+
+
+def _create_signal(
+    group: zarr.Group,
+    name: str,
+    voxels: int,
+    dimensions: Mapping[str, int],
+    acquisition: Acquisition,
+    chunk: int,
 ) -> None:
-    for name in names:
-        group.create_array(
-            name,
-            shape=(voxels, acquisition.points),
-            chunks=(max(1, min(chunk, voxels)), acquisition.points),
-            dtype=np.complex64,
-            compressors=BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
-            dimension_names=_DIMENSIONS[name],
-            attributes={"units": "as in the file"},
-        )
+    fid = (*dimensions.values(), acquisition.points)
+    group.create_array(
+        name,
+        shape=(voxels, *fid),
+        chunks=(max(1, min(chunk, voxels)), *fid),
+        dtype=np.complex64,
+        compressors=BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
+        dimension_names=(VOXEL, *dimensions, TIME),
+        attributes={"units": "as in the file"},
+    )
 
 
 def _create_tables(

@@ -55,8 +55,10 @@ class _Hashing(io.RawIOBase):
 class SampleStream(AbstractContextManager["SampleStream"]):
     """The time points of a NIfTI-MRS file in order; ``checksum`` once all are read.
 
-    Iterating yields ``(x*y*z,)`` complex64 planes with x fastest. The file is then read to its very
-    end, so that its length and CRC are known to be right before anything made of it is kept.
+    Iterating yields ``(x*y*z,)`` complex64 planes with x fastest; where there are coils or
+    transients, the time points of the first FID come first, then those of the next. The file is
+    then read to its very end, so that its length and CRC are known to be right before anything made
+    of it is kept.
     """
 
     def __init__(self, header: NIfTIMRSHeader) -> None:
@@ -95,7 +97,7 @@ class SampleStream(AbstractContextManager["SampleStream"]):
         header = self._header
         self._read(header.offset)
         size = int(np.prod(header.grid.shape)) * header.dtype.itemsize
-        for _ in range(header.acquisition.points):
+        for _ in range(header.acquisition.points * header.signals):
             with np.errstate(over="ignore", invalid="ignore"):
                 plane = np.frombuffer(self._read(size), header.dtype).astype(np.complex64)
             yield plane

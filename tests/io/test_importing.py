@@ -194,6 +194,53 @@ class TestImport:
         scan = scan_file(tmp_path / "s.nii", data[..., np.newaxis], extension=extension)
         assert import_scan(scan, tmp_path / "out").read_fids(0, 24).shape == (24, POINTS)
 
+    @pytest.mark.parametrize("memory_budget", [1, 1 << 30])
+    @pytest.mark.parametrize("tags", [("DIM_COIL", "DIM_DYN"), ("DIM_DYN", "DIM_COIL")])
+    def test_coils_and_transients_in_any_order(
+        self, tmp_path, scan_file, mask, mask_values, noise, tags, memory_budget
+    ):
+        lengths = {"DIM_COIL": 2, "DIM_DYN": 3}
+        data = noise((*SHAPE, POINTS, *(lengths[tag] for tag in tags)))
+        extension = {**EXTENSION, "dim_5": tags[0], "dim_6": tags[1]}
+        scan = scan_file(tmp_path / "raw.nii", data, extension=extension)
+        options = {"mask": mask, "points": 10, "memory_budget": memory_budget, "chunk": 12}
+        store = import_scan(scan, tmp_path / "out", **options)
+        wanted = data[..., :10, :, :]
+        order = (0, 2, 3, 1) if tags[0] == "DIM_COIL" else (0, 3, 2, 1)
+        expected = rows(wanted, mask_values)[0].transpose(order)
+        np.testing.assert_array_equal(store.read_fids(0, 8), expected)
+        assert store.dimensions == {"coil": 2, "dynamic": 3}
+        assert store.chunk == 2
+        assert store.to_xarray().fid.dims == ("voxel", "coil", "dynamic", "time")
+
+    @pytest.mark.parametrize("transients", [1, 4])
+    def test_water_has_its_own_transients(self, tmp_path, scan_file, noise, transients):
+        extension = {**EXTENSION, "dim_5": "DIM_COIL", "dim_6": "DIM_DYN"}
+        scan = scan_file(tmp_path / "s.nii", noise((*SHAPE, POINTS, 2, 3)), extension=extension)
+        data = noise((*SHAPE, POINTS, 2, transients), seed=1)
+        water = scan_file(tmp_path / "w.nii", data, extension=extension)
+        store = import_scan(scan, tmp_path / "out", water=water)
+        expected = rows(data, np.ones(SHAPE, bool))[0].transpose(0, 2, 3, 1)
+        np.testing.assert_array_equal(store.read_water(0, 24), expected)
+        assert store.to_xarray().water.sizes["water_dynamic"] == transients
+
+    @pytest.mark.parametrize("masked", [True, False])
+    def test_scalp_outside_the_mask_is_kept_and_flagged(
+        self, tmp_path, scan, mask, mask_values, plain_file, data, masked
+    ):
+        scalp = np.zeros(SHAPE, bool)
+        scalp[:, 0] = True
+        file = plain_file(tmp_path / "scalp.nii", scalp)
+        store = import_scan(scan, tmp_path / "out", mask=mask if masked else None, scalp=file)
+        kept = mask_values | scalp if masked else np.ones(SHAPE, bool)
+        marked = scalp & ~mask_values if masked else scalp
+        fids, places = rows(data, kept)
+        np.testing.assert_array_equal(store.coordinates(), places)
+        np.testing.assert_array_equal(store.read_fids(0, store.voxels), fids)
+        np.testing.assert_array_equal(store.read_scalp(0, store.voxels), rows(marked, kept)[0])
+        assert not is_import_of(store, scan, mask=mask if masked else None)
+        assert is_import_of(store, scan, mask=mask if masked else None, scalp=file)
+
     def test_knows_its_own_inputs(self, tmp_path, scan, mask, plain_file):
         store = import_scan(scan, tmp_path / "out", mask=mask)
         assert is_import_of(store, scan, mask=mask)
@@ -216,10 +263,32 @@ class TestRefusals:
         extension = {"ResonantNucleus": ["1H"]}
         refused("SpectrometerFrequency", scan_file(tmp_path / "s.nii", data, extension=extension))
 
-    def test_coils_or_transients(self, tmp_path, scan_file, noise):
-        extension = {**EXTENSION, "dim_5": "DIM_COIL"}
-        scan = scan_file(tmp_path / "s.nii", noise((2, 2, 2, 8, 4)), extension=extension)
-        refused(r"DIM_COIL of 4\); supported are \(x, y, z, time\)", scan)
+    @pytest.mark.parametrize(
+        "tags", [("DIM_EDIT",), ("DIM_DYN", "DIM_DYN"), ("DIM_DYN", "DIM_MEAS")]
+    )
+    def test_dimensions_other_than_coils_and_transients(self, tmp_path, scan_file, noise, tags):
+        extension = {**EXTENSION, **{f"dim_{d}": tag for d, tag in enumerate(tags, 5)}}
+        data = noise((2, 2, 2, 8, *range(2, 2 + len(tags))))
+        scan = scan_file(tmp_path / "s.nii", data, extension=extension)
+        refused(rf"{tags[-1]} of {1 + len(tags)}\); supported are DIM_COIL and DIM_DYN", scan)
+
+    @pytest.mark.parametrize(
+        ("tags", "shape"),
+        [(("DIM_COIL",), (3,)), ((), ()), (("DIM_COIL", "DIM_DYN"), (3, 2))],
+    )
+    def test_water_of_other_coils(self, tmp_path, scan_file, noise, tags, shape):
+        coils = {**EXTENSION, "dim_5": "DIM_COIL"}
+        scan = scan_file(tmp_path / "s.nii", noise((*SHAPE, POINTS, 2)), extension=coils)
+        extension = {**EXTENSION, **{f"dim_{d}": tag for d, tag in enumerate(tags, 5)}}
+        water = scan_file(tmp_path / "w.nii", noise((*SHAPE, POINTS, *shape)), extension=extension)
+        refused("give a reference of the same coils", scan, water=water)
+
+    def test_scalp_inside_the_mask(self, scan, mask):
+        refused("every scalp voxel lies in the mask", scan, mask=mask, scalp=mask)
+
+    def test_scalp_that_is_all_there_is(self, tmp_path, scan, plain_file):
+        scalp = plain_file(tmp_path / "scalp.nii", np.ones(SHAPE))
+        refused("no voxel holds a signal", scan, scalp=scalp)
 
     def test_mask_of_another_shape_or_affine(self, scan, plain_file, tmp_path):
         refused("shape", scan, mask=plain_file(tmp_path / "m.nii", np.ones((4, 3, 1), np.uint8)))

@@ -68,8 +68,8 @@ def test_xarray_finds_names_units_and_places_as_coordinates(tmp_path):
     assert result.kind.sel(parameter="NAANAAG").item() == "combination"
     assert result.measure_doc.sel(measure="snr").item() == "signal to noise ratio"
     np.testing.assert_array_equal(np.stack([result.x, result.y, result.z], axis=1), PLACES)
-    assert result.status.attrs["flag_values"] == [0, 1, 2, 3]
-    meanings = "no_fit network network_refined least_squares"
+    assert result.status.attrs["flag_values"] == [0, 1, 2, 3, 4]
+    meanings = "no_fit network network_refined least_squares corrected"
     assert result.status.attrs["flag_meanings"] == meanings
 
 
