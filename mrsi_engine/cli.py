@@ -55,7 +55,7 @@ app = App(
     help_epilogue="Add --debug to any command for a traceback.",
     default_parameter=Parameter(
         negative_iterable="",
-        show_default=lambda value: None if value in ((), False) else str(value),
+        show_default=lambda value: None if value in ((), None, False) else str(value),
     ),
     suppress_keyboard_interrupt=False,
 )
