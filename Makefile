@@ -8,6 +8,7 @@ demo: $(INSTALLED)            ## simulate a brain, fit it, write maps and report
 	$(BIN)/mrsi demo --out demo-out
 
 test: lint                    ## what CI runs
+	out=$$(mktemp -d) && $(BIN)/mrsi demo --shape 10 10 2 --out $$out/demo && rm -r $$out
 	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)
