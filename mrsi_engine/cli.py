@@ -121,6 +121,8 @@ class Files:
         Fraction map of white matter.
     csf
         Fraction map of cerebrospinal fluid.
+    scalp
+        Mask of the scalp: its voxels outside --mask show stages what lipids look like.
     points
         Use only so many points of every FID.
     """
@@ -132,6 +134,7 @@ class Files:
     gm: Path | None = None
     wm: Path | None = None
     csf: Path | None = None
+    scalp: Path | None = None
     points: int | None = None
 
     def of(self, scan: Path) -> Inputs:
@@ -141,7 +144,15 @@ class Files:
         if separate and self.tissue is not None:
             raise InputError("give tissue fractions once: --tissue, or --gm, --wm and --csf")
         tissue = self.tissue if self.tissue is not None else separate or None
-        return Inputs(scan, self.mask, self.water, tissue, self.tissue_classes, self.points)
+        return Inputs(
+            scan,
+            mask=self.mask,
+            water=self.water,
+            tissue=tissue,
+            tissue_classes=self.tissue_classes,
+            scalp=self.scalp,
+            points=self.points,
+        )
 
 
 @Parameter(name="*")
@@ -294,7 +305,7 @@ def run_command(
     scans: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
     /,
     *,
-    basis: str,
+    basis: str | None = None,
     out: Path,
     pipeline: str = DEFAULT_PIPELINE,
     keep: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
@@ -313,7 +324,8 @@ def run_command(
     scans
         NIfTI-MRS files. Several get a folder each under --out.
     basis
-        LCModel .basis, FSL-MRS JSON folder, jMRUI text, or a simulated one, e.g. press-3t-te30.
+        LCModel .basis, FSL-MRS JSON folder, jMRUI text, or a simulated one, e.g. press-3t-te30;
+        needed by pipelines that quantify.
     out
         Output folder.
     pipeline
@@ -327,7 +339,9 @@ def run_command(
     basis_conjugate
         Turn the frequency axis of the basis round.
     """
-    chosen = BasisChoice(basis, basis_reference, basis_conjugate)
+    if basis is None and (basis_reference is not None or basis_conjugate):
+        raise InputError("--basis-reference and --basis-conjugate say how to read --basis; give it")
+    chosen = BasisChoice(basis, basis_reference, basis_conjugate) if basis else None
     steps = Pipeline.load(pipeline)
     for scan, folder in folders_of(scans, out).items():
         with _progress(where) as (sinks, progress):

@@ -16,15 +16,16 @@ import torch
 import xarray as xr
 
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.engine.blocks import Summary, plan
+from mrsi_engine.engine.blocks import Summary, plan, repeat_voxels
 from mrsi_engine.engine.clusters import warm_up
 from mrsi_engine.engine.driver import PROCESSES_FROM, run
 from mrsi_engine.engine.events import Sink
 from mrsi_engine.engine.recipe import recipe_for
+from mrsi_engine.engine.voxels import Layout
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.basis_cache import cached_basis
 from mrsi_engine.io.basis_files import read_basis
-from mrsi_engine.io.importing import import_scan, is_import_of
+from mrsi_engine.io.importing import import_scan, is_import_of, signal_dimensions
 from mrsi_engine.io.lcmodel_results import read_lcmodel_csv
 from mrsi_engine.io.maps import export_maps, export_signals
 from mrsi_engine.io.nifti_mrs import read_header, stem_of
@@ -45,7 +46,6 @@ from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.macromolecules import with_macromolecules
 from mrsi_engine.spectra.phantom import Phantom, PhantomSettings, make_phantom
 from mrsi_engine.spectra.simulation import BASIS_NAME_FORM, parse_basis_name
-from mrsi_engine.stages.base import Context
 from mrsi_engine.stages.fit_settings import FitSettings
 from mrsi_engine.stages.pipeline import Pipeline
 
@@ -75,6 +75,7 @@ class Inputs:
     water: Path | None = None
     tissue: Path | Mapping[str, Path] | None = None
     tissue_classes: tuple[str, ...] = ()
+    scalp: Path | None = None
     points: int | None = None
 
     def import_settings(self) -> dict[str, Any]:
@@ -84,6 +85,7 @@ class Inputs:
             "water": self.water,
             "tissue": self.tissue,
             "tissue_classes": self.tissue_classes,
+            "scalp": self.scalp,
             "points": self.points,
         }
 
@@ -156,7 +158,7 @@ def result_folder(folder: Path) -> Path:
 
 def process(
     inputs: Inputs,
-    basis: BasisChoice,
+    basis: BasisChoice | None,
     pipeline: Pipeline,
     folder: Path,
     options: Options,
@@ -169,6 +171,8 @@ def process(
 
     Parameters
     ----------
+    basis
+        May be left out where no stage of the pipeline needs one.
     folder
         Gets ``scan.zarr``, ``result.zarr``, ``maps/``, ``voxels.parquet`` and ``report.html``.
     sinks
@@ -204,16 +208,21 @@ def process(
 
 
 def _suited_basis(
-    choice: BasisChoice, pipeline: Pipeline, inputs: Inputs, options: Options
-) -> Basis:
+    choice: BasisChoice | None, pipeline: Pipeline, inputs: Inputs, options: Options
+) -> Basis | None:
     """The basis, once it, the scan's axis and the pipeline are known to fit each other.
 
     Said before the import, which can take minutes and would have to be replaced.
     """
     acquisition = _axis(inputs)
-    basis = load_basis(choice, acquisition)
-    recipe_for(acquisition, pipeline, basis, options.keep, options.device)
+    basis = None if choice is None else load_basis(choice, acquisition)
+    recipe_for(acquisition, pipeline, basis, options.keep, options.device, _layout(inputs))
     return basis
+
+
+def _layout(inputs: Inputs) -> Layout:
+    dimensions = signal_dimensions(read_header(inputs.scan))
+    return Layout(tuple(dimensions.items()), inputs.water is not None, inputs.scalp is not None)
 
 
 def _axis(inputs: Inputs) -> Acquisition:
@@ -232,7 +241,7 @@ def _warm_up(inputs: Inputs, options: Options) -> None:
 
 def _processed(
     store: ScanStore,
-    basis: Basis,
+    basis: Basis | None,
     pipeline: Pipeline,
     folder: Path,
     options: Options,
@@ -384,21 +393,12 @@ def fitted_examples(folder: Path) -> list[SpectrumExample]:
         return []
     scan = ScanStore.open(scan_folder(folder))
     store = ResultStore.open(result_folder(folder))
-    pipeline = Pipeline.from_settings(result.attrs["pipeline"])
-    written = pipeline.declare(Context(scan.acquisition, store.basis())).signals
-    drawn = [q.name for q in written if q.name in _DRAWN]
-    recipe = recipe_for(scan.acquisition, pipeline, store.basis(), drawn)
-    fids = np.concatenate([scan.read_fids(v, v + 1) for v in voxels])
-    arrays, _ = recipe.apply(fids, _water(scan, voxels))
-    few = result.isel(voxel=voxels).assign(
-        {name: (("voxel", "time"), signal) for name, signal in arrays.signals.items()}
+    signals = repeat_voxels(store, scan, voxels).signals
+    few = result.isel(voxel=voxels).drop_vars(signals, errors="ignore")
+    drawn = {n: (("voxel", "time"), s) for n, s in signals.items() if s.ndim == 2}
+    return stored_examples(
+        few.assign(drawn), _fit_window(Pipeline.from_settings(few.attrs["pipeline"]))
     )
-    return stored_examples(few, _fit_window(pipeline))
-
-
-def _water(scan: ScanStore, voxels: Sequence[int]) -> np.ndarray | None:
-    fids = [water for v in voxels if (water := scan.read_water(v, v + 1)) is not None]
-    return np.concatenate(fids) if fids else None
 
 
 def simulate_scan(

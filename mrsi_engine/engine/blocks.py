@@ -1,16 +1,22 @@
-"""Plan a run, do one of its blocks, finish it: everything that needs no scheduler.
+"""Plan a run, prepare it, do one of its blocks, finish it: everything that needs no scheduler.
 
 A plan is a reference of a few hundred bytes to a result store, which holds the settings and the
 basis. Any process that sees the store can do any block, once or many times, in any order: a block
 always writes the same bytes into files no other block touches.
+
+What stages need to know of the whole scan is found before, in passes over it. A pass cuts the
+blocks into parts, of which a worker summarises one: so a summary is made of several blocks and
+neither a scheduler nor the driver ever holds many. Parts are cut and combined in the order of the
+blocks, so that the sum does not depend on who did them.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import import_module
@@ -18,25 +24,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from mrsi_engine.conventions import Status
 from mrsi_engine.engine.identity import changes, identity_of, provenance, sha256
 from mrsi_engine.engine.recipe import Recipe, recipe_for
+from mrsi_engine.engine.voxels import PLAIN, Layout, Voxels, joined
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.result_store import (
+    BlockArrays,
     ResultStore,
     is_result_store,
     remove_result,
 )
 from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.io.summaries import Summaries
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.base import Stage
+from mrsi_engine.stages.base import Stage, State
 from mrsi_engine.stages.pipeline import Pipeline
 
 #: A scan is cut into at least this many blocks, so that workers share it evenly, ...
 _LEAST_BLOCKS = 16
 #: ... unless blocks would get smaller than this, which batched kernels do not like.
 _LEAST_VOXELS = 128
+
+#: A pass over a scan is cut into at most this many parts, each a task and a summary on disk. More
+#: would keep more workers busy and the driver longer: it reads them all.
+_MOST_PARTS = 64
 
 _OPENING = threading.Lock()
 
@@ -85,6 +101,8 @@ class Plan:
 class Receipt:
     """What a finished block sends back: ``kernel_seconds`` of its ``seconds`` were spent in stages.
 
+    Of a part of a pass, ``block`` is the number of the part.
+
     ``statuses`` counts voxels by status.
     """
 
@@ -93,6 +111,27 @@ class Receipt:
     seconds: float
     kernel_seconds: float
     statuses: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One reduction over the scan: number ``step`` of ``steps`` of the stage of this index."""
+
+    plan: Plan
+    stage: int
+    name: str
+    step: int
+    steps: int
+    blocks: int
+
+    @property
+    def parts(self) -> list[range]:
+        """The blocks of each part."""
+        return parts_of(self.blocks)
+
+    def missing(self) -> list[int]:
+        """Numbers of the parts that are still to be summarised, ascending."""
+        return Summaries.of(self.plan.store, self.stage, self.step).missing(len(self.parts))
 
 
 @dataclass(frozen=True)
@@ -148,8 +187,9 @@ def plan(
         If the disk is full.
     """
     scan, path = ScanStore.open(scan_path), Path(result_path)
-    recipe = recipe_for(scan.acquisition, pipeline, basis, keep_signals, device)
-    size = block_size or default_block_size(pipeline, scan.voxels)
+    layout = layout_of(scan)
+    recipe = recipe_for(scan.acquisition, pipeline, basis, keep_signals, device, layout)
+    size = block_size or default_block_size(pipeline, scan.voxels, layout)
     identity = identity_of(scan, pipeline, basis, recipe.signals, size)
     if path.exists() and not _continues(path, identity, overwrite):
         remove_result(path)
@@ -161,6 +201,8 @@ def plan(
             recipe.declaration,
             block_size=size,
             signals=recipe.signals,
+            dimensions=recipe.signal_dimensions,
+            scalp=scan.read_scalp(0, scan.voxels),
             basis=recipe.basis,
             attributes={
                 **provenance(scan.to_xarray().attrs, pipeline, basis),
@@ -186,9 +228,10 @@ def run_block(plan: Plan, block: int) -> Receipt:
     """
     started = time.perf_counter()
     with _OPENING:
-        scan, results, recipe = _opened(plan)
+        scan, results, _ = _opened(plan)
+        recipe = _prepared(plan)
     start, stop = results.region(block)
-    arrays, kernel_seconds = recipe.apply(scan.read_fids(start, stop), scan.read_water(start, stop))
+    arrays, kernel_seconds = recipe.apply(_read(scan, start, stop))
     results.write_block(start, arrays)
     return Receipt(
         block=block,
@@ -197,6 +240,96 @@ def run_block(plan: Plan, block: int) -> Receipt:
         kernel_seconds=kernel_seconds,
         statuses={int(s): int(n) for s, n in zip(*np.unique_counts(arrays.status), strict=True)},
     )
+
+
+def next_pass(plan: Plan) -> Pass | None:
+    """The first pass over the scan that is not done; ``None`` if blocks can be.
+
+    Passes have to be done in this order: each sees what the ones before found.
+    """
+    with _OPENING:
+        _, results, recipe = _opened(plan)
+    for stage, steps in enumerate(recipe.passes):
+        for step in range(steps):
+            if not results.has_state(stage, step):
+                name = recipe.pipeline.stages[stage].stage
+                return Pass(plan, stage, name, step, steps, results.blocks)
+    return None
+
+
+def run_part(todo: Pass, part: int) -> Receipt:
+    """Summarise the blocks of a part for a pass, one after the other, and keep the summary.
+
+    Raises
+    ------
+    DiskFullError
+        If the disk is full; the part does not count as done.
+    """
+    started = time.perf_counter()
+    with _OPENING:
+        scan, results, _ = _opened(todo.plan)
+        recipe, found = _halfway(todo.plan, todo.stage, todo.step)
+    total, kernel_seconds, blocks = None, 0.0, todo.parts[part]
+    for block in blocks:
+        voxels = _read(scan, *results.region(block))
+        began = time.perf_counter()
+        total = recipe.combine(total, recipe.summarise(voxels, todo.step, found), todo.step)
+        kernel_seconds += time.perf_counter() - began
+    Summaries.of(results, todo.stage, todo.step).write(part, _arrays(total or {}))
+    start, stop = voxels_of(results, blocks)
+    return Receipt(part, stop - start, time.perf_counter() - started, kernel_seconds)
+
+
+def finish_pass(todo: Pass) -> None:
+    """Combine the summaries of all parts, keep what the stage finds in them, and clean up.
+
+    Two summaries are held at a time.
+
+    Raises
+    ------
+    InputError
+        If the stage finds that the scan is not fit for it.
+    """
+    with _OPENING:
+        recipe, found = _halfway(todo.plan, todo.stage, todo.step)
+    store = todo.plan.store
+    summaries = Summaries.of(store, todo.stage, todo.step)
+    total = None
+    for part in range(len(todo.parts)):
+        total = recipe.combine(total, _tensors(summaries.read(part)) or None, todo.step)
+    store.write_state(todo.stage, todo.step, _arrays(recipe.finish(total, todo.step, found)))
+    summaries.remove()
+
+
+def prepare(plan: Plan) -> None:
+    """Do every pass over the scan that is missing, in this process.
+
+    Raises
+    ------
+    DiskFullError
+        If the disk is full.
+    InputError
+        If a stage finds that the scan is not fit for it.
+    """
+    while todo := next_pass(plan):
+        for part in todo.missing():
+            run_part(todo, part)
+        finish_pass(todo)
+
+
+def repeat_voxels(result: ResultStore, scan: ScanStore, voxels: Sequence[int]) -> BlockArrays:
+    """Single voxels of a finished run once more, with every signal its pipeline writes.
+
+    Parameters
+    ----------
+    voxels
+        Their indices in the store.
+    """
+    recipe = _recipe_of(result, scan, "cpu")
+    written = tuple(q.name for q in recipe.written_signals)
+    recipe = replace(recipe, signals=written, states=_states(result, recipe.passes))
+    arrays, _ = recipe.apply(joined([_read(scan, v, v + 1) for v in voxels]))
+    return arrays
 
 
 def finalise(plan: Plan, timing: Mapping[str, Any] | None = None) -> Summary:
@@ -225,10 +358,30 @@ def finalise(plan: Plan, timing: Mapping[str, Any] | None = None) -> Summary:
     return summary
 
 
-def default_block_size(pipeline: Pipeline, voxels: int) -> int:
-    """Voxels a block: the pipeline's, or less so that a small scan still makes several blocks."""
+def default_block_size(pipeline: Pipeline, voxels: int, layout: Layout = PLAIN) -> int:
+    """Voxels a block: the pipeline's, or less so that a small scan still makes several blocks.
+
+    Where a voxel has several FIDs, a block has as many of them, not of voxels.
+    """
     even = -(-voxels // _LEAST_BLOCKS)
-    return min(pipeline.block_size, max(even, _LEAST_VOXELS))
+    signals = math.prod(length for _, length in layout.dimensions)
+    return max(1, min(pipeline.block_size, max(even, _LEAST_VOXELS)) // signals)
+
+
+def parts_of(blocks: int) -> list[range]:
+    """The blocks of each part of a pass, in order; depends on nothing but their number."""
+    parts = min(blocks, _MOST_PARTS)
+    return [range(p * blocks // parts, (p + 1) * blocks // parts) for p in range(parts)]
+
+
+def voxels_of(results: ResultStore, blocks: range) -> tuple[int, int]:
+    """First voxel of consecutive blocks and the one after their last."""
+    return results.region(blocks[0])[0], results.region(blocks[-1])[1]
+
+
+def layout_of(scan: ScanStore) -> Layout:
+    """What a scan store holds beside its axis."""
+    return Layout(tuple(scan.dimensions.items()), scan.has_water, scan.has_scalp)
 
 
 def _continues(path: Path, identity: Mapping[str, Any], overwrite: bool) -> bool:
@@ -260,14 +413,54 @@ def _opened(plan: Plan) -> tuple[ScanStore, ResultStore, Recipe]:
     if results.attributes["run_fingerprint"] != plan.fingerprint:
         raise RunError(f"{plan.result}: was replaced by another run while this one was going on")
     scan = ScanStore.open(plan.scan)
-    recipe = Recipe(
+    return scan, results, _recipe_of(results, scan, plan.device)
+
+
+@lru_cache(maxsize=4)
+def _prepared(plan: Plan) -> Recipe:
+    """The recipe with what all passes found; called under the lock."""
+    _, results, recipe = _opened(plan)
+    return replace(recipe, states=_states(results, recipe.passes))
+
+
+@lru_cache(maxsize=4)
+def _halfway(plan: Plan, stage: int, step: int) -> tuple[Recipe, State]:
+    """The recipe up to a stage, and what its first passes found; called under the lock."""
+    _, results, recipe = _opened(plan)
+    before = replace(recipe, states=_states(results, recipe.passes[:stage]))
+    return before, _tensors(results.state(stage, step))
+
+
+def _states(results: ResultStore, passes: Sequence[int]) -> tuple[State, ...]:
+    return tuple(_tensors(results.state(stage, steps)) for stage, steps in enumerate(passes))
+
+
+def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(values) for name, values in arrays.items()}
+
+
+def _arrays(state: State) -> dict[str, NDArray[Any]]:
+    return {name: values.detach().cpu().numpy() for name, values in state.items()}
+
+
+def _recipe_of(results: ResultStore, scan: ScanStore, device: str) -> Recipe:
+    return Recipe(
         pipeline=_stored_pipeline(results),
         acquisition=scan.acquisition,
         basis=results.basis(),
         signals=results.signals,
-        device=plan.device,
+        device=device,
+        layout=layout_of(scan),
     )
-    return scan, results, recipe
+
+
+def _read(scan: ScanStore, start: int, stop: int) -> Voxels:
+    return Voxels(
+        scan.read_fids(start, stop),
+        scan.read_water(start, stop),
+        scan.coordinates(start, stop),
+        scan.read_scalp(start, stop),
+    )
 
 
 def _stored_pipeline(results: ResultStore) -> Pipeline:

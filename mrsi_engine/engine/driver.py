@@ -1,4 +1,7 @@
-"""The driver: gives the missing blocks of a plan to an executor and tells sinks what happens."""
+"""The driver: gives the missing blocks of a plan to an executor and tells sinks what happens.
+
+Passes over the scan that the stages need come first, each a round of the same executor.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,16 @@ from functools import partial
 
 from distributed import Client
 
-from mrsi_engine.engine.blocks import Plan, Summary, finalise
+from mrsi_engine.engine.blocks import (
+    Pass,
+    Plan,
+    Receipt,
+    Summary,
+    finalise,
+    finish_pass,
+    next_pass,
+    voxels_of,
+)
 from mrsi_engine.engine.clusters import connected, dashboard_link, default_workers, local_cluster
 from mrsi_engine.engine.events import (
     BlockDone,
@@ -19,11 +31,14 @@ from mrsi_engine.engine.events import (
     Event,
     Failure,
     Outcome,
+    PartDone,
+    PassFinished,
+    PassStarted,
     RunFinished,
     RunStarted,
     Sink,
 )
-from mrsi_engine.engine.executors import Executor, in_this_process, on_cluster, slots
+from mrsi_engine.engine.executors import Executor, Job, in_this_process, on_cluster, slots
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.result_store import DiskFullError, ResultStore
 
@@ -43,7 +58,7 @@ class RunSummary:
     """A finished run: where it stands, and what this session did.
 
     ``seconds`` is wall time from the first block sent, ``kernel_seconds`` the sum over workers of
-    the time spent in stages.
+    the time spent in stages, both with the passes over the scan.
     """
 
     summary: Summary
@@ -70,7 +85,7 @@ def run(
     sinks: Sequence[Sink] = (),
     stall_seconds: float = STALL_SECONDS,
 ) -> RunSummary:
-    """Do every missing block of a plan and finish it.
+    """Do every missing pass over the scan and every missing block of a plan, and finish it.
 
     Parameters
     ----------
@@ -88,6 +103,8 @@ def run(
 
     Raises
     ------
+    InputError
+        If a stage finds in its pass over the scan that the scan is not fit for it.
     RunError
         If blocks failed (after all others were done), the disk is full (at once) or the cluster was
         lost. What is done is kept; the same call again does only what is missing.
@@ -132,7 +149,7 @@ class _Session:
         self._started = time.perf_counter()
         self._date = datetime.now(UTC)
         self.receipts = self.voxels = 0
-        self.kernel_seconds = 0.0
+        self.kernel_seconds = self.prepare_seconds = 0.0
         self.failures: list[Failure] = []
 
     @property
@@ -144,6 +161,7 @@ class _Session:
             "started": self._date.isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 3),
             "kernel_seconds": round(self.kernel_seconds, 3),
+            "prepare_seconds": round(self.prepare_seconds, 3),
             "blocks": self.receipts,
             "voxels": self.voxels,
             "workers": workers,
@@ -164,6 +182,20 @@ class _Session:
                 dashboard,
             )
         )
+
+    def pass_started(self, todo: Pass, missing: Sequence[int]) -> None:
+        regions = [voxels_of(self._store, todo.parts[part]) for part in missing]
+        voxels = sum(stop - start for start, stop in regions)
+        path, step = self._store.path, todo.step + 1
+        self._tell(PassStarted(path, todo.name, step, todo.steps, len(missing), voxels))
+
+    def part_done(self, todo: Pass, receipt: Receipt) -> None:
+        self.kernel_seconds += receipt.kernel_seconds
+        self._tell(PartDone(receipt, *voxels_of(self._store, todo.parts[receipt.block])))
+
+    def pass_finished(self, todo: Pass, seconds: float) -> None:
+        self.prepare_seconds += seconds
+        self._tell(PassFinished(self._store.path, todo.name, todo.step + 1, seconds))
 
     def record(self, outcome: Outcome) -> None:
         start, stop = self._store.region(outcome.block)
@@ -201,7 +233,9 @@ def _drive(
     session = _Session(store, sinks)
     session.start(missing, workers, dashboard)
     try:
-        with closing(executor(plan, missing)) as outcomes:
+        if missing:
+            _prepare(plan, executor, session)
+        with closing(executor(Job.of_blocks(plan), missing)) as outcomes:
             for outcome in outcomes:
                 session.record(outcome)
                 _stop_on_full_disk(outcome)
@@ -219,6 +253,36 @@ def _drive(
     )
 
 
+def _prepare(plan: Plan, executor: Executor, session: _Session) -> None:
+    while todo := next_pass(plan):
+        started = time.perf_counter()
+        missing = todo.missing()
+        session.pass_started(todo, missing)
+        failures = []
+        with closing(executor(Job.of_parts(todo), missing)) as outcomes:
+            for outcome in outcomes:
+                _stop_on_full_disk(outcome)
+                if isinstance(outcome, Failure):
+                    failures.append(outcome)
+                else:
+                    session.part_done(todo, outcome)
+        _refuse_unprepared(plan.store, todo, failures)
+        finish_pass(todo)
+        session.pass_finished(todo, time.perf_counter() - started)
+
+
+def _refuse_unprepared(store: ResultStore, todo: Pass, failures: Sequence[Failure]) -> None:
+    if not failures:
+        return
+    head = (
+        f"{store.path}: pass {todo.step + 1} of {todo.steps} of stage {todo.name!r} over the scan "
+        f"failed in {len(failures)} of {len(todo.parts)} parts; the others are kept, and the same "
+        "command does only what is missing"
+    )
+    told = [(*voxels_of(store, todo.parts[failure.block]), failure) for failure in failures]
+    raise _told(head, told, "part")
+
+
 def _stop_on_full_disk(outcome: Outcome) -> None:
     if isinstance(outcome, Failure) and outcome.disk_full:
         raise DiskFullError(outcome.error)
@@ -227,19 +291,23 @@ def _stop_on_full_disk(outcome: Outcome) -> None:
 def _refuse_unfinished(store: ResultStore, summary: Summary, failures: Sequence[Failure]) -> None:
     if summary.finished:
         return
-    failed = sorted(failures, key=lambda failure: failure.block)
-    lines = [_described(store, failure) for failure in failed[:_LISTED]]
+    head = (
+        f"{store.path}: {len(summary.missing)} of {summary.blocks} blocks are not done; the others "
+        "are kept, and the same command does only what is missing"
+    )
+    raise _told(head, [(*store.region(failure.block), failure) for failure in failures], "block")
+
+
+def _told(head: str, failures: Sequence[tuple[int, int, Failure]], unit: str) -> RunError:
+    """The error that lists failures with the voxels they concern, tracebacks in its notes."""
+    failed = sorted(failures, key=lambda told: told[2].block)
+    lines = [
+        f"{unit} {failure.block} (voxels {start} to {stop - 1}): {failure.error}"
+        for start, stop, failure in failed[:_LISTED]
+    ]
     if len(failed) > _LISTED:
         lines.append(f"and {len(failed) - _LISTED} more")
-    error = RunError(
-        f"{store.path}: {len(summary.missing)} of {summary.blocks} blocks are not done; the others "
-        "are kept, and the same command does only what is missing\n" + "\n".join(lines)
-    )
-    for story in dict.fromkeys(failure.traceback for failure in failed[:_LISTED]):
+    error = RunError("\n".join([head, *lines]))
+    for story in dict.fromkeys(failure.traceback for _, _, failure in failed[:_LISTED]):
         error.add_note(story)
-    raise error
-
-
-def _described(store: ResultStore, failure: Failure) -> str:
-    start, stop = store.region(failure.block)
-    return f"block {failure.block} (voxels {start} to {stop - 1}): {failure.error}"
+    return error

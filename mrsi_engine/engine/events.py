@@ -45,6 +45,40 @@ class RunStarted:
 
 
 @dataclass(frozen=True)
+class PassStarted:
+    """A pass over the whole scan begins: number ``step`` of ``steps`` (from 1) of a stage.
+
+    ``pending`` parts of ``pending_voxels`` voxels are still to be summarised.
+    """
+
+    result: Path
+    stage: str
+    step: int
+    steps: int
+    pending: int
+    pending_voxels: int
+
+
+@dataclass(frozen=True)
+class PartDone:
+    """The summary of a part of a pass is safely written."""
+
+    receipt: Receipt
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class PassFinished:
+    """What a pass was to find is found."""
+
+    result: Path
+    stage: str
+    step: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class BlockDone:
     """A block is safely written."""
 
@@ -74,7 +108,7 @@ class RunFinished:
     kernel_seconds: float
 
 
-Event = RunStarted | BlockDone | BlockFailed | RunFinished
+Event = RunStarted | PassStarted | PartDone | PassFinished | BlockDone | BlockFailed | RunFinished
 
 #: Whatever wants to know: called with every event, in the thread of the driver.
 Sink = Callable[[Event], None]

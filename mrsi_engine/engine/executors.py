@@ -1,7 +1,8 @@
 """Who does the blocks: this process one after the other, or the workers of a Dask cluster.
 
-An executor takes a plan and block numbers and yields outcomes as they come, in any order. It never
-raises for a block that failed, and closing it calls off what has not begun.
+An executor takes a job and block numbers and yields outcomes as they come, in any order. It never
+raises for a block that failed, and closing it calls off what has not begun. The parts of a pass
+over the scan are done in the same way; "block" stands for both here.
 """
 
 from __future__ import annotations
@@ -9,18 +10,43 @@ from __future__ import annotations
 import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
 from uuid import uuid4
 
 from distributed import Client, Future, as_completed
 from distributed.scheduler import KilledWorker
 
-from mrsi_engine.engine.blocks import Plan, run_block
+from mrsi_engine.engine.blocks import Pass, Plan, Receipt, run_block, run_part
 from mrsi_engine.engine.events import Failure, Outcome
 from mrsi_engine.errors import MRSIError, RunError
 from mrsi_engine.io.result_store import DiskFullError
 
-Executor = Callable[[Plan, Sequence[int]], Generator[Outcome, None, None]]
+
+@dataclass(frozen=True)
+class Job:
+    """What is done to each of some numbers: the blocks of a plan, or the parts of a pass.
+
+    ``do`` travels with every task; ``key`` begins the names of its tasks at the scheduler.
+    """
+
+    key: str
+    do: Callable[[int], Receipt]
+
+    @classmethod
+    def of_blocks(cls, plan: Plan) -> Self:
+        """The blocks of a plan."""
+        return cls(f"block-{plan.fingerprint[:8]}", partial(run_block, plan))
+
+    @classmethod
+    def of_parts(cls, todo: Pass) -> Self:
+        """The parts of a pass over the scan."""
+        key = f"prepare-{todo.plan.fingerprint[:8]}-{todo.stage}-{todo.step}"
+        return cls(key, partial(run_part, todo))
+
+
+Executor = Callable[[Job, Sequence[int]], Generator[Outcome, None, None]]
 
 #: Blocks sent ahead for each one that can run; waiting ones cost the scheduler, not the workers.
 _AHEAD = 4
@@ -34,14 +60,14 @@ class _Stalled(Exception):
     """No block ended for a long time."""
 
 
-def in_this_process(plan: Plan, blocks: Sequence[int]) -> Generator[Outcome, None, None]:
+def in_this_process(job: Job, blocks: Sequence[int]) -> Generator[Outcome, None, None]:
     """Do blocks one after the other, without a scheduler."""
     for block in blocks:
-        yield attempt(plan, block)
+        yield attempt(job, block)
 
 
 def on_cluster(
-    client: Client, plan: Plan, blocks: Sequence[int], *, stall_seconds: float
+    client: Client, job: Job, blocks: Sequence[int], *, stall_seconds: float
 ) -> Generator[Outcome, None, None]:
     """Do blocks on the workers of a client's cluster.
 
@@ -54,19 +80,19 @@ def on_cluster(
         If the scheduler is lost, or no block ends for twice ``stall_seconds``.
     """
     suspects = []
-    for outcome in _in_spite_of_a_stall(client, plan, blocks, stall_seconds):
+    for outcome in _in_spite_of_a_stall(client, job, blocks, stall_seconds):
         if isinstance(outcome, Failure) and outcome.worker_died:
             suspects.append(outcome.block)
         else:
             yield outcome
     for block in suspects:
-        yield from _in_spite_of_a_stall(client, plan, [block], stall_seconds)
+        yield from _in_spite_of_a_stall(client, job, [block], stall_seconds)
 
 
-def attempt(plan: Plan, block: int) -> Outcome:
+def attempt(job: Job, block: int) -> Outcome:
     """Do a block; what went wrong comes back as text, which any process can read."""
     try:
-        return run_block(plan, block)
+        return job.do(block)
     except Exception as error:
         return Failure(
             block,
@@ -95,12 +121,12 @@ def slots(client: Client) -> int:
 
 
 def _in_spite_of_a_stall(
-    client: Client, plan: Plan, blocks: Sequence[int], stall_seconds: float
+    client: Client, job: Job, blocks: Sequence[int], stall_seconds: float
 ) -> Generator[Outcome, None, None]:
     outstanding = dict.fromkeys(blocks)
     stuck: set[str] = set()
     for _ in range(2):
-        window = _Window(client, plan, tuple(outstanding), stall_seconds, stuck)
+        window = _Window(client, job, tuple(outstanding), stall_seconds, stuck)
         try:
             for outcome in window.outcomes():
                 del outstanding[outcome.block]
@@ -122,12 +148,12 @@ class _Window:
     def __init__(
         self,
         client: Client,
-        plan: Plan,
+        job: Job,
         blocks: Sequence[int],
         stall_seconds: float,
         avoid: Collection[str],
     ) -> None:
-        self._client, self._plan = client, plan
+        self._client, self._job = client, job
         self._waiting, self._avoid = deque(blocks), avoid
         self._flying: dict[Future, int] = {}
         self._stall_seconds = stall_seconds
@@ -161,9 +187,9 @@ class _Window:
         attempt_id = uuid4().hex[:8]
         futures = self._client.map(
             attempt,
-            [self._plan] * len(blocks),
+            [self._job] * len(blocks),
             blocks,
-            key=[f"block-{self._plan.fingerprint[:8]}-{b}-{attempt_id}" for b in blocks],
+            key=[f"{self._job.key}-{b}-{attempt_id}" for b in blocks],
             pure=False,
             **self._elsewhere(),
         )

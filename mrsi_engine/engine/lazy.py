@@ -1,21 +1,29 @@
-"""Quantification as a lazy xarray Dataset, computed by whatever Dask scheduler is active."""
+"""Quantification as a lazy xarray Dataset, computed by whatever Dask scheduler is active.
+
+What stages must know of the whole scan is computed at once, by that scheduler too; all else waits
+until values are asked for.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import reduce
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 from dask import delayed
+from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import MEASURE, PARAMETER, TIME, VOXEL, Acquisition
-from mrsi_engine.engine.blocks import default_block_size
+from mrsi_engine.engine.blocks import default_block_size, parts_of
 from mrsi_engine.engine.identity import provenance
 from mrsi_engine.engine.recipe import Recipe, recipe_for
+from mrsi_engine.engine.voxels import Layout, Voxels
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.result_store import (
     BlockArrays,
@@ -25,6 +33,7 @@ from mrsi_engine.io.result_store import (
 )
 from mrsi_engine.io.scan_store import ScanStore
 from mrsi_engine.spectra.basis import Basis
+from mrsi_engine.stages.base import State
 from mrsi_engine.stages.pipeline import Pipeline
 
 #: What :func:`quantify` does unless told otherwise.
@@ -40,7 +49,10 @@ def quantify(
     keep_signals: Sequence[str] = (),
     device: str = "cpu",
 ) -> xr.Dataset:
-    """Maps of a scan as a lazy Dataset; nothing is computed before you ask for values.
+    """Maps of a scan as a lazy Dataset; no voxel is fitted before you ask for values.
+
+    Stages that need the whole scan (a template, a subspace) pass over it here, at once: that reads
+    every FID, and takes as long as the stages before them do.
 
     Blocks are done by the same function as in a batch run. ``result.compute()`` computes all
     variables in one pass; asking for them one by one does the fit each time.
@@ -69,13 +81,16 @@ def quantify(
     """
     dataset = scan.to_xarray() if isinstance(scan, ScanStore) else scan
     pipeline = Pipeline.load(pipeline) if isinstance(pipeline, str) else pipeline
-    recipe = recipe_for(_acquisition(dataset), pipeline, basis, keep_signals, device)
-    size = block_size or default_block_size(pipeline, dataset.sizes[VOXEL])
+    acquisition, layout = _acquisition(dataset), _layout(dataset)
+    recipe = recipe_for(acquisition, pipeline, basis, keep_signals, device, layout)
+    size = block_size or default_block_size(pipeline, dataset.sizes[VOXEL], layout)
+    voxels = _voxels(dataset, size)
+    recipe = _prepared(recipe, voxels)
     columns = _Columns(recipe)
-    packed = _packed(dataset, recipe, columns.width, size)
+    packed = _packed(voxels, recipe, columns.width)
     declaration = recipe.declaration
-    places = np.stack([dataset[axis].values for axis in "xyz"], axis=1)
-    coordinates: dict[str, Any] = {**result_coordinates(places, declaration)}
+    scalp = dataset["scalp"].values if layout.scalp else None
+    coordinates: dict[str, Any] = {**result_coordinates(_places(dataset), declaration, scalp)}
     if recipe.signals:
         coordinates[TIME] = (TIME, recipe.acquisition.time, {"units": "s"})
     return xr.Dataset(
@@ -95,12 +110,15 @@ class _Columns:
 
     def __init__(self, recipe: Recipe) -> None:
         self._declaration = declaration = recipe.declaration
+        self._dimensions = recipe.signal_dimensions
+        points = recipe.acquisition.points
+        self._shapes = {n: (*d.values(), points) for n, d in self._dimensions.items()}
         parameters = len(declaration.parameters)
         self._widths = {
             "estimate": parameters,
             "sd": parameters,
             "quality": len(declaration.measures),
-            **dict.fromkeys(recipe.signals, 2 * recipe.acquisition.points),
+            **{name: 2 * math.prod(self._shapes[name]) for name in recipe.signals},
             "status": 1,
         }
 
@@ -124,38 +142,111 @@ class _Columns:
             return (VOXEL, PARAMETER), columns, attributes
         if name == "quality":
             return (VOXEL, MEASURE), columns, attributes
-        return (VOXEL, TIME), _complex(columns), attributes
+        signals = _complex(columns).reshape(-1, *self._shapes[name])
+        return (VOXEL, *self._dimensions[name], TIME), signals, attributes
 
 
-def _packed(dataset: xr.Dataset, recipe: Recipe, width: int, block_size: int) -> da.Array:
-    names = [name for name in ("fid", "water") if name in dataset]
-    signals = [
-        dataset[name].transpose(VOXEL, TIME).chunk({VOXEL: block_size, TIME: -1}).data
-        for name in names
+def _voxels(dataset: xr.Dataset, block_size: int) -> dict[str, da.Array]:
+    """What a block is made of, by the fields of :class:`Voxels`, each chunk a block."""
+    named = {"fids": "fid", "water": "water", "scalp": "scalp"}
+    found = {field: dataset[name] for field, name in named.items() if name in dataset}
+    arrays = {
+        field: array.chunk({d: block_size if d == VOXEL else -1 for d in array.dims}).data
+        for field, array in found.items()
+    }
+    places = da.from_array(_places(dataset), chunks=(block_size, -1), name=False)
+    return {**arrays, "coordinates": places}
+
+
+def _places(dataset: xr.Dataset) -> NDArray[np.int32]:
+    return np.stack([dataset[axis].values for axis in "xyz"], axis=1)
+
+
+def _node(recipe: Recipe) -> Delayed:
+    """A recipe as one node of the graph, not a copy in every task."""
+    return delayed(recipe, name=f"recipe-{recipe.key}", traverse=False)
+
+
+def _prepared(recipe: Recipe, voxels: dict[str, da.Array]) -> Recipe:
+    """The recipe with what the passes of its stages find in these voxels."""
+    if not any(recipe.passes):
+        return recipe
+    for steps in recipe.passes:
+        found: State = {}
+        for step in range(steps):
+            found = {**found, **_pass(recipe, voxels, step, found)}
+        recipe = replace(recipe, states=(*recipe.states, found))
+    return recipe
+
+
+def _pass(recipe: Recipe, voxels: dict[str, da.Array], step: int, found: State) -> State:
+    """One pass, its blocks combined in the same order as in a batch run."""
+    node, known = _node(recipe), delayed(found, traverse=False)
+    columns = [array.to_delayed().ravel() for array in voxels.values()]
+    blocks = list(zip(*columns, strict=True))
+    sums = []
+    for part in parts_of(len(blocks)):
+        total = None
+        for block in part:
+            total = delayed(_added)(node, total, step, known, tuple(voxels), *blocks[block])
+        sums.append(total)
+    whole = reduce(lambda first, second: delayed(_combined)(node, first, second, step), sums)
+    return delayed(_finished)(node, whole, step, known).compute()
+
+
+def _added(
+    recipe: Recipe,
+    total: State | None,
+    step: int,
+    found: State,
+    names: Sequence[str],
+    *arrays: NDArray[Any],
+) -> State | None:
+    voxels = Voxels(**dict(zip(names, arrays, strict=True)))
+    return recipe.combine(total, recipe.summarise(voxels, step, found), step)
+
+
+def _combined(recipe: Recipe, first: State | None, second: State | None, step: int) -> State | None:
+    return recipe.combine(first, second, step)
+
+
+def _finished(recipe: Recipe, summary: State | None, step: int, found: State) -> State:
+    return recipe.finish(summary, step, found)
+
+
+def _packed(voxels: dict[str, da.Array], recipe: Recipe, width: int) -> da.Array:
+    # Voxels are the common index; every other dimension is one chunk of its own.
+    indexed = [
+        part
+        for name, array in voxels.items()
+        for part in (array, (VOXEL, *(f"{name}-{i}" for i in range(1, array.ndim))))
     ]
-    return da.map_blocks(
+    return da.blockwise(
         _packed_block,
-        *signals,
-        # One node of the graph, not a copy in every task.
-        recipe=delayed(recipe, name=f"recipe-{recipe.key}", traverse=False),
+        (VOXEL, "column"),
+        *indexed,
+        names=tuple(voxels),
+        recipe=_node(recipe),
+        new_axes={"column": width},
+        concatenate=True,
+        align_arrays=False,
         dtype=np.float32,
-        chunks=(signals[0].chunks[0], (width,)),
         meta=np.empty((0, 0), np.float32),
     )
 
 
 def _packed_block(
-    fids: NDArray[np.complex64], water: NDArray[np.complex64] | None = None, *, recipe: Recipe
+    *arrays: NDArray[Any], names: Sequence[str], recipe: Recipe
 ) -> NDArray[np.float32]:
-    arrays, _ = recipe.apply(fids, water)
-    return _side_by_side(arrays)
+    results, _ = recipe.apply(Voxels(**dict(zip(names, arrays, strict=True))))
+    return _side_by_side(results)
 
 
 def _side_by_side(arrays: BlockArrays) -> NDArray[np.float32]:
     columns = arrays.values()
-    columns["status"] = columns["status"][:, None]
+    rows = {name: values.reshape(len(values), -1) for name, values in columns.items()}
     return np.concatenate(
-        [c.view(np.float32) if np.iscomplexobj(c) else c for c in columns.values()],
+        [c.view(np.float32) if np.iscomplexobj(c) else c for c in rows.values()],
         axis=1,
         dtype=np.float32,
     )
@@ -169,6 +260,12 @@ def _complex(columns: da.Array) -> da.Array:
         chunks=chunks,
         meta=np.empty((0, 0), np.complex64),
     )
+
+
+def _layout(dataset: xr.Dataset) -> Layout:
+    lengths = dataset["fid"].sizes
+    dimensions = tuple((str(d), n) for d, n in lengths.items() if d not in (VOXEL, TIME))
+    return Layout(dimensions, "water" in dataset, "scalp" in dataset)
 
 
 def _acquisition(dataset: xr.Dataset) -> Acquisition:

@@ -16,12 +16,22 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
-from mrsi_engine.engine.events import BlockDone, BlockFailed, Event, RunFinished, RunStarted
+from mrsi_engine.engine.events import (
+    BlockDone,
+    BlockFailed,
+    Event,
+    PartDone,
+    PassFinished,
+    PassStarted,
+    RunFinished,
+    RunStarted,
+)
 
 
 class _VoxelsPerSecond(ProgressColumn):
@@ -32,6 +42,8 @@ class _VoxelsPerSecond(ProgressColumn):
 
 class RichProgress:
     """A progress bar in voxels with rate and remaining time, on standard error.
+
+    Passes over the scan that come before the blocks get a bar of their own, named ``prepare``.
 
     Parameters
     ----------
@@ -53,6 +65,7 @@ class RichProgress:
         )
         self._task = self._progress.add_task(description, total=None, start=False, note="")
         self._failed = 0
+        self._pass: TaskID | None = None
 
     def __call__(self, event: Event) -> None:
         """Draw an event."""
@@ -67,6 +80,24 @@ class RichProgress:
         self._progress.update(self._task, total=event.pending_voxels)
         self._progress.start_task(self._task)
         self._progress.start()
+
+    @_on.register
+    def _(self, event: PassStarted) -> None:
+        name = f"prepare {event.stage} {event.step}/{event.steps}"
+        self._pass = self._progress.add_task(name, total=event.pending_voxels, note="")
+
+    @_on.register
+    def _(self, event: PartDone) -> None:
+        if self._pass is not None:
+            self._progress.advance(self._pass, event.stop - event.start)
+
+    @_on.register
+    def _(self, event: PassFinished) -> None:
+        if self._pass is not None:
+            self._progress.remove_task(self._pass)
+            self._pass = None
+        # The clock of the blocks starts now.
+        self._progress.reset(self._task)
 
     @_on.register
     def _(self, event: BlockDone) -> None:

@@ -1,14 +1,15 @@
-"""What is done to the voxels of one scan: the per-block function every way of running shares."""
+"""What is done to the voxels of one scan: the per-block functions every way of running shares."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -16,26 +17,39 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, Declaration, Status
+from mrsi_engine.conventions import Acquisition, Declaration, Quantity, Status
 from mrsi_engine.engine.identity import sha256
+from mrsi_engine.engine.voxels import PLAIN, Layout, Voxels, without_spoilt
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.result_store import BlockArrays
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.base import Block, Context
+from mrsi_engine.stages.base import Block, Context, Stage, State
 from mrsi_engine.stages.pipeline import Pipeline, prepare_pipeline
+
+#: Written by the engine itself where no stage declares it.
+CORRECTED = Quantity("corrected", "data units", "FID as the last stage left it")
+
+#: Kinds of parameter that make a voxel count as quantified.
+_QUANTIFIED = ("metabolite", "macromolecule", "combination")
 
 _BUILDING = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What is done to the voxels of one scan: a pipeline bound to its axis, basis and device."""
+    """What is done to the voxels of one scan: a pipeline bound to its axis, basis and device.
+
+    ``states`` are what the passes of its stages over the scan found, one for each of the first
+    stages; without all of them only those stages can be run.
+    """
 
     pipeline: Pipeline
     acquisition: Acquisition
     basis: Basis | None = None
     signals: tuple[str, ...] = ()
     device: str = "cpu"
+    layout: Layout = PLAIN
+    states: tuple[State, ...] = ()
 
     def __eq__(self, other: object) -> bool:
         # The classes too: a notebook may define a stage anew under the same name.
@@ -53,19 +67,63 @@ class Recipe:
         """SHA-256 of the recipe: two that do the same share their tables in a worker."""
         fingerprint = self.basis.fingerprint if self.basis is not None else None
         parts = [self.pipeline.settings(), dataclasses.asdict(self.acquisition), fingerprint]
-        return sha256([*parts, self.signals, self.device])
+        layout, states = dataclasses.asdict(self.layout), [*map(_digest, self.states)]
+        return sha256([*parts, self.signals, self.device, layout, states])
 
     @property
     def context(self) -> Context:
-        """What the stages may know."""
-        return Context(self.acquisition, self.basis, torch.device(self.device))
+        """What the first stage may know."""
+        return Context(
+            self.acquisition,
+            self.basis,
+            torch.device(self.device),
+            tuple(name for name, _ in self.layout.dimensions),
+            self.layout.water,
+            self.layout.scalp,
+        )
+
+    @cached_property
+    def passes(self) -> tuple[int, ...]:
+        """Reductions over the whole scan that each stage needs."""
+        contexts = self.pipeline.contexts(self.context)
+        pairs = zip(self.pipeline.stages, contexts, strict=True)
+        return tuple(stage.passes(context) for stage, context in pairs)
 
     @cached_property
     def declaration(self) -> Declaration:
         """What the pipeline writes, with only those signals that are kept."""
+        kept = tuple(q for q in self._declared.signals if q.name in self.signals)
+        return replace(self._declared, signals=kept)
+
+    @cached_property
+    def signal_dimensions(self) -> dict[str, dict[str, int]]:
+        """Of each kept signal, lengths of the dimensions between voxel and time."""
+        return {q.name: self._left if q == CORRECTED else {} for q in self.declaration.signals}
+
+    @property
+    def written_signals(self) -> tuple[Quantity, ...]:
+        """Every signal that can be kept."""
+        return self._declared.signals
+
+    @property
+    def quantifies(self) -> bool:
+        """Whether the pipeline ends in amounts, rather than in clean signals."""
+        return any(q.kind in _QUANTIFIED for q in self._declared.parameters)
+
+    @cached_property
+    def _declared(self) -> Declaration:
         declared = self.pipeline.declare(self.context)
-        kept = tuple(q for q in declared.signals if q.name in self.signals)
-        return dataclasses.replace(declared, signals=kept)
+        if any(q.name == CORRECTED.name for q in declared.signals):
+            return declared
+        return declared + Declaration(signals=(CORRECTED,))
+
+    @cached_property
+    def _left(self) -> dict[str, int]:
+        """Lengths of the dimensions between voxel and time after the last stage."""
+        dimensions = self.context.dimensions
+        for stage in self.pipeline.stages:
+            dimensions = stage.leaves(dimensions)
+        return {name: n for name, n in self.layout.dimensions if name in dimensions}
 
     def check(self) -> Recipe:
         """This recipe, once its stages are known to fit the scan.
@@ -76,7 +134,7 @@ class Recipe:
             If a stage does not fit, two write the same name, or a signal to keep is not written.
         """
         self.pipeline.check(self.context)
-        declared = self.pipeline.declare(self.context)
+        declared = self._declared
         for kind in ("parameters", "measures", "signals"):
             names = Counter(q.name for q in getattr(declared, kind))
             twice = [name for name, count in names.items() if count > 1]
@@ -92,16 +150,11 @@ class Recipe:
             )
         return self
 
-    def apply(
-        self, fids: NDArray[np.complex64], water: NDArray[np.complex64] | None = None
-    ) -> tuple[BlockArrays, float]:
+    def apply(self, voxels: Voxels) -> tuple[BlockArrays, float]:
         """One block of voxels through the pipeline.
 
-        Parameters
-        ----------
-        fids, water
-            ``(voxel, time)`` complex64. Voxels whose FID holds NaN, Inf or only zeros get status
-            ``NO_FIT`` and never reach a stage; a water FID with NaN or Inf counts as no signal.
+        Voxels whose FID holds NaN, Inf or only zeros, and scalp, get status ``NO_FIT`` and never
+        reach a stage.
 
         Returns
         -------
@@ -113,40 +166,82 @@ class Recipe:
         Raises
         ------
         RunError
-            If a stage did not write what it declared.
+            If a stage did not write what it declared, or has passes over the scan still to do.
         """
-        voxels, points = fids.shape
-        arrays = BlockArrays.unfitted(voxels, points, self.declaration, self.signals)
-        usable = _usable(fids)
-        if not usable.any():
+        arrays = BlockArrays.unfitted(len(voxels.fids), self.declaration, self._signal_shapes())
+        if any(self.passes) and len(self.states) < len(self.passes):
+            raise RunError("the passes of the stages over the whole scan are not done yet")
+        chosen = voxels.quantifiable
+        if not chosen.any():
             return arrays, 0.0
         pipeline = _prepared(self)
-        block = self._block(fids[usable], None if water is None else water[usable])
+        block = voxels.block(chosen, self.device, bool(self.signals))
         with _one_torch_thread():
             started = time.perf_counter()
             pipeline(block)
             packed = self._packed(block)
             seconds = time.perf_counter() - started
         for name, values in arrays.values().items():
-            values[usable] = packed.values()[name]
+            values[chosen] = packed.values()[name]
         return arrays, seconds
 
-    def _block(self, fids: NDArray[np.complex64], water: NDArray[np.complex64] | None) -> Block:
-        device = torch.device(self.device)
-        if water is not None:
-            water = np.where(np.isfinite(water).all(axis=1, keepdims=True), water, 0)
-        return Block(
-            torch.from_numpy(fids).to(device),
-            None if water is None else torch.from_numpy(water).to(device),
-            keep_signals=bool(self.signals),
-        )
+    def summarise(self, voxels: Voxels, step: int, found: State) -> State | None:
+        """What a block adds to a pass of the first stage without a state; ``None`` if nothing.
+
+        Voxels with NaN, Inf or only zeros, before or after the stages before, are left out; scalp
+        takes part.
+
+        Parameters
+        ----------
+        voxels
+            As read from the scan.
+        step
+            Which of the stage's passes.
+        found
+            What its passes before found.
+        """
+        usable = voxels.usable
+        if not usable.any():
+            return None
+        before = _prepared(self)
+        with _one_torch_thread():
+            block = without_spoilt(before(voxels.block(usable, self.device, False)))
+            stage, context = self._next(found)
+            return stage.summarise(context, block, step) if len(block.fids) else None
+
+    def combine(self, first: State | None, second: State | None, step: int) -> State | None:
+        """Two summaries of that pass as one; their order matters to rounding."""
+        if first is None or second is None:
+            return first if second is None else second
+        return self.pipeline.stages[len(self.states)].combine(first, second, step)
+
+    def finish(self, summary: State | None, step: int, found: State) -> State:
+        """What that pass found; nothing if no voxel of the scan was usable."""
+        if summary is None:
+            return {}
+        stage, context = self._next(found)
+        with _one_torch_thread():
+            return stage.finish(context, summary, step)
+
+    def _next(self, found: State) -> tuple[Stage, Context]:
+        index = len(self.states)
+        context = self.pipeline.contexts(self.context)[index]
+        return self.pipeline.stages[index], replace(context, state=_on(found, self.device))
+
+    def _signal_shapes(self) -> dict[str, tuple[int, ...]]:
+        points = self.acquisition.points
+        return {n: (*self.signal_dimensions[n].values(), points) for n in self.signals}
 
     def _packed(self, block: Block) -> BlockArrays:
         declared = self.declaration
         parameters = [q.name for q in declared.parameters]
         estimate = _columns(block.estimate, parameters, "estimate", len(block.fids))
         sd = _columns(block.sd, parameters, "sd", len(block.fids))
+        if CORRECTED in declared.signals:
+            block.signals[CORRECTED.name] = block.fids
         status = block.status.cpu().numpy()
+        if not self.quantifies:
+            status[status == Status.NO_FIT] = Status.CORRECTED
         unfitted = status == Status.NO_FIT
         estimate[unfitted] = sd[unfitted] = np.nan
         return BlockArrays(
@@ -166,8 +261,11 @@ def recipe_for(
     basis: Basis | None,
     keep_signals: Sequence[str] = (),
     device: str = "cpu",
+    layout: Layout = PLAIN,
 ) -> Recipe:
     """The checked recipe of a scan, its basis on the scan's axis.
+
+    A pipeline that quantifies nothing keeps the corrected signals unless told what to keep.
 
     Raises
     ------
@@ -176,7 +274,10 @@ def recipe_for(
     """
     matched = basis.matched_to(acquisition) if basis is not None else None
     signals = tuple(dict.fromkeys(keep_signals))
-    return Recipe(pipeline, acquisition, matched, signals, device).check()
+    recipe = Recipe(pipeline, acquisition, matched, signals, device, layout).check()
+    if signals or recipe.quantifies:
+        return recipe
+    return replace(recipe, signals=(CORRECTED.name,))
 
 
 def _prepared(recipe: Recipe) -> Callable[[Block], Block]:
@@ -187,7 +288,8 @@ def _prepared(recipe: Recipe) -> Callable[[Block], Block]:
 @lru_cache(maxsize=4)
 def _built(recipe: Recipe) -> Callable[[Block], Block]:
     """The stages' tables, once per process; called under the lock."""
-    return prepare_pipeline(recipe.pipeline, recipe.context)
+    states = [_on(state, recipe.device) for state in recipe.states]
+    return prepare_pipeline(recipe.pipeline, recipe.context, states)
 
 
 @contextmanager
@@ -203,8 +305,16 @@ def _one_torch_thread() -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _usable(fids: NDArray[np.complex64]) -> NDArray[np.bool_]:
-    return np.asarray(np.isfinite(fids).all(axis=1) & fids.any(axis=1))
+def _on(state: State, device: str) -> State:
+    return {name: values.to(device) for name, values in state.items()}
+
+
+def _digest(state: State) -> dict[str, str]:
+    return {name: hashlib.sha256(_bytes(values)).hexdigest() for name, values in state.items()}
+
+
+def _bytes(values: Tensor) -> bytes:
+    return values.detach().cpu().contiguous().numpy().tobytes()
 
 
 def _columns(

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import COIL, DYNAMIC, Acquisition
+from mrsi_engine.conventions import COIL, Acquisition
 from mrsi_engine.errors import InputError, RunError
-from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header, stem_of
+from mrsi_engine.io.nifti_mrs import DIMENSION_TAGS, NIfTIMRSHeader, read_header, stem_of
 from mrsi_engine.io.scan_store import DEFAULT_CHUNK, ScanStore, is_scan_store
 from mrsi_engine.io.signal_mask import signal_mask
 from mrsi_engine.io.streaming import SampleStream, Transposer
@@ -29,9 +29,6 @@ MEMORY_BUDGET = 512 << 20
 
 #: Called with the number of time points read so far and in all.
 Progress = Callable[[int, int], None]
-
-#: Dimensions 5 to 7 that are supported, by their NIfTI-MRS tags, in the order of the store.
-DIMENSIONS: Mapping[str, str] = {"DIM_COIL": COIL, "DIM_DYN": DYNAMIC}
 
 # Relative difference within which two files are believed to state the same number.
 _SAME = 1e-4
@@ -233,19 +230,21 @@ def signal_dimensions(header: NIfTIMRSHeader) -> dict[str, int]:
         If the file has a dimension other than ``DIM_COIL`` and ``DIM_DYN``, or one of them twice.
     """
     tags = [tag for tag, _ in header.higher_dimensions]
-    if not set(tags) <= set(DIMENSIONS) or len(set(tags)) < len(tags):
+    if not set(tags) <= set(DIMENSION_TAGS) or len(set(tags)) < len(tags):
         found = ", ".join(f"{tag} of {length}" for tag, length in header.higher_dimensions)
         raise InputError(
             f"{header.path}: has further dimensions ({found}); supported are DIM_COIL and DIM_DYN, "
             "each once: split the file along the others, e.g. with mrs_tools split"
         )
     lengths = dict(header.higher_dimensions)
-    return {name: lengths[tag] for tag, name in DIMENSIONS.items() if tag in lengths}
+    return {name: lengths[tag] for tag, name in DIMENSION_TAGS.items() if tag in lengths}
 
 
 def _in_store_order(table: NDArray[np.complex64], header: NIfTIMRSHeader) -> NDArray[np.complex64]:
     """``(n, samples)`` as the file has them as ``(n, [coil,] [dynamic,] time)``."""
-    slowest_first = [(DIMENSIONS[tag], length) for tag, length in header.higher_dimensions[::-1]]
+    slowest_first = [
+        (DIMENSION_TAGS[tag], length) for tag, length in header.higher_dimensions[::-1]
+    ]
     names = [name for name, _ in slowest_first]
     signals = table.reshape(len(table), *(length for _, length in slowest_first), -1)
     order = [1 + names.index(name) for name in signal_dimensions(header)]

@@ -15,10 +15,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import Acquisition, Status
+from mrsi_engine.conventions import TIME, VOXEL, Acquisition, Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import safe_label, safe_stem, write_atomically
-from mrsi_engine.io.nifti_mrs import write_nifti_mrs
+from mrsi_engine.io.nifti_mrs import DIMENSION_TAGS, write_nifti_mrs
 
 Fill = Literal["nan", "mrsiprep"]
 
@@ -58,9 +58,15 @@ class Map:
 
 
 def fitted_voxels(result: xr.Dataset) -> NDArray[np.bool_]:
-    """Which voxels hold a fit, ``(voxel,)``."""
+    """Which voxels hold results, a fit or clean signals with their measures, ``(voxel,)``."""
     status = result["status"].values
     return (status != Status.NO_FIT) & (status != Status.NOT_PROCESSED)
+
+
+def scalp_voxels(result: xr.Dataset) -> NDArray[np.bool_]:
+    """Which voxels are scalp, where nothing is quantified, ``(voxel,)``."""
+    none = np.zeros(result.sizes["voxel"], bool)
+    return result["scalp"].values if "scalp" in result.coords else none
 
 
 def parameter_names(result: xr.Dataset, *kinds: str) -> list[str]:
@@ -157,7 +163,8 @@ def export_signals(result: xr.Dataset, folder: Path, *, stem: str | None = None)
     for name, values in signals.items():
         path = folder / f"{prefix}_space-orig_desc-{name}_mrsi.nii.gz"
         entry = _export_entry(_SIGNALS[name], str(result.attrs["engine_version"]))
-        full = {**header, "ProcessingApplied": [*header["ProcessingApplied"], entry]}
+        applied = [*header["ProcessingApplied"], entry]
+        full = {**_with_tags(header, values), "ProcessingApplied": applied}
         paths.append(
             write_nifti_mrs(path, _signal_volume(result, values), acquisition, affine, full)
         )
@@ -195,7 +202,7 @@ def _all_maps(result: xr.Dataset) -> Iterator[Map]:
     for name in result["measure"].values:
         yield _measure_map(result, str(name))
     yield _status_map(result)
-    inside = np.ones(result.sizes["voxel"])
+    inside = 1.0 - scalp_voxels(result)
     yield Map("desc-brainmask", inside, "1", "1 where voxels were kept for processing", 0.0)
 
 
@@ -306,19 +313,27 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
-def _signals(result: xr.Dataset) -> dict[str, NDArray[np.complexfloating]]:
-    stored = {n: result[n].values for n in ("corrected", "fit", "baseline") if n in result}
+def _signals(result: xr.Dataset) -> dict[str, xr.DataArray]:
+    stored = {n: result[n] for n in ("corrected", "fit", "baseline") if n in result}
     if "corrected" in stored and "fit" in stored:
         stored["residual"] = stored["corrected"] - stored["fit"]
     return stored
 
 
-def _signal_volume(
-    result: xr.Dataset, values: NDArray[np.complexfloating]
-) -> NDArray[np.complex64]:
-    out = np.zeros((*result.attrs["shape"], values.shape[-1]), np.complex64)
-    out[tuple(result[axis].values for axis in "xyz")] = values
+def _signal_volume(result: xr.Dataset, values: xr.DataArray) -> NDArray[np.complex64]:
+    """``(x, y, z, time, ...)``: what stands between voxel and time comes last in NIfTI-MRS."""
+    ordered = values.transpose(VOXEL, TIME, ...).values
+    out = np.zeros((*result.attrs["shape"], *ordered.shape[1:]), np.complex64)
+    out[tuple(result[axis].values for axis in "xyz")] = ordered
     return out
+
+
+def _with_tags(header: Mapping[str, Any], values: xr.DataArray) -> dict[str, Any]:
+    """The header with the tags of the dimensions that are left, and of no others."""
+    tags = {name: tag for tag, name in DIMENSION_TAGS.items()}
+    left = [tags[str(d)] for d in values.transpose(VOXEL, TIME, ...).dims[2:]]
+    others = {key: value for key, value in header.items() if not key.startswith("dim_")}
+    return {**others, **{f"dim_{number}": tag for number, tag in enumerate(left, 5)}}
 
 
 def _signal_header(result: xr.Dataset) -> dict[str, Any]:

@@ -21,12 +21,15 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import ArrayLike, NDArray
 
-from mrsi_engine.conventions import REFERENCE_PPM, Acquisition
+from mrsi_engine.conventions import COIL, DYNAMIC, REFERENCE_PPM, Acquisition
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.volumes import Grid, load_image
 
 #: NIfTI header extension code of the NIfTI-MRS JSON.
 EXTENSION_CODE = 44
+
+#: Dimensions 5 to 7 that are supported, by their tags, in the order of our stores.
+DIMENSION_TAGS: Mapping[str, str] = {"DIM_COIL": COIL, "DIM_DYN": DYNAMIC}
 
 #: Version of the specification that files written here follow.
 INTENT_NAME = "mrs_v0_11"

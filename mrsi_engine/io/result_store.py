@@ -7,12 +7,16 @@ variable                             dimensions         dtype      meaning
 ``quality``                          voxel, measure     float32
 ``status``                           voxel              uint8      how a voxel was quantified
 ``x y z``                            voxel              int32      voxel index in the volume
+``scalp``                            voxel              bool       never quantified (optional)
 ``corrected``, ``fit``, ``baseline`` voxel, time        complex64  on request
 ===================================  =================  =========  ==============================
 
+``corrected`` has coils and transients between voxel and time where the pipeline leaves them.
+
 A chunk is a block: no two writers touch the same file, and a block written twice is the same twice.
 ``status`` is written last and never holds its fill value, so the chunks of ``status`` that exist
-are the ledger of what is done. The basis the run used stands in the subgroup ``basis``.
+are the ledger of what is done. The basis the run used stands in the subgroup ``basis``; what the
+passes of its stages over the whole scan found, in ``state/<stage index>/<step>``.
 """
 
 from __future__ import annotations
@@ -80,7 +84,7 @@ class BlockArrays:
     """What one block of voxels yields, packed in the declared order.
 
     ``estimate`` and ``sd`` are ``(voxel, parameter)`` float32, ``quality`` ``(voxel, measure)``
-    float32, ``status`` ``(voxel,)`` uint8, each of ``signals`` ``(voxel, time)`` complex64.
+    float32, ``status`` ``(voxel,)`` uint8, each of ``signals`` ``(voxel, ..., time)`` complex64.
     """
 
     estimate: NDArray[np.float32]
@@ -91,16 +95,16 @@ class BlockArrays:
 
     @classmethod
     def unfitted(
-        cls, voxels: int, points: int, declaration: Declaration, signals: Sequence[str]
+        cls, voxels: int, declaration: Declaration, signals: Mapping[str, tuple[int, ...]]
     ) -> BlockArrays:
-        """A block in which no voxel has a fit."""
+        """A block in which no voxel has a fit; ``signals`` gives their shapes after ``voxel``."""
         parameters, measures = len(declaration.parameters), len(declaration.measures)
         return cls(
             estimate=np.full((voxels, parameters), _NAN),
             sd=np.full((voxels, parameters), _NAN),
             quality=np.full((voxels, measures), _NAN),
             status=np.full(voxels, Status.NO_FIT, dtype=np.uint8),
-            signals={name: np.full((voxels, points), np.complex64(np.nan)) for name in signals},
+            signals={n: np.full((voxels, *s), np.complex64(np.nan)) for n, s in signals.items()},
         )
 
     def values(self) -> dict[str, NDArray[Any]]:
@@ -171,6 +175,8 @@ class ResultStore:
         *,
         block_size: int,
         signals: Sequence[str] = (),
+        dimensions: Mapping[str, Mapping[str, int]] | None = None,
+        scalp: NDArray[np.bool_] | None = None,
         basis: Basis | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> ResultStore:
@@ -182,6 +188,10 @@ class ResultStore:
             ``(voxel, 3)`` voxel indices x, y, z.
         declaration
             What the pipeline writes.
+        dimensions
+            For each signal that has any, lengths of its dimensions between voxel and time.
+        scalp
+            ``(voxel,)`` which voxels are scalp.
         basis
             The basis as the run uses it, on the scan's axis.
         attributes
@@ -197,14 +207,15 @@ class ResultStore:
         path = Path(path)
         if path.exists():
             raise InputError(f"{path}: exists already; choose another output folder")
-        with _writable(path), _built_aside(path) as folder:
+        with writable(path), _built_aside(path) as folder:
             group = zarr.create_group(
                 folder,
                 attributes=result_attributes(acquisition, declaration, signals, attributes or {}),
             )
             _create_results(group, len(coordinates), block_size, declaration)
-            _create_signals(group, len(coordinates), block_size, acquisition, signals)
-            _create_tables(group, coordinates, declaration)
+            sizes = {name: (dimensions or {}).get(name, {}) for name in signals}
+            _create_signals(group, len(coordinates), block_size, acquisition, sizes)
+            _create_tables(group, result_coordinates(coordinates, declaration, scalp))
             if basis is not None:
                 _create_basis(group, basis)
         return cls.open(path)
@@ -245,7 +256,7 @@ class ResultStore:
         stop = start + len(arrays.status)
         if (start, stop) != self.region(start // self.block_size):
             raise ValueError(f"voxels {start} to {stop} are not a block of {self.block_size}")
-        with _writable(self.path):
+        with writable(self.path):
             for name, values in arrays.values().items():
                 if values.size:
                     self._arrays[name][start:stop] = values
@@ -268,9 +279,52 @@ class ResultStore:
             source=attributes["source"],
         )
 
+    def has_state(self, stage: int, step: int) -> bool:
+        """Whether pass ``step`` of the stage with this index is done."""
+        return self._state_folder(stage, step).is_dir()
+
+    def state(self, stage: int, steps: int) -> dict[str, NDArray[Any]]:
+        """What the first ``steps`` passes of a stage found; later ones win.
+
+        Raises
+        ------
+        RunError
+            If one of them is not done.
+        """
+        found: dict[str, NDArray[Any]] = {}
+        for step in range(steps):
+            if not self.has_state(stage, step):
+                raise RunError(
+                    f"{self.path}: pass {step + 1} of {steps} of stage {stage + 1} over the scan "
+                    "is not done; prepare the run first"
+                )
+            group = zarr.open_group(self._state_folder(stage, step), mode="r")
+            found |= {name: np.asarray(array[...]) for name, array in group.arrays()}
+        return found
+
+    def write_state(self, stage: int, step: int, state: Mapping[str, NDArray[Any]]) -> None:
+        """Keep what a pass of a stage found; it appears complete or not at all.
+
+        Raises
+        ------
+        DiskFullError
+            If the disk is full.
+        """
+        with writable(self.path):
+            self._group.require_group(f"state/{stage}")
+            with _built_aside(self._state_folder(stage, step), self.path) as folder:
+                group = zarr.create_group(folder)
+                for name, values in state.items():
+                    group.create_array(
+                        name, data=np.ascontiguousarray(values).reshape(values.shape)
+                    )
+
+    def _state_folder(self, stage: int, step: int) -> Path:
+        return self.path / "state" / str(stage) / str(step)
+
     def annotate(self, **attributes: Any) -> ResultStore:
         """The store with attributes replaced, on disk too."""
-        with _writable(self.path):
+        with writable(self.path):
             self._group.update_attributes(attributes)
         return dataclasses.replace(self, attributes={**self.attributes, **attributes})
 
@@ -346,12 +400,15 @@ def remove_result(path: str | Path) -> None:
 
 
 def result_coordinates(
-    coordinates: NDArray[np.int32], declaration: Declaration
+    coordinates: NDArray[np.int32],
+    declaration: Declaration,
+    scalp: NDArray[np.bool_] | None = None,
 ) -> dict[str, tuple[str, NDArray[Any]]]:
     """Coordinates of a result as xarray takes them: name to dimension and values."""
     places = {axis: (VOXEL, coordinates[:, i]) for i, axis in enumerate("xyz")}
     return {
         **places,
+        **({} if scalp is None else {"scalp": (VOXEL, scalp)}),
         **_descriptions(PARAMETER, declaration.parameters),
         **_descriptions(MEASURE, declaration.measures),
     }
@@ -423,7 +480,8 @@ def _check_version(path: Path, group: zarr.Group) -> None:
 
 
 @contextmanager
-def _writable(path: Path) -> Iterator[None]:
+def writable(path: Path) -> Iterator[None]:
+    """Failures of the file system said in the user's words; ``path`` is what is written."""
     try:
         yield
     except OSError as error:
@@ -438,9 +496,11 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _built_aside(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+def _built_aside(path: Path, store: Path | None = None) -> Iterator[Path]:
+    """A folder that takes the name ``path`` when all went well; made beside the ``store``."""
+    beside = store or path
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{beside.name}.", suffix=".partial", dir=beside.parent))
     try:
         store = aside / path.name
         yield store
@@ -483,18 +543,19 @@ def _create_signals(
     voxels: int,
     block_size: int,
     acquisition: Acquisition,
-    signals: Sequence[str],
+    signals: Mapping[str, Mapping[str, int]],
 ) -> None:
     docs = Declaration(signals=_declared_signals(group))
-    for name in signals:
+    for name, dimensions in signals.items():
+        fid = (*dimensions.values(), acquisition.points)
         group.create_array(
             name,
-            shape=(voxels, acquisition.points),
-            chunks=(block_size, acquisition.points),
+            shape=(voxels, *fid),
+            chunks=(block_size, *fid),
             dtype=np.complex64,
             fill_value=complex("nan+nanj"),
             compressors=BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
-            dimension_names=(VOXEL, TIME),
+            dimension_names=(VOXEL, *dimensions, TIME),
             attributes=variable_attributes(name, docs),
         )
     if signals:
@@ -505,10 +566,7 @@ def _declared_signals(group: zarr.Group) -> tuple[Quantity, ...]:
     return tuple(Quantity(**q) for q in group.attrs["declaration"]["signals"])
 
 
-def _create_tables(
-    group: zarr.Group, coordinates: NDArray[np.int32], declaration: Declaration
-) -> None:
-    tables = result_coordinates(coordinates, declaration)
+def _create_tables(group: zarr.Group, tables: Mapping[str, tuple[str, NDArray[Any]]]) -> None:
     for name, (dimension, values) in tables.items():
         _create_table(group, name, dimension, np.ascontiguousarray(values), {})
     # xarray reads from here which variables are coordinates.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Status
 from mrsi_engine.io.files import write_atomically
-from mrsi_engine.io.maps import fitted_voxels, relative_crlb, volume
+from mrsi_engine.io.maps import fitted_voxels, relative_crlb, scalp_voxels, volume
 from mrsi_engine.report.compare import Comparison, ComparisonRow
 from mrsi_engine.report.examples import SpectrumExample, stored_examples
 from mrsi_engine.report.figures import histogram_figure, scatter_figure, spectrum_figure
@@ -56,6 +56,7 @@ _STATUS_COLOURS = {
     Status.NETWORK: "#7fb7be",
     Status.NETWORK_REFINED: "#4f8fc0",
     Status.LEAST_SQUARES: "#8cb369",
+    Status.CORRECTED: "#d9a441",
     Status.NOT_PROCESSED: "#8b929c",
 }
 _KINDS = {
@@ -151,7 +152,7 @@ def _scan(result: xr.Dataset) -> dict[str, Any]:
         "remarks": list(_remarks(result)),
         "status_counts": status_counts(result),
         "mask_text": _MASKS.get(attrs.get("mask_origin", ""), "How the mask was made is unknown."),
-        "mask_voxels": result.sizes["voxel"],
+        "mask_voxels": _mask_voxels(result),
         "stages": _stages(attrs.get("pipeline", {})),
         "pipeline": attrs.get("pipeline", {}),
         "provenance": _provenance(attrs),
@@ -183,10 +184,13 @@ def _facts(attrs: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _headlines(result: xr.Dataset) -> Iterator[tuple[str, str, str]]:
-    usable, voxels = int(usable_voxels(result).sum()), result.sizes["voxel"]
-    fitted = int(fitted_voxels(result).sum())
-    share = f"{percentage(100 * fitted / max(voxels, 1))} of {number(voxels)} in the mask"
-    yield number(fitted), "voxels fitted", share
+    usable, voxels = int(usable_voxels(result).sum()), _mask_voxels(result)
+    done = int(fitted_voxels(result).sum())
+    share = f"{percentage(100 * done / max(voxels, 1))} of {number(voxels)} in the mask"
+    if (result["status"] == Status.CORRECTED).any():
+        yield number(done), "voxels corrected", share
+        return
+    yield number(done), "voxels fitted", share
     limits = f"FWHM ≤ {MAX_FWHM_PPM} ppm and SNR ≥ {MIN_SNR:.0f}"
     yield percentage(100 * usable / max(voxels, 1)), "usable spectra", limits
     yield number(median(measure(result, "snr"))), "median SNR", "NAA peak over SD of noise"
@@ -198,14 +202,19 @@ def _headlines(result: xr.Dataset) -> Iterator[tuple[str, str, str]]:
 
 def _remarks(result: xr.Dataset) -> Iterator[str]:
     counts = {name: n for name, n, _ in status_counts(result)}
-    unfinished, unfit = counts.get("not processed", 0), counts.get("no fit", 0)
+    scalp = int(scalp_voxels(result).sum())
+    unfinished, unfit = counts.get("not processed", 0), counts.get("no fit", 0) - scalp
     if unfinished:
         yield f"{_voxels(unfinished)} not processed: the run is not complete."
-    if unfit:
+    if unfit > 0:
         yield f"{_voxels(unfit)} without a fit (NaN, Inf or no signal): blank in every map."
+    if scalp:
+        yield f"{_voxels(scalp)} of scalp that stages learned from: blank in every map."
     fitted = int(fitted_voxels(result).sum())
     unusable = fitted - int(usable_voxels(result).sum())
-    if unusable > 0.1 * fitted:
+    if counts.get("corrected"):
+        yield "The pipeline corrects signals and quantifies nothing."
+    elif unusable > 0.1 * fitted:
         yield (
             f"{percentage(100 * unusable / fitted)} of the fitted voxels have broad lines or low "
             "SNR; read their concentrations with care."
@@ -213,6 +222,10 @@ def _remarks(result: xr.Dataset) -> Iterator[str]:
     if result.attrs.get("mask_origin") == "signal energy":
         yield _MASKS["signal energy"]
     yield from (str(note) for note in result.attrs.get("notes", []))
+
+
+def _mask_voxels(result: xr.Dataset) -> int:
+    return int(result.sizes["voxel"] - scalp_voxels(result).sum())
 
 
 def _voxels(count: int) -> str:

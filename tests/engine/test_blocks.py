@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mrsi_engine.conventions import Status
 from mrsi_engine.engine.blocks import Plan, default_block_size, finalise, plan, run_block
 from mrsi_engine.engine.recipe import recipe_for
+from mrsi_engine.engine.voxels import Voxels
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.stages.pipeline import Pipeline
@@ -74,7 +75,8 @@ def test_voxel_a_stage_gave_up_is_nan(tmp_path):
 
     pipeline = Pipeline.model_construct(name="p", stages=(GivesUp(),))
     recipe = recipe_for(ACQUISITION, pipeline, None)
-    arrays, _ = recipe.apply(write_scan(tmp_path / "scan", voxels=4).read_fids(0, 4))
+    fids = write_scan(tmp_path / "scan", voxels=4).read_fids(0, 4)
+    arrays, _ = recipe.apply(Voxels(fids))
     assert np.isnan(arrays.estimate[1]).all()
     assert np.isnan(arrays.sd[1]).all()
     assert np.isfinite(arrays.estimate[[0, 2, 3]]).all()
@@ -90,7 +92,7 @@ def test_stage_that_forgets_what_it_declared_is_named():
 
     pipeline = Pipeline.model_construct(name="p", stages=(Forgets(),))
     with pytest.raises(RunError, match="'mean' but wrote no estimate"):
-        recipe_for(ACQUISITION, pipeline, None).apply(np.ones((2, 32), np.complex64))
+        recipe_for(ACQUISITION, pipeline, None).apply(Voxels(np.ones((2, 32), np.complex64)))
 
 
 def test_bad_water_counts_as_none():
@@ -111,7 +113,7 @@ def test_bad_water_counts_as_none():
     water = np.ones((3, 32), np.complex64)
     water[1, 5] = np.nan
     pipeline = Pipeline.model_construct(name="looks", stages=(Looks(),))
-    recipe_for(ACQUISITION, pipeline, None).apply(np.ones((3, 32), np.complex64), water)
+    recipe_for(ACQUISITION, pipeline, None).apply(Voxels(np.ones((3, 32), np.complex64), water))
     assert seen["water"].dtype == torch.complex64
     np.testing.assert_array_equal(seen["water"].numpy()[:, 0], [1, 0, 1])
 

@@ -39,7 +39,8 @@ def create(path, declaration=DECLARATION, block_size=4, **options):
 
 
 def block(voxels, fill=1.0, declaration=DECLARATION, signals=()):
-    arrays = BlockArrays.unfitted(voxels, ACQUISITION.points, declaration, signals)
+    shapes = dict.fromkeys(signals, (ACQUISITION.points,))
+    arrays = BlockArrays.unfitted(voxels, declaration, shapes)
     for values in (arrays.estimate, arrays.sd, arrays.quality, *arrays.signals.values()):
         values[:] = fill
     arrays.status[:] = Status.LEAST_SQUARES
@@ -96,7 +97,7 @@ def test_done_is_what_the_disk_says(tmp_path):
 
 def test_status_is_written_even_when_nothing_could_be_fitted(tmp_path):
     store = create(tmp_path / "out")
-    store.write_block(0, BlockArrays.unfitted(4, 8, DECLARATION, ()))
+    store.write_block(0, BlockArrays.unfitted(4, DECLARATION, {}))
     assert store.done() == {0}
     np.testing.assert_array_equal(store.statuses()[:5], [0, 0, 0, 0, 255])
 
