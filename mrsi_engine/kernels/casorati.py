@@ -191,15 +191,15 @@ def remove(
     """
     removed = apply(fids, state)
     residual = band_roughness(fids - removed, plan) / (2 * noise_sd.square())
-    index = (residual > most_residual).nonzero().squeeze(1)
-    alone = remove_band(fids[index], plan)
-    better = alone.code == Removal.REMOVED
-    index = index[better]
-    removed[index] = alone.removed[better]
-    left = band_roughness((fids - removed)[index], plan)
-    residual[index] = left / (2 * noise_sd[index].square())
     by_voxel = torch.zeros_like(residual, dtype=torch.bool)
-    by_voxel[index] = True
+    index = (residual > most_residual).nonzero().squeeze(1)
+    if len(index):
+        alone = remove_band(fids[index], plan)
+        left = band_roughness(fids[index] - alone.removed, plan) / (2 * noise_sd[index].square())
+        better = alone.code == Removal.REMOVED
+        index = index[better]
+        removed[index], residual[index] = alone.removed[better], left[better]
+        by_voxel[index] = True
     return CasoratiRemoval(removed, residual, by_voxel)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mrsi_engine.conventions import (
     COMBINATIONS,
@@ -18,13 +18,10 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.macromolecules import with_macromolecules
-from mrsi_engine.stages.base import Stage
-
-#: Fewest points of the spectrum a noise level is read from.
-MIN_QUIET_BINS = 48
+from mrsi_engine.stages.ranges import NoiseRange, PpmRange
 
 
-class FitSettings(Stage):
+class FitSettings(NoiseRange):
     """Settings of a linear combination fit.
 
     ``window_ppm`` is fitted, ``noise_ppm`` is the range that holds signal (noise is measured
@@ -34,7 +31,7 @@ class FitSettings(Stage):
     straight line).
     """
 
-    window_ppm: tuple[float, float] = (0.2, 4.2)
+    window_ppm: PpmRange = (0.2, 4.2)
     amplitudes: Literal["free", "nonnegative"] = "free"
     lineshape: Literal["lorentzian", "gaussian", "voigt"] = "lorentzian"
     macromolecules: Literal["basis", "none", "pattern", "lines"] = "basis"
@@ -46,16 +43,7 @@ class FitSettings(Stage):
     max_shift_hz: float = Field(default=20.0, gt=0, le=100)
     max_damping: float = Field(default=100.0, gt=0, le=150)
     max_macromolecule_offset_hz: float = Field(default=6.0, ge=0, le=50)
-    noise_ppm: tuple[float, float] = (-1.0, 8.5)
     max_iterations: int = Field(default=30, ge=1, le=1000)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        for key in ("window_ppm", "noise_ppm"):
-            low, high = getattr(self, key)
-            if not low < high:
-                raise ValueError(f"{key} must be [low, high] in ppm, found [{low}, {high}]")
-        return self
 
     def band(self, acquisition: Acquisition) -> Band:
         """The bins of the fit window.
@@ -97,25 +85,6 @@ class FitSettings(Stage):
                 f"lineshape parameters and {baseline} baseline coefficients. Widen the window, "
                 "lower baseline_splines_per_ppm or leave metabolites out"
             )
-
-    def quiet_bins(self, acquisition: Acquisition) -> NDArray[np.bool_]:
-        """Signal-free bins of the unshifted transform, ``(time,)``.
-
-        Raises
-        ------
-        InputError
-            If there are too few to measure the noise.
-        """
-        ppm = np.fft.ifftshift(acquisition.ppm)
-        low, high = self.noise_ppm
-        quiet = (ppm < low) | (ppm > high)
-        if quiet.sum() < MIN_QUIET_BINS:
-            raise InputError(
-                f"stage 'quantify': {quiet.sum()} points of the spectrum ({ppm.min():.1f} to "
-                f"{ppm.max():.1f} ppm) lie outside noise_ppm = [{low:g}, {high:g}], where the "
-                f"noise is measured; {MIN_QUIET_BINS} are needed. State a narrower range"
-            )
-        return np.asarray(quiet)
 
     def fitted_basis(self, basis: Basis) -> Basis:
         """The columns that are fitted: the basis less what is left out, with the MM asked for.

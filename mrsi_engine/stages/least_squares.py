@@ -80,19 +80,22 @@ class LeastSquares:
 
     def __call__(self, block: Block) -> None:
         """Fit every voxel of the block."""
-        parts = [self._fitted(fids, block.keep_signals) for fids in block.fids.split(_BATCH)]
+        given = noise_sd(block.fids, self.quiet) if block.noise_sd is None else block.noise_sd
+        batches = zip(block.fids.split(_BATCH), given.split(_BATCH), strict=True)
+        parts = [self._fitted(fids, noise, block.keep_signals) for fids, noise in batches]
         block.status = torch.cat([part.status for part in parts])
         for kind in ("estimate", "sd", "measures", "signals"):
             tables = [getattr(part, kind) for part in parts]
             merged = {name: torch.cat([t[name] for t in tables]) for name in tables[0]}
             getattr(block, kind).update(merged)
 
-    def _fitted(self, given: Tensor, keep_signals: bool) -> Block:
+    def _fitted(self, given: Tensor, noise: Tensor, keep_signals: bool) -> Block:
         band, shift = self.problem.band, self.problem.model.layout.shift(0)
         # Squares of very small or large samples would leave the range of float32.
         largest = given.abs().amax(1, keepdim=True)
         fids = given / largest
-        noise = noise_sd(fids, self.quiet).to(torch.float64)
+        unit = largest.squeeze(1).to(torch.float64)
+        noise = noise.to(torch.float64) / unit
         # Without any noise the bounds are not zero, they are not known.
         noise = torch.where(noise > 0, noise, torch.nan)
         start = self.starts.best(band.crop(fids))
@@ -104,7 +107,6 @@ class LeastSquares:
         size = torch.linalg.vector_norm(window, dim=1).clamp_min(torch.finfo(torch.float32).tiny)
         window = window / size[:, None]
         result = fit(self.problem, window, start)
-        unit = largest.squeeze(1).to(torch.float64)
         size, noise = size * unit, noise * unit
         out = Block(given)
         out.status[result.code != Code.SINGULAR] = Status.LEAST_SQUARES

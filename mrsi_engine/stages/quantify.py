@@ -15,6 +15,7 @@ from mrsi_engine.stages.fit_settings import (
     lineshape_quantities,
 )
 from mrsi_engine.stages.least_squares import LeastSquares, free_parameters
+from mrsi_engine.stages.ranges import one_fid_a_voxel
 
 
 class Quantify(FitSettings):
@@ -33,9 +34,10 @@ class Quantify(FitSettings):
         Raises
         ------
         InputError
-            If there is no basis, it is not on the scan's axis, or window, noise range and
-            baseline do not suit them.
+            If there is no basis, it is not on the scan's axis, window, noise range and baseline
+            do not suit them, or FIDs still have coils or transients.
         """
+        one_fid_a_voxel(context, self.stage)
         self.check_size(self.fitted_basis(_basis(context)), context.acquisition)
         self.quiet_bins(context.acquisition)
         return self

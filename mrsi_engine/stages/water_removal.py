@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
-import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition, Declaration, Quantity
 from mrsi_engine.errors import InputError
+from mrsi_engine.kernels import casorati
 from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
-from mrsi_engine.stages.base import Apply, Block, Context, Stage
+from mrsi_engine.stages.base import Apply, Block, Context, State
+from mrsi_engine.stages.ranges import (
+    METABOLITE_PPM,
+    NoiseRange,
+    PpmRange,
+    energy_between,
+    hertz_between,
+    one_fid_a_voxel,
+)
 
 #: Where residual water is measured, ppm.
 RESIDUAL_PPM = (4.2, 5.1)
@@ -23,37 +31,53 @@ WATER_RESIDUAL = Quantity(
     "Signal energy in 4.2-5.1 ppm after water removal over that before (noise included)",
     title="Water residual",
 )
+METABOLITE_CHANGE = Quantity(
+    "metabolite_change",
+    "1",
+    "Energy that water removal took from 1.9-4.1 ppm (tails of water, and metabolites if it went "
+    "wrong) over what stayed there",
+    title="Metabolite change",
+)
+WATER_BY_VOXEL = Quantity(
+    "water_by_voxel",
+    "1",
+    "1 where the water shared by the scan left too much and HSVD of the voxel itself was used",
+)
 
 
-class WaterRemoval(Stage):
+class WaterRemoval(NoiseRange):
     """Model the signal around water as damped exponentials and subtract it.
 
     Parameters
     ----------
     method
-        ``"hsvd"``: voxel by voxel, :mod:`mrsi_engine.kernels.hsvd`.
+        ``"hsvd"``: voxel by voxel, :mod:`mrsi_engine.kernels.hsvd`. ``"casorati"``: in the few time
+        courses that all voxels share, :mod:`mrsi_engine.kernels.casorati`, and voxel by voxel where
+        that leaves too much.
     band_ppm
         What is removed, (low, high) in ppm.
     components
         Damped exponentials modelled in and around the band.
+    rank
+        Shared time courses of ``"casorati"``; found from the noise if not given.
+    most_residual
+        Roughness in the band over the noise's (1 = noise only) above which ``"casorati"`` does a
+        voxel alone.
     """
 
     stage: ClassVar[str] = "water_removal"
 
-    method: Literal["hsvd"] = "hsvd"
-    band_ppm: tuple[float, float] = (4.15, 5.15)
+    method: Literal["hsvd", "casorati"] = "hsvd"
+    band_ppm: PpmRange = (4.15, 5.15)
     components: int = Field(default=DEFAULT_COMPONENTS, ge=1, le=64)
-
-    @field_validator("band_ppm")
-    @classmethod
-    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not value[0] < value[1]:
-            raise ValueError(f"band_ppm must be [low, high] with low < high, found {list(value)}")
-        return value
+    rank: int | None = Field(default=None, ge=1)
+    most_residual: float = Field(default=casorati.DEFAULT_RESIDUAL, gt=0)
 
     def declare(self, context: Context) -> Declaration:
-        """The measure ``water_residual``."""
-        return Declaration(measures=(WATER_RESIDUAL,))
+        """The measures ``water_residual`` and ``metabolite_change``; where a voxel went alone."""
+        measures = (WATER_RESIDUAL, METABOLITE_CHANGE)
+        shared = (WATER_BY_VOXEL,) if self.method == "casorati" else ()
+        return Declaration(measures=measures + shared)
 
     def check(self, context: Context) -> Self:
         """This stage, once its band is known to lie in the scan's spectrum.
@@ -61,49 +85,102 @@ class WaterRemoval(Stage):
         Raises
         ------
         InputError
-            If the band is outside the spectrum or the FIDs are too short for the components.
+            If the band is outside the spectrum, the FIDs are too short for the components or the
+            rank, or they still have coils or transients.
         """
-        low, high = sorted(context.acquisition.ppm_of(np.array([-0.5, 0.5]) * _width(context)))
-        if self.band_ppm[0] < low or self.band_ppm[1] > high:
-            raise InputError(
-                f"water_removal: band_ppm {list(self.band_ppm)} lies outside the spectrum "
-                f"({low:.2f} to {high:.2f} ppm); choose a band inside it or leave the stage out"
-            )
+        one_fid_a_voxel(context, self.stage)
         self._plan(context.acquisition)
+        if self.method == "casorati":
+            self.quiet_bins(context.acquisition)
+        check_rank(self.rank, context.acquisition.points, self.stage)
         return self
 
+    def passes(self, context: Context) -> int:
+        """One, for the time courses that voxels share."""
+        return 1 if self.method == "casorati" else 0
+
+    def summarise(self, context: Context, block: Block, step: int) -> State:
+        """The block's Gram matrix and the energy of its noise."""
+        return gram_with_noise(block.fids, self.noise_of(block.fids, context))
+
+    def finish(self, context: Context, summary: State, step: int) -> State:
+        """``basis`` and ``in_band (time, rank)``: the shared time courses and their water."""
+        gram, noise = read_gram_with_noise(summary)
+        subspace = casorati.finish(gram, self.rank, noise)
+        found = casorati.band_of(subspace, self._plan(context.acquisition))
+        return {"basis": found.basis, "in_band": found.in_band}
+
     def build(self, context: Context) -> Apply:
-        """The filter of the band, bound into the function that cleans a block."""
-        plan = self._plan(context.acquisition)
-        inside = torch.from_numpy(_residual_bins(context.acquisition)).to(context.device)
+        """The filter of the band and the shared time courses, bound to the work on a block."""
+        axis, plan = context.acquisition, self._plan(context.acquisition)
+
+        def alone(block: Block) -> Tensor:
+            return remove_band(block.fids, plan).removed
+
+        def shared(block: Block) -> Tensor:
+            state = casorati.BandSubspace(context.state["basis"], context.state["in_band"])
+            noise = self.noise_of(block.fids, context)
+            found = casorati.remove(block.fids, state, plan, noise, self.most_residual)
+            block.measures[WATER_BY_VOXEL.name] = found.by_voxel.float()
+            return found.removed
+
+        find = shared if self.method == "casorati" else alone
 
         def apply(block: Block) -> None:
-            cleaned = block.fids - remove_band(block.fids, plan).removed
-            block.measures[WATER_RESIDUAL.name] = _ratio(cleaned, block.fids, inside)
+            removed = find(block)
+            cleaned = block.fids - removed
+            residual, change = residual_and_change(block.fids, removed, axis, RESIDUAL_PPM)
+            block.measures[WATER_RESIDUAL.name] = residual
+            block.measures[METABOLITE_CHANGE.name] = change
             block.fids = cleaned
 
         return apply
 
     def _plan(self, acquisition: Acquisition) -> BandPlan:
-        first, second = acquisition.frequency_of(np.array(self.band_ppm))
-        band = (float(min(first, second)), float(max(first, second)))
+        band = hertz_between(acquisition, self.band_ppm, f"stage {self.stage!r}: band_ppm")
         return BandPlan.design(acquisition.points, acquisition.dwell_time, band, self.components)
 
 
-def _width(context: Context) -> float:
-    return context.acquisition.spectral_width
+def check_rank(rank: int | None, points: int, stage: str) -> None:
+    """Refuse more time courses than a FID has points; those beyond the voxels show up later.
+
+    Raises
+    ------
+    InputError
+        If the rank is too large.
+    """
+    if rank is not None and rank > points:
+        raise InputError(
+            f"stage {stage!r}: rank = {rank}, but FIDs of {points} points have at most {points} "
+            "time courses; ask for fewer, or leave rank out to have it found"
+        )
 
 
-def _residual_bins(acquisition: Acquisition) -> np.ndarray:
-    """Indices of an unshifted FFT that lie in :data:`RESIDUAL_PPM`."""
-    ppm = np.fft.ifftshift(acquisition.ppm)
-    return np.flatnonzero((ppm >= RESIDUAL_PPM[0]) & (ppm <= RESIDUAL_PPM[1]))
+def residual_and_change(
+    before: Tensor, removed: Tensor, acquisition: Acquisition, residual_ppm: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """What is left of the energy in a range, and what went from the metabolites over what stayed.
+
+    ``(voxel,)`` each, NaN where there was nothing; ``before`` and ``removed`` ``(voxel, time)``.
+    """
+    after = before - removed
+    left = energy_between(after, acquisition, residual_ppm)
+    residual = left / energy_between(before, acquisition, residual_ppm)
+    taken = energy_between(removed, acquisition, METABOLITE_PPM)
+    return residual, taken / energy_between(after, acquisition, METABOLITE_PPM)
 
 
-def _ratio(after: Tensor, before: Tensor, bins: Tensor) -> Tensor:
-    """Energy in the bins after over before, ``(voxel,)``; NaN where there was none."""
-    return _energy(after, bins) / _energy(before, bins)
+def gram_with_noise(fids: Tensor, noise_sd: Tensor) -> State:
+    """What a block adds to the scan's Casorati matrix, and to its mean noise."""
+    gram = casorati.summarise(fids)
+    # On the device of the block: summaries of several are added where they are.
+    voxels = torch.tensor(float(gram.voxels), dtype=torch.float64, device=fids.device)
+    variance = noise_sd.to(torch.float64).square().sum()
+    return {"gram": gram.matrix, "voxels": voxels, "variance": variance}
 
 
-def _energy(fids: Tensor, bins: Tensor) -> Tensor:
-    return torch.fft.fft(fids, dim=1)[:, bins].abs().square().sum(1)
+def read_gram_with_noise(summary: State) -> tuple[casorati.Gram, float]:
+    """The Gram matrix of all blocks and the root mean square of their noise SDs."""
+    voxels = int(summary["voxels"])
+    noise = float((summary["variance"] / max(voxels, 1)).sqrt())
+    return casorati.Gram(summary["gram"], voxels), noise

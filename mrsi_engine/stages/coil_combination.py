@@ -1,0 +1,130 @@
+"""Pipeline step: combine receive coils."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from mrsi_engine.conventions import Declaration, Quantity
+from mrsi_engine.errors import InputError
+from mrsi_engine.kernels.coils import CoilWeights, coil_weights, combine, whitening
+from mrsi_engine.stages.base import Apply, Block, Context, State
+from mrsi_engine.stages.ranges import NoiseRange, OptionalStage
+
+COIL_QUALITY = Quantity(
+    "coil_quality",
+    "1",
+    "How well one complex weight a coil explains the reference: 1 all of it, 0 noise only",
+)
+
+
+class CoilCombination(NoiseRange, OptionalStage):
+    """Sum coils for the best SNR: weighted singular value decomposition of prewhitened coils.
+
+    The coils' noise covariance is that of the whole scan outside ``noise_ppm``. Weights come from
+    the water reference of a voxel where there is one, else from the scan itself. With ``optional``
+    scans of combined coils are passed over.
+    """
+
+    stage: ClassVar[str] = "coil_combination"
+
+    def lacks(self, context: Context) -> str:
+        """The dimension ``coil``."""
+        if "coil" in context.dimensions:
+            return ""
+        return "the scan has no dimension 'coil' (DIM_COIL): leave the stage out"
+
+    def leaves(self, dimensions: tuple[str, ...]) -> tuple[str, ...]:
+        """The dimensions without ``coil``."""
+        return tuple(d for d in dimensions if d != "coil")
+
+    def declare(self, context: Context) -> Declaration:
+        """The measure ``coil_quality``."""
+        return Declaration(measures=() if self.skipped(context) else (COIL_QUALITY,))
+
+    def check(self, context: Context) -> Self:
+        """This stage, once the scan is known to have coils, and noise to whiten them by.
+
+        Raises
+        ------
+        InputError
+            If it has not, or coils are not its first dimension after the voxel.
+        """
+        self.refuse_lacking(context)
+        if not self.skipped(context):
+            self.quiet_bins(context.acquisition)
+            if context.dimensions[0] != "coil":
+                raise InputError(
+                    f"stage {self.stage!r}: 'coil' must be the first of {context.dimensions}"
+                )
+        return self
+
+    def passes(self, context: Context) -> int:
+        """One, for the noise covariance."""
+        return 0 if self.skipped(context) else 1
+
+    def summarise(self, context: Context, block: Block, step: int) -> State:
+        """Products of the coils' noise, ``(coil, coil)``, and the number of samples."""
+        quiet = torch.from_numpy(self.quiet_bins(context.acquisition)).to(block.fids.device)
+        spectra = torch.fft.fft(block.fids, norm="ortho")
+        # Differences of neighbours are blind to the tails of water.
+        difference = (spectra.roll(-1, dims=-1) - spectra)[..., quiet & quiet.roll(-1)]
+        samples = difference.transpose(0, 1).flatten(1).to(torch.complex128)
+        count = torch.tensor(float(samples.shape[1]), dtype=torch.float64, device=samples.device)
+        return {"products": samples @ samples.mH, "samples": count}
+
+    def finish(self, context: Context, summary: State, step: int) -> State:
+        """``white (coil, coil)``, which makes the coils' noise white.
+
+        Raises
+        ------
+        InputError
+            If there is less noise than coils, or a coil has none of its own.
+        """
+        products, samples = summary["products"], summary["samples"]
+        if samples <= len(products):
+            raise InputError(
+                f"stage {self.stage!r}: {int(samples)} samples of noise for {len(products)} coils; "
+                "state a narrower noise_ppm"
+            )
+        # Neighbours' noise adds up in their difference.
+        return {"white": whitening(products / (2 * samples))}
+
+    def build(self, context: Context) -> Apply:
+        """The combination of a block."""
+        if self.skipped(context):
+            return lambda block: None
+
+        def apply(block: Block) -> None:
+            weights = _weights(block, context.state["white"].to(block.fids.device))
+            block.measures[COIL_QUALITY.name] = weights.quality
+            block.fids = combine(block.fids, weights)
+            if block.water is not None:
+                block.water = combine(block.water, weights)
+
+        return apply
+
+
+def _weights(block: Block, white: Tensor) -> CoilWeights:
+    """From the water of each voxel, and from the voxel itself where it has none."""
+    own = coil_weights(_one_record(block.fids), white)
+    if block.water is None:
+        return own
+    if block.water.shape[1] != block.fids.shape[1]:
+        raise InputError(
+            f"the water reference has {block.water.shape[1]} coils, the scan "
+            f"{block.fids.shape[1]}: give a reference of the same coils, combined by no one"
+        )
+    water = coil_weights(_one_record(block.water), white)
+    known = torch.isfinite(water.quality)
+    return CoilWeights(
+        torch.where(known[:, None], water.weights, own.weights),
+        torch.where(known, water.quality, own.quality),
+    )
+
+
+def _one_record(fids: Tensor) -> Tensor:
+    """All transients of a coil one after the other, ``(voxel, coil, sample)``."""
+    return fids.flatten(2)

@@ -1,0 +1,84 @@
+"""Pipeline step: undo an acquisition delay."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field
+
+from mrsi_engine.conventions import Declaration
+from mrsi_engine.errors import InputError
+from mrsi_engine.kernels.delay import first_order_phase, prepend
+from mrsi_engine.stages.base import Apply, Block, Context, Stage
+
+#: How far from a whole number of samples a delay to be predicted may be.
+_WHOLE = 0.05
+
+
+class FirstOrderPhase(Stage):
+    """Make FIDs as if they had been sampled from the excitation on.
+
+    Parameters
+    ----------
+    delay
+        Seconds between excitation and the first sample; negative where sampling began too early.
+    method
+        ``"phase"`` turns the spectrum by its first-order phase and leaves a rolling baseline;
+        ``"predict"`` puts the missing first points back by backward linear prediction, for a
+        delay of whole samples.
+    order
+        Coefficients of the prediction: at least as many as the spectrum has lines.
+    """
+
+    stage: ClassVar[str] = "first_order_phase"
+
+    delay: float = Field(ge=-0.01, le=0.01)
+    method: Literal["phase", "predict"] = "phase"
+    order: int = Field(default=32, ge=1, le=256)
+
+    def declare(self, context: Context) -> Declaration:
+        """Nothing: it changes the FIDs only."""
+        return Declaration()
+
+    def check(self, context: Context) -> Self:
+        """This stage, once its delay is known to be a number of samples, where it must be.
+
+        Raises
+        ------
+        InputError
+            If points to predict are not a whole number, or the FIDs are too short.
+        """
+        if self.method == "predict":
+            self._missing(context)
+        return self
+
+    def build(self, context: Context) -> Apply:
+        """The work on a block."""
+        dwell = context.acquisition.dwell_time
+        missing = self._missing(context) if self.method == "predict" else 0
+
+        def apply(block: Block) -> None:
+            fids = block.fids.flatten(0, -2)
+            if missing:
+                # As long as before: the samples that fall off the end are noise.
+                changed = prepend(fids, missing, self.order)[:, : fids.shape[1]]
+            else:
+                changed = first_order_phase(fids, dwell, self.delay)
+            block.fids = changed.reshape(block.fids.shape)
+
+        return apply
+
+    def _missing(self, context: Context) -> int:
+        samples = self.delay / context.acquisition.dwell_time
+        whole = round(samples)
+        if whole < 1 or abs(samples - whole) > _WHOLE:
+            raise InputError(
+                f"stage {self.stage!r}: delay = {self.delay:g} s is {samples:.2f} samples; "
+                "method = 'predict' needs a whole number of at least 1, use method = 'phase'"
+            )
+        if 3 * self.order > context.acquisition.points:
+            raise InputError(
+                f"stage {self.stage!r}: order = {self.order} needs {3 * self.order} samples, the "
+                f"FIDs have {context.acquisition.points}; lower it"
+            )
+        return whole

@@ -1,0 +1,383 @@
+"""Pipeline step: frequency and phase correction (FPC) of voxels and transients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import lru_cache
+from typing import ClassVar, Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mrsi_engine.conventions import DYNAMIC, Acquisition, Declaration, Quantity
+from mrsi_engine.errors import InputError
+from mrsi_engine.kernels.alignment import Alignment, corrected
+from mrsi_engine.kernels.band import Band
+from mrsi_engine.kernels.creatine import CreatineReferencing, reference_to_creatine
+from mrsi_engine.kernels.projection import LineRange, Projection
+from mrsi_engine.kernels.registration import Registration, Solver, correlate, register
+from mrsi_engine.kernels.similarity import similarity_to
+from mrsi_engine.kernels.template import (
+    Pick,
+    TemplateSums,
+    combine_picks,
+    finish_template,
+    first_pass,
+    summarise_aligned,
+    summarise_pick,
+)
+from mrsi_engine.kernels.varpro import Code
+from mrsi_engine.kernels.water_phase import water_registration, water_shift
+from mrsi_engine.stages.base import Apply, Block, Context, State
+from mrsi_engine.stages.eddy_current import mean_reference, refuse_coils
+from mrsi_engine.stages.ranges import NoiseRange, PpmRange, hertz_between
+
+#: Where the first template is picked by its tallest peak, ppm: between lipids and water.
+_PICK_PPM = (1.9, 3.5)
+
+#: Window of the thesis' similarity index, ppm.
+_SIMILARITY_PPM = (2.5, 3.5)
+
+#: Range of dampings (1/s) of water and lipid lines, and the vectors their tails span in the window.
+_WATER_DAMPING, _WATER_RANK = (5.0, 120.0), 12
+_LIPID_DAMPING, _LIPID_RANK = (30.0, 200.0), 6
+
+SHIFT = Quantity(
+    "fpc_shift",
+    "Hz",
+    "frequency that was corrected, mean over transients; positive is towards lower ppm",
+    "FPC shift",
+    "lineshape",
+)
+PHASE = Quantity(
+    "fpc_phase", "rad", "phase that was corrected, mean over transients", "FPC phase", "lineshape"
+)
+APPLIED = Quantity(
+    "fpc_applied",
+    "1",
+    "Share of the transients whose correction converged; others stay as they are",
+)
+SPREAD = (
+    Quantity("fpc_shift_spread", "Hz", "SD over transients of the frequency corrected"),
+    Quantity("fpc_phase_spread", "rad", "Circular SD over transients of the phase corrected"),
+)
+SIMILARITY = (
+    Quantity(
+        "similarity_before",
+        "1",
+        "Normalised scalar product with the template over 2.5-3.5 ppm before correction, mean over "
+        "transients",
+    ),
+    Quantity("similarity", "1", "The same after correction", "Similarity"),
+)
+
+#: Where signals ``(signal, time)`` with noise ``(signal,)`` stand.
+Find = Callable[[Tensor, Tensor], Alignment]
+
+
+class FrequencyPhaseCorrection(NoiseRange):
+    """Bring every voxel, and every transient, to one frequency and phase.
+
+    ``robust``, ``registration`` and ``correlation`` compare with a template: the signal of the
+    scan with the highest peak, then ``template_passes`` times the mean of all signals aligned to
+    it. With ``frame = "creatine"`` the template's creatine is put at 3.027 ppm and phase 0.
+
+    Parameters
+    ----------
+    method
+        ``"robust"``: registration with amplitude and damping, without what ``nuisance`` takes out.
+        ``"registration"``: spectral registration (SR; within a window SRF). ``"correlation"``: the
+        peak of the cross-correlation (Corr, CorrF). ``"creatine"``: a Lorentzian line at 3.03 ppm
+        (CrR within the whole spectrum, CrRF within a window of its own). ``"water"``: the line of
+        the unsuppressed water reference, voxel by voxel.
+    window_ppm
+        What counts; ``false`` is the whole spectrum.
+    nuisance
+        What ``"robust"`` projects out of the window: a ``"baseline"`` (complex polynomial of order
+        ``baseline_order``), or also the ``"subspace"`` of the tails of lines in ``water_ppm`` and
+        ``lipid_ppm``.
+    seconds
+        From the start of the FID that are looked at.
+    max_shift_hz
+        Largest shift looked for.
+    """
+
+    stage: ClassVar[str] = "fpc"
+
+    method: Literal["robust", "registration", "correlation", "creatine", "water"] = "robust"
+    window_ppm: PpmRange | Literal[False] = (1.9, 4.1)
+    nuisance: Literal["baseline", "subspace"] = "subspace"
+    baseline_order: int = Field(default=2, ge=0, le=10)
+    water_ppm: PpmRange = (4.3, 5.0)
+    lipid_ppm: PpmRange = (0.4, 1.75)
+    seconds: float = Field(default=0.3, gt=0)
+    max_shift_hz: float = Field(default=60.0, gt=0, le=1000)
+    template_passes: int = Field(default=2, ge=0, le=10)
+    frame: Literal["creatine", "template"] = "creatine"
+
+    @property
+    def uses_template(self) -> bool:
+        """Whether signals are compared with a template made from them."""
+        return self.method in ("robust", "registration", "correlation")
+
+    def declare(self, context: Context) -> Declaration:
+        """Shift and phase with their Cramér-Rao bounds, and the similarity before and after."""
+        measures = (APPLIED,) + (SIMILARITY if self.uses_template else ())
+        if DYNAMIC in context.dimensions:
+            measures += SPREAD
+        return Declaration(parameters=(SHIFT, PHASE), measures=measures)
+
+    def check(self, context: Context) -> Self:
+        """This stage, once window and noise range are known to suit the scan.
+
+        Raises
+        ------
+        InputError
+            If a window leaves the spectrum or holds too few points, there is no water reference
+            for ``"water"``, or coils are not combined.
+        """
+        refuse_coils(context, self.stage)
+        self.quiet_bins(context.acquisition)
+        if self.method == "water" and not context.has_water:
+            raise InputError(
+                "stage 'fpc': method = 'water' needs a water reference: give --water FILE or "
+                "choose another method"
+            )
+        if self.uses_template:
+            _view(self, context.acquisition)
+        if self.method == "creatine" or (self.uses_template and self.frame == "creatine"):
+            self._creatine(context.acquisition)
+        return self
+
+    def passes(self, context: Context) -> int:
+        """One to pick a signal, and ``template_passes`` to average those aligned to it."""
+        return 1 + self.template_passes if self.uses_template else 0
+
+    def summarise(self, context: Context, block: Block, step: int) -> State:
+        """The best signal of the block, then the sum of its signals aligned to the template."""
+        fids, noise = self._template_signals(context, block)
+        if step == 0:
+            return _pick(fids, noise, _band(context.acquisition, _PICK_PPM))
+        # The first template is one noisy signal, whose damping would be fitted to its noise.
+        solver = first_pass(self._solver) if step == 1 else self._solver
+        alignment = self._to_template(context, solver)(fids, noise)
+        sums = summarise_aligned(fids, alignment, noise, context.acquisition.dwell_time)
+        return {"fid": sums.fid, "weight": sums.weight}
+
+    def combine(self, first: State, second: State, step: int) -> State:
+        """The better of two signals, then the sum of both sums."""
+        if step > 0:
+            return super().combine(first, second, step)
+        return _state(combine_picks(Pick(**first), Pick(**second)))
+
+    def finish(self, context: Context, summary: State, step: int) -> State:
+        """``template (time,)`` complex64.
+
+        Raises
+        ------
+        InputError
+            If no voxel has a signal to begin with.
+        """
+        if step == 0 and not torch.isfinite(summary["snr"]):
+            raise InputError("stage 'fpc': no voxel has a signal; check the mask and the data")
+        template = (
+            summary["fid"]
+            if step == 0
+            else finish_template(TemplateSums(**summary), context.state["template"])
+        )
+        return {"template": self._framed(template, context)}
+
+    def build(self, context: Context) -> Apply:
+        """Template and projection made ready, bound to the correction of a block."""
+        dwell = context.acquisition.dwell_time
+        align, compare = self._aligner(context), self._comparison(context)
+
+        def apply(block: Block) -> None:
+            fids = block.fids.flatten(0, -2)
+            found = _trusted(align(block, fids), block, len(fids) // len(block.fids))
+            straight = corrected(fids, dwell, found.shift, found.phase)
+            _write(block, found)
+            for name, value in compare(fids, straight).items():
+                block.measures[name] = _over_transients(value, block).nanmean(1)
+            block.fids = straight.reshape(block.fids.shape)
+
+        return apply
+
+    @property
+    def _solver(self) -> Solver:
+        return Solver(self.max_shift_hz, fit_damping=self.method == "robust")
+
+    def _aligner(self, context: Context) -> Callable[[Block, Tensor], Alignment]:
+        """Where the signals ``(signal, time)`` of a block stand."""
+        if self.method == "water":
+            return self._by_water(context)
+        find = self._by_creatine(context) if self.method == "creatine" else None
+        find = find or self._to_template(context, self._solver)
+        return lambda block, fids: find(fids, self.noise_of(fids, context))
+
+    def _by_water(self, context: Context) -> Callable[[Block, Tensor], Alignment]:
+        line = water_registration(context.acquisition).to(context.device)
+
+        def find(block: Block, fids: Tensor) -> Alignment:
+            assert block.water is not None
+            water = mean_reference(block.water, fids.shape[1])
+            found = water_shift(line, water, self.noise_of(water, context), self.max_shift_hz)
+            # One reference for all transients of a voxel.
+            each = torch.arange(len(water), device=water.device)
+            return _chosen(found, each.repeat_interleave(len(fids) // len(water)))
+
+        return find
+
+    def _by_creatine(self, context: Context) -> Find:
+        line = self._creatine(context.acquisition).to(context.device)
+        return lambda fids, noise: reference_to_creatine(line, fids, noise, self.max_shift_hz)
+
+    def _to_template(self, context: Context, solver: Solver) -> Find:
+        template = context.state["template"].to("cpu")
+        seen, start = _view(self, context.acquisition)
+        ready = Registration.build(template, seen, start=start).to(context.device)
+        if self.method == "correlation":
+            return lambda fids, noise: correlate(ready, fids, noise, solver.limit_hz)
+        return lambda fids, noise: register(ready, fids, noise, solver)
+
+    def _creatine(self, acquisition: Acquisition) -> CreatineReferencing:
+        """Creatine's line made ready.
+
+        Raises
+        ------
+        InputError
+            If the spectrum does not hold it, or too few points of it.
+        """
+        try:
+            return (
+                CreatineReferencing.build(acquisition)
+                if self.window_ppm
+                else CreatineReferencing.build(acquisition, None)
+            )
+        except ValueError as error:
+            raise InputError(
+                f"stage 'fpc': creatine at 3.03 ppm is not seen: {error}; choose another method, "
+                "or frame = 'template'"
+            ) from error
+
+    def hertz_of(self, acquisition: Acquisition, key: str) -> tuple[float, float]:
+        """(low, high) in Hz of the setting ``key``."""
+        return hertz_between(acquisition, getattr(self, key), f"stage 'fpc': {key}")
+
+    def _template_signals(self, context: Context, block: Block) -> tuple[Tensor, Tensor]:
+        """Signals that make the template and their noise: scalp has none of its peaks."""
+        inside = block.fids if block.scalp is None else block.fids[~block.scalp]
+        fids = inside.flatten(0, -2)
+        return fids, self.noise_of(fids, context)
+
+    def _framed(self, template: Tensor, context: Context) -> Tensor:
+        """The template with creatine at its place; as it is where none is found."""
+        if self.frame == "template":
+            return template
+        found = self._by_creatine(context)(template[None], self.noise_of(template[None], context))
+        dwell = context.acquisition.dwell_time
+        return corrected(template[None], dwell, *_where_converged(found))[0]
+
+    def _comparison(self, context: Context) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
+        """Similarity of signals ``(signal, time)`` before and after to the template."""
+        if not self.uses_template:
+            return lambda before, after: {}
+        band = _band(context.acquisition, _SIMILARITY_PPM)
+        template = context.state["template"].to(context.device)
+
+        def compare(before: Tensor, after: Tensor) -> dict[str, Tensor]:
+            both = zip(SIMILARITY, (before, after), strict=True)
+            return {q.name: similarity_to(template, fids, band) for q, fids in both}
+
+        return compare
+
+
+@lru_cache(maxsize=8)
+def _view(
+    stage: FrequencyPhaseCorrection, acquisition: Acquisition
+) -> tuple[Projection, Projection]:
+    """What counts in the registration, and in the correlation that starts it.
+
+    Raises
+    ------
+    InputError
+        If a range leaves the spectrum or the window holds too few points.
+    """
+    points = min(acquisition.points, round(stage.seconds / acquisition.dwell_time))
+    robust = stage.method == "robust"
+    window = stage.hertz_of(acquisition, "window_ppm") if stage.window_ppm else None
+    order = stage.baseline_order if robust and window else None
+    lines = []
+    if robust and stage.nuisance == "subspace":
+        lines = [
+            LineRange(*stage.hertz_of(acquisition, "water_ppm"), *_WATER_DAMPING, _WATER_RANK),
+            LineRange(*stage.hertz_of(acquisition, "lipid_ppm"), *_LIPID_DAMPING, _LIPID_RANK),
+        ]
+    try:
+        start = Projection.build(points, acquisition.dwell_time, window, order)
+        seen = Projection.build(points, acquisition.dwell_time, window, order, lines)
+    except ValueError as error:
+        raise InputError(
+            f"stage 'fpc': window_ppm = {stage.window_ppm} with seconds = {stage.seconds:g}: "
+            f"{error}"
+        ) from error
+    return seen, start
+
+
+def _band(acquisition: Acquisition, ppm: tuple[float, float]) -> Band:
+    low, high = hertz_between(acquisition, ppm, "stage 'fpc': the range")
+    return Band.between(acquisition.points, acquisition.dwell_time, low, high)
+
+
+def _pick(fids: Tensor, noise: Tensor, band: Band) -> State:
+    if len(fids):
+        return _state(summarise_pick(fids, noise, band))
+    nothing = torch.full((), -torch.inf, dtype=torch.float64, device=fids.device)
+    return _state(Pick(fids.new_zeros(fids.shape[1]), nothing, noise.new_ones(())))
+
+
+def _state(pick: Pick) -> State:
+    return {"fid": pick.fid, "snr": pick.snr, "noise_sd": pick.noise_sd}
+
+
+def _where_converged(found: Alignment) -> tuple[Tensor, Tensor]:
+    good = found.code == Code.CONVERGED
+    return torch.where(good, found.shift, torch.nan), torch.where(good, found.phase, torch.nan)
+
+
+def _chosen(found: Alignment, index: Tensor) -> Alignment:
+    return Alignment(*(getattr(found, f.name)[index] for f in fields(found)))
+
+
+def _trusted(found: Alignment, block: Block, transients: int) -> Alignment:
+    """The alignment, NaN where it did not converge and on the scalp, which has no such peaks."""
+    shift, phase = _where_converged(found)
+    if block.scalp is not None:
+        scalp = block.scalp.repeat_interleave(transients)
+        shift, phase = shift.masked_fill(scalp, torch.nan), phase.masked_fill(scalp, torch.nan)
+    return replace(found, shift=shift, phase=phase)
+
+
+def _over_transients(values: Tensor, block: Block) -> Tensor:
+    return values.view(len(block.fids), -1)
+
+
+def _write(block: Block, found: Alignment) -> None:
+    """Mean shift and phase of each voxel with their SDs, and how transients differ."""
+    shift = _over_transients(found.shift, block)
+    known = torch.isfinite(shift)
+    count = known.sum(1)
+    turn = torch.polar(known.double(), _over_transients(found.phase, block).nan_to_num(0.0))
+    mean = turn.sum(1) / count
+    block.estimate |= {SHIFT.name: shift.nanmean(1), PHASE.name: mean.angle()}
+    for quantity, sd in ((SHIFT, found.shift_sd), (PHASE, found.phase_sd)):
+        squares = torch.where(known, _over_transients(sd, block).square(), 0.0).sum(1)
+        block.sd[quantity.name] = squares.sqrt() / count
+    block.measures[APPLIED.name] = known.double().mean(1)
+    if block.fids.ndim > 2:
+        deviation = torch.where(known, shift - shift.nanmean(1, keepdim=True), 0.0)
+        in_hertz, in_phase = SPREAD
+        block.measures[in_hertz.name] = (deviation.square().sum(1) / count).sqrt()
+        block.measures[in_phase.name] = (-2 * mean.abs().clamp(1e-12, 1.0).log()).sqrt()
