@@ -74,15 +74,15 @@ def mrsi(capsys: pytest.CaptureFixture[str]) -> Mrsi:
     return Mrsi(capsys)
 
 
+def write_quick_report(folder: Path, **content: object) -> Path:
+    (folder / "report.html").write_text("quick")
+    return folder / "report.html"
+
+
 @pytest.fixture
 def quick_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report takes longer than all the rest and is tested elsewhere."""
-
-    def write(folder: Path, **content: object) -> Path:
-        (folder / "report.html").write_text("quick")
-        return folder / "report.html"
-
-    monkeypatch.setattr(workflow, "report_on", write)
+    monkeypatch.setattr(workflow, "report_on", write_quick_report)
 
 
 def of_phantom(phantom: Path, *, mask: bool = True) -> list[object]:
@@ -95,7 +95,9 @@ def of_phantom(phantom: Path, *, mask: bool = True) -> list[object]:
 def finished(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the phantom; to be copied, never changed."""
     out = tmp_path_factory.mktemp("finished") / "out"
-    cli.main([str(a) for a in (*of_phantom(phantom), "--out", out)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workflow, "report_on", write_quick_report)
+        cli.main([str(a) for a in (*of_phantom(phantom), "--out", out)])
     return out
 
 
@@ -166,7 +168,7 @@ class TestWithoutACommand:
         [
             (["runn"], 'Unknown command "runn". Did you mean "run"?'),
             (["run"], "SCANS requires an argument"),
-            (["run", "a.nii", "--out", "b"], "--basis requires an argument"),
+            (["run", "a.nii", "--basis", "b"], "--out requires an argument"),
             (["run", "a.nii", "--basis", "b", "--out", "c", "--maks", "d"], "mean --mask?"),
             (["run", "a.nii", "--basis", "b", "--out", "c", "--workers", "two"], '"two" into int'),
             (["run", "a.nii", "--basis", "b", "--out", "c", "--fill", "0"], '"nan", "mrsiprep"'),
@@ -603,6 +605,7 @@ class TestOutputFolder:
         assert message in error
         assert sorted((p, p.stat().st_mtime_ns) for p in copied.rglob("*")) == before
 
+    @pytest.mark.usefixtures("quick_report")
     def test_overwrite_leaves_nothing_of_the_other_run(
         self, mrsi: Mrsi, phantom: Path, copied: Path, tmp_path: Path
     ) -> None:
@@ -756,7 +759,7 @@ def wait_for_blocks(result: Path, count: int, process: subprocess.Popen[bytes]) 
 
 @pytest.mark.usefixtures("quick_report")
 def test_a_killed_run_goes_on_where_it_ended(mrsi: Mrsi, tmp_path: Path) -> None:
-    mrsi("simulate", "--out", tmp_path / "scan", "--shape", 10, 10, 2, "--nuisance", "water")
+    mrsi("simulate", "--out", tmp_path / "scan", "--shape", 8, 8, 2, "--nuisance", "water")
     run = [*of_phantom(tmp_path / "scan"), "--block-size", 1]
     program = [sys.executable, "-c", "from mrsi_engine.cli import main; main()"]
     killed = [*program, *map(str, run), "--out", str(tmp_path / "killed")]

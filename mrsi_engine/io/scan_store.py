@@ -25,6 +25,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -262,7 +263,7 @@ class ScanStore:
 
     def coordinates(self, start: int = 0, stop: int | None = None) -> NDArray[np.int32]:
         """Voxel indices x, y, z of voxels ``start`` to ``stop``, ``(n, 3)``; of all by default."""
-        return np.stack([self._group[axis][start:stop] for axis in "xyz"], axis=1)
+        return self._places[start:stop]
 
     def write_fids(self, start: int, fids: ArrayLike) -> None:
         """Write FIDs ``(n, ..., time)`` from voxel ``start`` on; whole chunks only."""
@@ -276,6 +277,13 @@ class ScanStore:
         """The store as a lazily indexed Dataset without Dask arrays."""
         dataset = xr.open_zarr(self.path, chunks=None, consolidated=False, decode_times=False)
         return dataset.set_coords([name for name in ("x", "y", "z", "time") if name in dataset])
+
+    @cached_property
+    def _places(self) -> NDArray[np.int32]:
+        # Each axis is one chunk, so a part of it costs as much to read as all of it.
+        places = np.stack([self._group[axis][:] for axis in "xyz"], axis=1)
+        places.flags.writeable = False
+        return places
 
     def _write(self, name: str, start: int, signals: ArrayLike) -> None:
         block = np.asarray(signals, dtype=np.complex64)
