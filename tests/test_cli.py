@@ -372,14 +372,14 @@ class TestWiring:
 class TestPipelines:
     def test_list_and_show(self, mrsi: Mrsi, tmp_path: Path) -> None:
         listed = mrsi("pipeline", "list").splitlines()
-        assert [line.split(":")[0] for line in listed] == ["brain-1h-3t", "minimal"]
+        assert {"brain-1h-3t", "minimal"} <= {line.split(":")[0] for line in listed}
         text = mrsi("pipeline", "show", "brain-1h-3t")
         (tmp_path / "own.toml").write_text(text)
         assert mrsi("pipeline", "show", tmp_path / "own.toml") == text
 
     def test_unknown(self, mrsi: Mrsi, phantom: Path, tmp_path: Path) -> None:
         error = mrsi.refused(*of_phantom(phantom), "--out", tmp_path / "o", "--pipeline", "brian")
-        assert "brian: no such pipeline; shipped are brain-1h-3t, minimal" in error
+        assert re.search(r"brian: no such pipeline; shipped are .*brain-1h-3t, .*minimal", error)
         assert not (tmp_path / "o").exists()
 
     def test_wrong_key(self, mrsi: Mrsi, phantom: Path, tmp_path: Path) -> None:
