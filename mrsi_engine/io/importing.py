@@ -329,8 +329,8 @@ class _Ticker:
         self._done = 0
         self._progress = progress
 
-    def __call__(self) -> None:
-        self._done += 1
+    def __call__(self, count: int) -> None:
+        self._done += count
         if self._progress is not None:
             self._progress(self._done, self._total)
 
@@ -374,21 +374,23 @@ def _absorb(
     table = stack.enter_context(Transposer(kept, samples, memory_budget, scratch))
     energy = np.zeros(kept)
     with SampleStream(header) as stream:
-        for point, plane in enumerate(stream):
-            if point % in_file < points:
-                wanted = plane if inputs.keep is None else plane[inputs.keep]
-                table.append(wanted)
-                if inputs.keep is None:
-                    energy += _squared_magnitude(wanted)
-            tick()
+        read = 0
+        for run in stream:
+            early = (read + np.arange(len(run))) % in_file < points
+            wanted = run[early] if inputs.keep is None else run[early][:, inputs.keep]
+            table.append(wanted)
+            if inputs.keep is None:
+                energy += _squared_magnitude(wanted)
+            read += len(run)
+            tick(len(run))
         dimensions = _water_dimensions(header, inputs.scan)
         return _Signals(header, dimensions, table, energy, stream.checksum)
 
 
 def _squared_magnitude(samples: NDArray[np.complex64]) -> NDArray[np.float64]:
-    parts = samples.view(np.float32).reshape(-1, 2).astype(np.float64)
+    parts = samples.view(np.float32).reshape(*samples.shape, 2).astype(np.float64)
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.einsum("vc,vc->v", parts, parts))
+        return np.asarray(np.einsum("tvc,tvc->v", parts, parts))
 
 
 def _choose(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import math
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -26,6 +27,12 @@ from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader
 
 _ITEM = np.dtype(np.complex64).itemsize
 _BUFFER = 1 << 20
+
+# Rows of a table that are shorter than this (bytes) are read whole.
+_SHORT_ROW = 1 << 14
+
+# First row, rows and which of their columns are wanted.
+_Rows = tuple[int, NDArray[np.complex64], NDArray[np.intp]]
 
 
 class _Hashing(io.RawIOBase):
@@ -55,10 +62,10 @@ class _Hashing(io.RawIOBase):
 class SampleStream(AbstractContextManager["SampleStream"]):
     """The time points of a NIfTI-MRS file in order; ``checksum`` once all are read.
 
-    Iterating yields ``(x*y*z,)`` complex64 planes with x fastest; where there are coils or
-    transients, the time points of the first FID come first, then those of the next. The file is
-    then read to its very end, so that its length and CRC are known to be right before anything made
-    of it is kept.
+    Iterating yields runs of time points, ``(n, x*y*z)`` complex64 with x fastest; where there are
+    coils or transients, the time points of the first FID come first, then those of the next. The
+    file is then read to its very end, so that its length and CRC are known to be right before
+    anything made of it is kept.
     """
 
     def __init__(self, header: NIfTIMRSHeader) -> None:
@@ -86,21 +93,24 @@ class SampleStream(AbstractContextManager["SampleStream"]):
 
     def __iter__(self) -> Iterator[NDArray[np.complex64]]:
         try:
-            yield from self._planes()
+            yield from self._runs()
             self._drain()
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(
                 f"{self._header.path}: truncated or damaged: {error}; copy or convert it again"
             ) from error
 
-    def _planes(self) -> Iterator[NDArray[np.complex64]]:
+    def _runs(self) -> Iterator[NDArray[np.complex64]]:
         header = self._header
         self._read(header.offset)
-        size = int(np.prod(header.grid.shape)) * header.dtype.itemsize
-        for _ in range(header.acquisition.points * header.signals):
+        voxels = math.prod(header.grid.shape)
+        size = voxels * header.dtype.itemsize
+        planes, at_once = header.acquisition.points * header.signals, max(1, _BUFFER // size)
+        for start in range(0, planes, at_once):
+            count = min(at_once, planes - start)
             with np.errstate(over="ignore", invalid="ignore"):
-                plane = np.frombuffer(self._read(size), header.dtype).astype(np.complex64)
-            yield plane
+                run = np.frombuffer(self._read(count * size), header.dtype).astype(np.complex64)
+            yield run.reshape(count, voxels)
 
     def _read(self, size: int) -> bytes:
         data = self._samples.read(size)
@@ -143,20 +153,34 @@ class Transposer(AbstractContextManager["Transposer"]):
     ) -> None:
         self._file.close()
 
-    def append(self, plane: NDArray[np.complex64]) -> None:
-        """Add the next time point, ``(voxel,)``."""
-        self._file.write(np.ascontiguousarray(plane).data)
+    def append(self, run: NDArray[np.complex64]) -> None:
+        """Add the next time points, ``(n, voxel)``."""
+        self._file.write(np.ascontiguousarray(run).data)
 
     def fids(self, columns: NDArray[np.intp]) -> NDArray[np.complex64]:
         """FIDs ``(n, time)`` of ascending voxel numbers."""
-        first, span = int(columns[0]), int(columns[-1] - columns[0]) + 1
-        row = np.empty(span, np.complex64)
         table = np.empty((self._points, len(columns)), np.complex64)
+        read = self._rows if self._voxels * _ITEM <= _SHORT_ROW else self._pieces_of_rows
+        for start, rows, wanted in read(columns):
+            table[start : start + len(rows)] = rows[:, wanted]
+        return np.ascontiguousarray(table.T)
+
+    def _rows(self, columns: NDArray[np.intp]) -> Iterator[_Rows]:
+        """Many rows at a time and whole: a call costs more than the samples nobody asked for."""
+        at_once = _BUFFER // (self._voxels * _ITEM)
+        self._file.seek(0)
+        for start in range(0, self._points, at_once):
+            rows = np.empty((min(at_once, self._points - start), self._voxels), np.complex64)
+            self._file.readinto(rows.data)  # type: ignore[attr-defined]
+            yield start, rows, columns
+
+    def _pieces_of_rows(self, columns: NDArray[np.intp]) -> Iterator[_Rows]:
+        first, span = int(columns[0]), int(columns[-1] - columns[0]) + 1
+        piece = np.empty((1, span), np.complex64)
         for point in range(self._points):
             self._file.seek((point * self._voxels + first) * _ITEM)
-            self._file.readinto(row.data)  # type: ignore[attr-defined]
-            table[point] = row[columns - first]
-        return np.ascontiguousarray(table.T)
+            self._file.readinto(piece.data)  # type: ignore[attr-defined]
+            yield point, piece, columns - first
 
 
 def _scratch(size: int, memory_budget: int, folder: Path) -> IO[bytes]:

@@ -183,7 +183,24 @@ class TestImport:
         seen = []
         water = scan_file(tmp_path / "w.nii", data)
         import_scan(scan, tmp_path / "out", water=water, progress=lambda *at: seen.append(at))
-        assert seen == [(done, 2 * POINTS) for done in range(1, 2 * POINTS + 1)]
+        assert seen == [(POINTS, 2 * POINTS), (2 * POINTS, 2 * POINTS)]
+
+    def test_long_scans_are_read_in_runs(self, tmp_path, scan_file, noise):
+        """A run is 1 MB: here 5 planes of 204 800 bytes."""
+        data, seen = noise((32, 40, 20, 12)), []
+        scan = scan_file(tmp_path / "big.nii", data)
+        store = import_scan(scan, tmp_path / "out", progress=lambda *at: seen.append(at), points=7)
+        assert seen == [(5, 12), (10, 12), (12, 12)]
+        fids = data.reshape(-1, 12, order="F")[:, :7]
+        np.testing.assert_array_equal(store.read_fids(0, store.voxels), fids)
+
+    def test_single_voxels_of_many_transients_are_read_in_few_runs(self, tmp_path, scan_file):
+        data = np.ones((1, 1, 1, 4096, 64), np.complex64)
+        extension = {**EXTENSION, "dim_5": "DIM_DYN"}
+        scan = scan_file(tmp_path / "svs.nii", data, extension=extension)
+        calls = []
+        import_scan(scan, tmp_path / "out", progress=lambda *at: calls.append(at))
+        assert len(calls) == 2
 
     def test_checksum_is_of_the_file(self, tmp_path, scan):
         expected = subprocess.run(["sha256sum", scan], capture_output=True, text=True, check=True)
