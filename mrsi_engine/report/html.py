@@ -51,6 +51,9 @@ CRLB_SCALE = (1.0, 100.0)
 #: Metabolites whose median CRLB is above this stand folded, with the macromolecules.
 FOLDED_CRLB = 50.0
 
+#: Median fit quality from which the noise level, not the fit, is in doubt.
+FILTERED_FIT_QUALITY = 20.0
+
 _STATUS_COLOURS = {
     Status.NO_FIT: "#d1495b",
     Status.NETWORK: "#7fb7be",
@@ -218,6 +221,12 @@ def _remarks(result: xr.Dataset) -> Iterator[str]:
         yield (
             f"{percentage(100 * unusable / fitted)} of the fitted voxels have broad lines or low "
             "SNR; read their concentrations with care."
+        )
+    if median(measure(result, "fit_quality")) > FILTERED_FIT_QUALITY:
+        yield (
+            "The residual is many times the noise measured where there is no signal: the data are "
+            "filtered or apodised, or the model does not hold. The Cramér-Rao bounds are then far "
+            "too small; go by the relative residual."
         )
     if result.attrs.get("mask_origin") == "signal energy":
         yield _MASKS["signal energy"]

@@ -209,6 +209,13 @@ def test_a_result_as_it_comes_from_disk(tmp_path: Path) -> None:
     assert "Best voxel" in page.text
 
 
+def test_bounds_of_filtered_data_are_not_to_be_trusted(tmp_path: Path) -> None:
+    result = brain_result((6, 6, 2))
+    assert "filtered or apodised" not in write_report(result, tmp_path / "a.html").read_text()
+    result["quality"].loc[{"measure": "fit_quality"}] *= 500
+    assert "filtered or apodised" in write_report(result, tmp_path / "b.html").read_text()
+
+
 def test_notes_of_the_import_are_passed_on(tmp_path: Path) -> None:
     result = brain_result((6, 6, 2)).sel(parameter=["NAA"])
     result.attrs.update(notes=["water reference has another scale"], basis=None)
