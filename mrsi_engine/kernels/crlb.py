@@ -11,13 +11,13 @@ from torch import Tensor
 
 from mrsi_engine.kernels.linear import inverse_spd
 
-#: A variance that grew by this factor through correlation says the data do not tell; the normal
-#: matrices of float32 columns do not resolve more.
-_UNDETERMINED = 1e5
+#: A variance that is this many times what it were without correlation says that the data do not
+#: tell; the normal matrices of float32 columns resolve little more.
+_UNDETERMINED = 2e4
 
 
 def covariance(fisher: Tensor, noise_sd: Tensor) -> Tensor:
-    """Covariance bound ``(voxel, parameter, parameter)`` float64; NaN where not determined.
+    """Covariance bound ``(voxel, parameter, parameter)`` float64; NaN where there is none.
 
     Parameters
     ----------
@@ -26,34 +26,30 @@ def covariance(fisher: Tensor, noise_sd: Tensor) -> Tensor:
     noise_sd
         ``(voxel,)``, SD of the noise per real channel.
     """
-    inverse, ok = inverse_spd(fisher)
-    inflation = inverse.diagonal(dim1=1, dim2=2) * fisher.diagonal(dim1=1, dim2=2)
-    silent = fisher.diagonal(dim1=1, dim2=2) <= 0
-    known = (inflation < _UNDETERMINED) & ~silent & ok[:, None]
-    both = known[:, :, None] & known[:, None, :]
-    bound = inverse * noise_sd.to(fisher.dtype)[:, None, None].square()
-    return torch.where(both, bound, torch.nan)
+    inverse, _ = inverse_spd(fisher)
+    return inverse * noise_sd.to(fisher.dtype)[:, None, None].square()
 
 
-def sums_with_sd(values: Tensor, bound: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted sums of estimates and their SDs from the covariance (``w' C w``).
+def sd_of_sums(fisher: Tensor, noise_sd: Tensor, weights: Tensor) -> Tensor:
+    """SDs ``(voxel, sum)`` float64 of weighted sums of parameters, from the covariance (``w'Cw``).
+
+    NaN where the data do not determine the sum. That of two parameters that only their sum is
+    known of is one that they do.
 
     Parameters
     ----------
-    values
-        ``(voxel, parameter)`` float64.
-    bound
-        ``(voxel, parameter, parameter)`` float64.
+    fisher, noise_sd
+        As for :func:`covariance`.
     weights
         ``(sum, parameter)`` float64.
-
-    Returns
-    -------
-    sums, sd
-        ``(voxel, sum)`` float64 each.
     """
-    unknown = torch.isnan(bound.diagonal(dim1=1, dim2=2)).to(weights.dtype)
-    spread = weights @ torch.nan_to_num(bound) @ weights.T
-    sd = spread.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
-    touched = unknown @ (weights != 0).to(weights.dtype).T > 0
-    return values @ weights.T, torch.where(touched, torch.nan, sd)
+    variance = ((weights @ covariance(fisher, noise_sd)) * weights).sum(2)
+    information = fisher.diagonal(dim1=1, dim2=2)
+    silent = information <= 0
+    uncorrelated = torch.where(
+        silent, 0.0, noise_sd.to(fisher.dtype).square()[:, None] / information
+    )
+    alone = uncorrelated @ weights.square().T
+    touched = silent.to(weights.dtype) @ (weights != 0).to(weights.dtype).T > 0
+    known = ~touched & (variance < _UNDETERMINED * alone)
+    return torch.where(known, variance, torch.nan).sqrt()

@@ -12,7 +12,7 @@ from torch import Tensor
 from mrsi_engine.conventions import Acquisition, Status, is_macromolecule
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.baseline import Baseline
-from mrsi_engine.kernels.crlb import covariance, sums_with_sd
+from mrsi_engine.kernels.crlb import sd_of_sums
 from mrsi_engine.kernels.lcm import Layout, LinearCombinationModel
 from mrsi_engine.kernels.noise import noise_sd
 from mrsi_engine.kernels.quality import full_width_half_height, real_spectrum
@@ -120,9 +120,9 @@ class LeastSquares:
         self, out: Block, result: Fit, frame: Tensor, size: Tensor, noise: Tensor
     ) -> None:
         last = result.last
-        bound = covariance(last.fisher, noise / size)
         values = torch.cat([last.amplitudes, last.theta[:, self.problem.free]], dim=1)
-        values, sd = sums_with_sd(values, bound, self.weights)
+        values = values @ self.weights.T
+        sd = sd_of_sums(last.fisher, noise / size, self.weights)
         failed = result.code == Code.SINGULAR
         values[failed], sd[failed] = torch.nan, torch.nan
         for i, name in enumerate(self.names):

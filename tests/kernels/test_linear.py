@@ -155,3 +155,15 @@ def test_nonnegative_with_a_bad_system_spares_the_rest():
     x, _, ok = solve_nonnegative(gram, moment)
     assert ok.tolist() == [True, True, False, True]
     torch.testing.assert_close(x[ok], expected[ok])
+
+
+def test_a_matrix_that_rounding_made_indefinite_is_solved():
+    rng = np.random.default_rng(12)
+    vectors = np.linalg.qr(rng.standard_normal((8, 8)))[0]
+    eigenvalues = np.array([-3e-6, 1e-6, 0.01, 0.1, 1, 1, 2, 3])
+    matrix = (vectors * eigenvalues) @ vectors.T
+    size = 1 / np.sqrt(np.diag(matrix))
+    scaled = torch.from_numpy(matrix * size[:, None] * size)[None]
+    assert np.linalg.eigvalsh(scaled[0].numpy())[0] < -2e-6
+    _, ok = inverse_spd(scaled)
+    assert ok.all()

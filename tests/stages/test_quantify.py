@@ -208,7 +208,7 @@ def spectra() -> np.ndarray:
 
 
 @given(stage=ANY)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_settings_write_what_they_declare_and_finite(stage):
     basis = press_basis(512, 0.4e-3)
     known = context(basis)
