@@ -6,7 +6,16 @@ import pytest
 from rich.console import Console
 
 from mrsi_engine.engine.blocks import Receipt
-from mrsi_engine.engine.events import BlockDone, BlockFailed, Failure, RunFinished, RunStarted
+from mrsi_engine.engine.events import (
+    BlockDone,
+    BlockFailed,
+    Failure,
+    PartDone,
+    PassFinished,
+    PassStarted,
+    RunFinished,
+    RunStarted,
+)
 from mrsi_engine.engine.progress import JsonLines, RichProgress
 
 EVENTS = [
@@ -28,6 +37,28 @@ def test_bar_counts_voxels_rate_and_failures():
     assert "50/75" in last
     assert "voxels/s" in last
     assert "1 failed" in last
+
+
+def test_passes_have_a_bar_of_their_own_while_they_last():
+    text = io.StringIO()
+    bar = RichProgress(Console(file=text, width=120, force_terminal=True))
+    passes = [
+        PassStarted(Path("out"), "fpc", 1, 2, 2, 100),
+        PartDone(Receipt(0, 50, 2.0, 1.5), 0, 50),
+        PassFinished(Path("out"), "fpc", 1, 4.0),
+    ]
+    bar(EVENTS[0])
+    for event in passes[:2]:
+        bar(event)
+    bar._progress.refresh()
+    during = text.getvalue().splitlines()
+    assert any("prepare fpc 1/2" in line and "50/100" in line for line in during)
+    bar(passes[2])
+    for event in EVENTS[1:]:
+        bar(event)
+    last = text.getvalue().splitlines()[-3:]
+    assert not any("prepare" in line for line in last)
+    assert any("50/75" in line for line in last)
 
 
 def test_bar_stops_so_that_the_terminal_is_given_back():

@@ -94,7 +94,7 @@ class Scale(Stage):
 
     def build(self, context):
         def apply(block):
-            spoilt = block.fids[:, 0].real == self.spoil
+            spoilt = block.fids.flatten(1)[:, 0].real == self.spoil
             block.fids = self.factor * block.fids
             block.fids[spoilt] = float("nan")
             block.measures["first"] = block.fids.flatten(1)[:, 0].abs()

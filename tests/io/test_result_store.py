@@ -17,6 +17,7 @@ from mrsi_engine.io.result_store import (
     open_result,
     remove_result,
 )
+from mrsi_engine.io.summaries import Summaries
 from mrsi_engine.spectra.basis import Basis
 
 ACQUISITION = Acquisition(points=8, dwell_time=5e-4, spectrometer_frequency=123.25, echo_time=0.03)
@@ -210,3 +211,59 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path):
     assert store.remove_leftovers() == 2
     assert {p.name for p in tmp_path.iterdir()} == {"out", ".other.beef.partial"}
     assert store.done() == {0}
+
+
+STATE = {
+    "template": np.arange(8) * (1 + 2j),
+    "threshold": np.float64(0.25).reshape(()),
+    "basis": np.zeros((8, 0), np.complex64),
+    "found": np.array([True, False]),
+}
+
+
+def test_states_come_back_as_they_were_and_later_steps_win(tmp_path):
+    store = create(tmp_path / "out")
+    assert not store.has_state(2, 0)
+    store.write_state(2, 0, STATE)
+    store.write_state(2, 1, {"threshold": np.array(0.5)})
+    again = ResultStore.open(tmp_path / "out")
+    for name, values in again.state(2, 1).items():
+        assert values.dtype == STATE[name].dtype
+        np.testing.assert_array_equal(values, STATE[name])
+        assert values.shape == STATE[name].shape
+    assert again.state(2, 1).keys() == STATE.keys()
+    assert again.state(2, 2)["threshold"] == 0.5
+    with pytest.raises(RunError, match=r"pass 3 of 3 of stage 3 .* is not done"):
+        again.state(2, 3)
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_state_that_could_not_be_written_is_not_there(tmp_path, monkeypatch):
+    store = create(tmp_path / "out")
+
+    def full(self, name, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zarr.Group, "create_array", full)
+    with pytest.raises(DiskFullError, match="disk full"):
+        store.write_state(0, 0, STATE)
+    assert not store.has_state(0, 0)
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_summaries_are_kept_by_run_and_removed_with_leftovers(tmp_path):
+    store = create(tmp_path / "out", attributes={"run_fingerprint": "a" * 64})
+    summaries = Summaries.of(store, 0, 1)
+    assert summaries.missing(3) == [0, 1, 2]
+    summaries.write(1, {"file": STATE["template"], "_n": STATE["threshold"]})
+    summaries.write(0, {})
+    assert summaries.missing(3) == [2]
+    assert summaries.read(0) == {}
+    back = summaries.read(1)
+    assert set(back) == {"file", "_n"}
+    np.testing.assert_array_equal(back["file"], STATE["template"])
+    assert Summaries.of(store, 0, 0).missing(2) == [0, 1]
+    other = store.annotate(run_fingerprint="b" * 64)
+    assert Summaries.of(other, 0, 1).missing(2) == [0, 1]
+    assert store.remove_leftovers() == 1
+    assert os.listdir(tmp_path) == ["out"]
