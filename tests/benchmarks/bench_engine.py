@@ -16,6 +16,7 @@ import numpy as np
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.blocks import plan
+from mrsi_engine.engine.clusters import warm_up
 from mrsi_engine.engine.driver import run
 from mrsi_engine.io.scan_store import ScanStore
 from mrsi_engine.spectra.basis import Basis
@@ -27,14 +28,19 @@ WORKERS = 2
 POINTS = 1024
 
 
-def measure(voxels: int = 50_000, runs: int = 1, *, processes: bool = True) -> dict[str, float]:
+def measure(
+    voxels: int = 50_000, runs: int = 1, *, processes: bool = True, warm: bool = True
+) -> dict[str, float]:
     """Median figures of several runs.
 
     ``overhead_fraction`` is the share of the workers' time, from asking for the cluster to its
     end, that was not spent in stages; ``running_overhead_fraction`` leaves the start of the
-    cluster out.
+    cluster out. With ``warm``, what workers import is begun before the scan is there, as
+    ``mrsi run`` does while it imports one; without, the first run pays for it.
     """
     with tempfile.TemporaryDirectory() as folder:
+        if warm and processes:
+            warm_up()
         basis = simulate_basis("press", echo_time=0.03, field=3.0, points=POINTS)
         scan = _scan(Path(folder, "scan.zarr"), voxels, basis)
         figures = [_run(scan, basis, Path(folder, f"out-{i}"), processes) for i in range(runs)]
