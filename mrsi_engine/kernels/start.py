@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mrsi_engine.kernels.alignment import wrapped
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.baseline import Baseline
 from mrsi_engine.kernels.lcm import LinearCombinationModel
@@ -81,7 +82,7 @@ class StartGrid:
         across = torch.sin(phase) * (turned * mean).sum(1)
         phase = torch.where(along + across < 0, phase + torch.pi, phase)
         theta = self.theta[point].clone()
-        theta[:, 0] = torch.remainder(phase + torch.pi, 2 * torch.pi) - torch.pi
+        theta[:, 0] = wrapped(phase)
         return theta
 
     def _projections(self, rows: Tensor) -> Tensor:

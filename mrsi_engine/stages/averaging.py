@@ -7,8 +7,7 @@ from typing import ClassVar, Self
 from mrsi_engine.conventions import DYNAMIC, Declaration, Quantity
 from mrsi_engine.kernels.averaging import average
 from mrsi_engine.stages.base import Apply, Block, Context
-from mrsi_engine.stages.eddy_current import refuse_coils
-from mrsi_engine.stages.ranges import OptionalStage
+from mrsi_engine.stages.ranges import OptionalStage, refuse_coils
 
 KEPT = Quantity("transients_kept", "1", "Share of the transients that were averaged")
 SIMILARITY = Quantity(

@@ -11,7 +11,7 @@ from mrsi_engine.conventions import Declaration, Quantity
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import eddy
 from mrsi_engine.stages.base import Apply, Block, Context
-from mrsi_engine.stages.ranges import OptionalStage
+from mrsi_engine.stages.ranges import OptionalStage, refuse_coils
 
 EDDY_TRUSTED = Quantity(
     "eddy_trusted",
@@ -54,18 +54,6 @@ class EddyCurrent(OptionalStage):
     def build(self, context: Context) -> Apply:
         """The correction of a block."""
         return (lambda block: None) if self.skipped(context) else _correct
-
-
-def refuse_coils(context: Context, stage: str) -> None:
-    """Refuse FIDs of single coils.
-
-    Raises
-    ------
-    InputError
-        If coils are not combined yet.
-    """
-    if "coil" in context.dimensions:
-        raise InputError(f"stage {stage!r} works on combined coils; put coil_combination before it")
 
 
 def mean_reference(water: Tensor, points: int) -> Tensor:

@@ -31,8 +31,8 @@ from mrsi_engine.kernels.template import (
 from mrsi_engine.kernels.varpro import Code
 from mrsi_engine.kernels.water_phase import water_registration, water_shift
 from mrsi_engine.stages.base import Apply, Block, Context, State
-from mrsi_engine.stages.eddy_current import mean_reference, refuse_coils
-from mrsi_engine.stages.ranges import NoiseRange, PpmRange, hertz_between
+from mrsi_engine.stages.eddy_current import mean_reference
+from mrsi_engine.stages.ranges import NoiseRange, PpmRange, hertz_between, refuse_coils
 
 #: Where the first template is picked by its tallest peak, ppm: between lipids and water.
 _PICK_PPM = (1.9, 3.5)

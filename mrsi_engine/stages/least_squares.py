@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition, Status, is_macromolecule
+from mrsi_engine.kernels.alignment import wrapped
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.baseline import Baseline
 from mrsi_engine.kernels.crlb import sd_of_sums
@@ -132,7 +133,7 @@ class LeastSquares:
             out.estimate[name] = out.estimate[name] * size
             out.sd[name] = out.sd[name] * size
         out.estimate["shift"] = out.estimate["shift"] + frame
-        out.estimate["phase"] = _wrapped(out.estimate["phase"])
+        out.estimate["phase"] = wrapped(out.estimate["phase"])
         for name in self.names[amplitudes:]:
             if name.startswith("gaussian"):
                 root = out.estimate[name].sqrt()
@@ -251,11 +252,6 @@ def _turn(frequency: Tensor, time: Tensor) -> Tensor:
     """``exp(2*pi*i*f*t)``, ``(voxel, time)`` complex64."""
     angle = (2 * math.pi * frequency[:, None] * time).to(torch.float32)
     return torch.polar(torch.ones_like(angle), angle)
-
-
-def _wrapped(phase: Tensor) -> Tensor:
-    """The same phase between -pi and pi."""
-    return torch.remainder(phase + torch.pi, 2 * torch.pi) - torch.pi
 
 
 def _baseline(

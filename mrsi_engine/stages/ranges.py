@@ -109,6 +109,18 @@ def one_fid_a_voxel(context: Context, stage: str) -> None:
         )
 
 
+def refuse_coils(context: Context, stage: str) -> None:
+    """Refuse FIDs of single coils.
+
+    Raises
+    ------
+    InputError
+        If coils are not combined yet.
+    """
+    if "coil" in context.dimensions:
+        raise InputError(f"stage {stage!r} works on combined coils; put coil_combination before it")
+
+
 def hertz_between(
     acquisition: Acquisition, ppm: tuple[float, float], what: str
 ) -> tuple[float, float]:
