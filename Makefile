@@ -9,7 +9,7 @@ demo: $(INSTALLED)            ## simulate a brain, fit it, write maps and report
 
 test: lint                    ## what CI runs
 	out=$$(mktemp -d) && $(BIN)/mrsi demo --shape 10 10 2 --out $$out/demo && rm -r $$out
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
