@@ -20,7 +20,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, Declaration, Status
+from mrsi_engine.conventions import Acquisition, Declaration, Quantity, Status
 from mrsi_engine.spectra.basis import Basis
 
 #: Small named tensors: what a block says of itself for a reduction, or what a reduction found.
@@ -41,6 +41,12 @@ class Context:
         Whether the scan has a water reference, and voxels marked as scalp.
     state
         What the stage's own passes over the scan found, by name.
+    written
+        Parameters that the stages before write.
+    tissue_classes
+        Names of the tissue fractions, in the order of :attr:`Block.tissue`; empty without them.
+    water_echo_time, water_repetition_time
+        Of the water reference, s; ``None`` where its file does not say.
     """
 
     acquisition: Acquisition
@@ -50,6 +56,10 @@ class Context:
     has_water: bool = False
     has_scalp: bool = False
     state: State = field(default_factory=dict)
+    written: tuple[Quantity, ...] = ()
+    tissue_classes: tuple[str, ...] = ()
+    water_echo_time: float | None = None
+    water_repetition_time: float | None = None
 
 
 @dataclass
@@ -59,12 +69,16 @@ class Block:
     ``fids`` and ``water`` are ``(voxel, [coil,] [dynamic,] time)`` complex64; which dimensions
     stand between voxel and time is what the context of each stage says. ``fids`` holds finite
     numbers only: voxels with NaN, Inf or nothing but zeros never reach a stage. ``coordinates
-    (voxel, 3)`` int32 and ``scalp (voxel,)`` bool say where a voxel lies. Everything in the
-    dictionaries is keyed by the declared name: ``estimate``, ``sd`` and ``measures`` hold
+    (voxel, 3)`` int32 and ``scalp (voxel,)`` bool say where a voxel lies, ``tissue (voxel, class)``
+    float32 of what it is made, NaN or 0 where that is not known. Everything in the dictionaries is keyed by the declared name: ``estimate``, ``sd`` and ``measures`` hold
     ``(voxel,)`` float tensors, ``signals`` ``(voxel, time)`` complex64 ones.
 
     ``noise_sd (voxel,)`` is set by a stage that changes the noise (denoising) to what it was
     before, and is then what error bars are computed from.
+
+    ``covariance_with`` holds what the SD of a ratio needs: by reference (every sum of metabolites
+    that is written, and what ``ratio_to`` of the fit names) and parameter, the covariance of the
+    two amplitudes ``(voxel,)`` float64 in data units squared; NaN where it is not known.
     """
 
     fids: Tensor
@@ -72,17 +86,21 @@ class Block:
     coordinates: Tensor | None = None
     scalp: Tensor | None = None
     noise_sd: Tensor | None = None
+    tissue: Tensor | None = None
     keep_signals: bool = False
     status: Tensor = field(init=False)
+    flags: Tensor = field(init=False)
     estimate: dict[str, Tensor] = field(default_factory=dict)
     sd: dict[str, Tensor] = field(default_factory=dict)
     measures: dict[str, Tensor] = field(default_factory=dict)
     signals: dict[str, Tensor] = field(default_factory=dict)
+    covariance_with: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.status = torch.full(
             (len(self.fids),), Status.NO_FIT, dtype=torch.uint8, device=self.fids.device
         )
+        self.flags = torch.zeros_like(self.status)
 
 
 #: A stage made ready for one scan: changes the block in place.
@@ -111,6 +129,10 @@ class Stage(BaseModel):
     def build(self, context: Context) -> Apply:
         """Tables made once per scan and worker, bound into the function that does a block."""
 
+    def assumptions(self, context: Context) -> Mapping[str, Any]:
+        """What the numbers of this stage rest on and the data do not say; for sidecars."""
+        return {}
+
     def leaves(self, dimensions: tuple[str, ...]) -> tuple[str, ...]:
         """Dimensions of the FIDs after this stage, given those before it."""
         return dimensions
@@ -133,6 +155,14 @@ class Stage(BaseModel):
     def finish(self, context: Context, summary: State, step: int) -> State:
         """What reduction ``step`` found, added to the state the next step and ``build`` see."""
         return summary
+
+    def review(self, found: State) -> Tensor | None:
+        """What only the finished result can tell: flags to add, ``(voxel,)`` uint8; else ``None``.
+
+        ``found`` holds ``status``, ``flags`` and, by parameter, ``NAME`` and ``NAME_sd``, each
+        ``(voxel,)``. Called again on the same result it must say the same.
+        """
+        return None
 
     def check(self, context: Context) -> Self:
         """This stage, once it is known to fit the scan; override to refuse one that does not.
