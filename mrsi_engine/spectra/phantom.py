@@ -17,7 +17,7 @@ Concentrations are round numbers within the ranges of Pouwels & Frahm, Magn Reso
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -77,6 +77,7 @@ _HEAD, _SKULL, _BRAIN = 0.95, 0.88, 0.80
 _SEMI_AXES = (0.84, 1.0, 1.35)
 
 _VOXELS_AT_ONCE = 2048
+_TIMES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -339,18 +340,19 @@ def _naa_height(basis: Basis, truth: dict[str, Map], mask: NDArray[np.bool_]) ->
 def _scan(scene: _Scene, basis: Basis, noise_sd: float) -> NDArray[np.complex64]:
     wanted = scene.settings.nuisance
     water = _residual_water(scene) if wanted in ("water", "all") else None
-    lipid = _lipid(scene) if wanted in ("lipid", "all") else None
     amplitudes = np.stack([scene.truth[n].ravel() for n in basis.names], axis=1)
     phase = scene.truth["phase"].ravel()
     fids = np.empty((phase.size, basis.acquisition.points), np.complex64)
     for voxels in _chunks(phase.size):
         carrier = scene.carrier(voxels)
         signal = np.exp(1j * phase[voxels, None]) * (amplitudes[voxels] @ basis.fids) * carrier
-        for part in (water, lipid):
-            if part is not None:
-                signal += part.fids(voxels, carrier)
+        if water is not None:
+            signal += water.fids(voxels, carrier)
         fids[voxels] = signal + noise_sd * _white(scene.settings, "noise", voxels, signal.shape)
-    return fids.reshape(*scene.settings.shape, -1)
+    volume = fids.reshape(*scene.settings.shape, -1)
+    if wanted in ("lipid", "all"):
+        _add_lipid(scene, volume)
+    return volume
 
 
 def _water_reference(scene: _Scene, noise_sd: float) -> NDArray[np.complex64]:
@@ -387,34 +389,40 @@ def _residual_water(scene: _Scene) -> _Nuisance:
     own = [0.3 * _smooth_field(rng, settings.shape, head.mask, 0.15) for _ in parts]
     where = np.maximum(head.brain, head.scalp) * common
     maps = np.stack([where * np.exp(1j * (turn + o)) for o in own])
-    return _nuisance(scene, parts, maps, settings.residual_water)
+    lines = _lines(scene, parts, settings.residual_water)
+    return _Nuisance(maps.reshape(len(parts), -1).T, lines)
 
 
-def _lipid(scene: _Scene) -> _Nuisance:
-    """Subcutaneous fat, spread into its neighbours by the point-spread function.
+def _add_lipid(scene: _Scene, fids: NDArray[np.complex64]) -> None:
+    """Subcutaneous fat, added to ``(x, y, z, time)``, spread by the point-spread function.
 
-    A tenth of it reaches far, as the side lobes of phase-encoded MRSI do.
+    What leaks into the brain keeps the shift and damping of the scalp it comes from.
     """
-    settings, head = scene.settings, scene.head
+    settings, head, t = scene.settings, scene.head, scene.acquisition.time
     rng = _stream(settings, "lipid")
-    near, far = (gaussian_filter(head.scalp, (s, s, 0.3)) for s in (0.7, 2.5))
     turn = 0.5 * np.pi * _smooth_field(rng, settings.shape, head.mask, 0.2)
-    spread = (0.9 * near + 0.1 * far) * np.exp(1j * turn)
-    return _nuisance(scene, list(_LIPID), np.stack([spread] * len(_LIPID)), settings.lipid)
+    fat = _lines(scene, _LIPID, settings.lipid).sum(0)
+    source = (head.scalp * np.exp(1j * turn))[..., None]
+    rate = (2j * np.pi * scene.truth["shift"] - scene.truth["lorentzian"])[..., None]
+    for first in range(0, len(t), _TIMES_AT_ONCE):
+        at = slice(first, first + _TIMES_AT_ONCE)
+        fids[..., at] += _spread(source * np.exp(rate * t[at]) * fat[at])
 
 
-def _nuisance(
-    scene: _Scene,
-    parts: list[tuple[float, float, float]],
-    maps: NDArray[np.complex128],
-    level: float,
-) -> _Nuisance:
-    """Lines at (ppm, damping, share) whose sum, at weight 1, stands ``level`` NAA peaks high."""
+def _spread(source: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """The point-spread function: a tenth reaches far, as the side lobes of phase encoding do."""
+    near, far = (gaussian_filter(source, (s, s, 0.3, 0)) for s in (0.7, 2.5))
+    return np.asarray(0.9 * near + 0.1 * far)
+
+
+def _lines(
+    scene: _Scene, parts: Sequence[tuple[float, float, float]], level: float
+) -> NDArray[np.complex128]:
+    """Lines ``(line, time)`` at (ppm, damping, share); their sum stands ``level`` NAA peaks high."""
     axis = scene.acquisition
     lines = np.stack([share * _line(axis, ppm, damping) for ppm, damping, share in parts])
     typical = lines.sum(0) * np.exp(-scene.settings.damping * axis.time)
-    lines *= level * scene.naa / np.abs(axis.spectrum(typical)).max()
-    return _Nuisance(maps.reshape(len(parts), -1).T, lines)
+    return np.asarray(lines * level * scene.naa / np.abs(axis.spectrum(typical)).max())
 
 
 def _line(axis: Acquisition, ppm: float, damping: float) -> NDArray[np.complex128]:

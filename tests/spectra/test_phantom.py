@@ -10,6 +10,7 @@ import pytest
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.spectra import phantom as phantom_module
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.phantom import PhantomSettings, make_phantom
 
@@ -199,6 +200,18 @@ def test_lipid_sits_in_the_scalp_and_bleeds_into_the_brain(basis, silent):
     assert added[~phantom.mask].max() > 3 * np.median(brain)
     assert brain.max() > 5 * centre
     assert brain.max() > 0.05 * added.max()
+
+
+def test_leaked_lipid_keeps_the_shift_and_damping_of_its_scalp(basis, silent, monkeypatch):
+    """One voxel of scalp: everywhere it is the same FID."""
+    head = phantom_module._head(SMALL)
+    single = np.zeros(SMALL.shape)
+    single[6, 1, 2] = 1
+    monkeypatch.setattr(phantom_module, "_head", lambda settings: replace(head, scalp=single))
+    lipid = make_phantom(replace(SMALL, snr=math.inf, nuisance="lipid"), basis).fids - silent.fids
+    near = lipid[4:9, 1:5, 2].reshape(20, -1)
+    course = near[8] / near[8, 0]
+    np.testing.assert_allclose(near, near[:, :1] * course, atol=1e-3 * np.abs(near[:, 0]).max())
 
 
 def test_residual_water_has_the_stated_height(basis):
