@@ -418,7 +418,7 @@ def _spread(source: NDArray[np.complex128]) -> NDArray[np.complex128]:
 def _lines(
     scene: _Scene, parts: Sequence[tuple[float, float, float]], level: float
 ) -> NDArray[np.complex128]:
-    """Lines ``(line, time)`` at (ppm, damping, share); their sum stands ``level`` NAA peaks high."""
+    """Lines ``(line, time)`` at (ppm, damping, share), their sum ``level`` NAA peaks high."""
     axis = scene.acquisition
     lines = np.stack([share * _line(axis, ppm, damping) for ppm, damping, share in parts])
     typical = lines.sum(0) * np.exp(-scene.settings.damping * axis.time)
