@@ -222,7 +222,16 @@ def _suited_basis(
 
 def _layout(inputs: Inputs) -> Layout:
     dimensions = signal_dimensions(read_header(inputs.scan))
-    return Layout(tuple(dimensions.items()), inputs.water is not None, inputs.scalp is not None)
+    water = None if inputs.water is None else read_header(inputs.water).acquisition
+    by_file = inputs.tissue if isinstance(inputs.tissue, Mapping) else None
+    return Layout(
+        tuple(dimensions.items()),
+        water is not None,
+        inputs.scalp is not None,
+        inputs.tissue_classes if by_file is None else tuple(by_file),
+        None if water is None else water.echo_time,
+        None if water is None else water.repetition_time,
+    )
 
 
 def _axis(inputs: Inputs) -> Acquisition:

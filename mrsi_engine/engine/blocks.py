@@ -206,6 +206,7 @@ def plan(
             basis=recipe.basis,
             attributes={
                 **provenance(scan.to_xarray().attrs, pipeline, basis),
+                "assumptions": recipe.assumptions,
                 "scan": str(scan.path.resolve()),
                 "stage_modules": sorted({type(s).__module__ for s in pipeline.stages}),
                 "identity": identity,
@@ -381,7 +382,14 @@ def voxels_of(results: ResultStore, blocks: range) -> tuple[int, int]:
 
 def layout_of(scan: ScanStore) -> Layout:
     """What a scan store holds beside its axis."""
-    return Layout(tuple(scan.dimensions.items()), scan.has_water, scan.has_scalp)
+    return Layout(
+        tuple(scan.dimensions.items()),
+        scan.has_water,
+        scan.has_scalp,
+        scan.tissue_classes,
+        scan.water_timing.get("echo_time"),
+        scan.water_timing.get("repetition_time"),
+    )
 
 
 def _continues(path: Path, identity: Mapping[str, Any], overwrite: bool) -> bool:
@@ -460,6 +468,7 @@ def _read(scan: ScanStore, start: int, stop: int) -> Voxels:
         scan.read_water(start, stop),
         scan.coordinates(start, stop),
         scan.read_scalp(start, stop),
+        scan.read_tissue(start, stop),
     )
 
 

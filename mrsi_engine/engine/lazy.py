@@ -100,7 +100,10 @@ def quantify(
             recipe.acquisition,
             declaration,
             recipe.signals,
-            provenance(dataset.attrs, pipeline, basis),
+            {
+                **provenance(dataset.attrs, pipeline, basis),
+                "assumptions": recipe.assumptions,
+            },
         ),
     )
 
@@ -148,7 +151,7 @@ class _Columns:
 
 def _voxels(dataset: xr.Dataset, block_size: int) -> dict[str, da.Array]:
     """What a block is made of, by the fields of :class:`Voxels`, each chunk a block."""
-    named = {"fids": "fid", "water": "water", "scalp": "scalp"}
+    named = {"fids": "fid", "water": "water", "scalp": "scalp", "tissue": "tissue"}
     found = {field: dataset[name] for field, name in named.items() if name in dataset}
     arrays = {
         field: array.chunk({d: block_size if d == VOXEL else -1 for d in array.dims}).data
@@ -265,7 +268,16 @@ def _complex(columns: da.Array) -> da.Array:
 def _layout(dataset: xr.Dataset) -> Layout:
     lengths = dataset["fid"].sizes
     dimensions = tuple((str(d), n) for d, n in lengths.items() if d not in (VOXEL, TIME))
-    return Layout(dimensions, "water" in dataset, "scalp" in dataset)
+    classes = tuple(str(c) for c in dataset["tissue_class"].values) if "tissue" in dataset else ()
+    timing = dataset.attrs.get("water_timing", {})
+    return Layout(
+        dimensions,
+        "water" in dataset,
+        "scalp" in dataset,
+        classes,
+        timing.get("echo_time"),
+        timing.get("repetition_time"),
+    )
 
 
 def _acquisition(dataset: xr.Dataset) -> Acquisition:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +81,15 @@ class Recipe:
             tuple(name for name, _ in self.layout.dimensions),
             self.layout.water,
             self.layout.scalp,
+            tissue_classes=self.layout.tissue_classes,
+            water_echo_time=self.layout.water_echo_time,
+            water_repetition_time=self.layout.water_repetition_time,
         )
+
+    @property
+    def assumptions(self) -> dict[str, Any]:
+        """What the numbers rest on and the data do not say, by stage."""
+        return self.pipeline.assumptions(self.context)
 
     @cached_property
     def passes(self) -> tuple[int, ...]:

@@ -24,11 +24,18 @@ class Layout:
         Name and length of the FIDs' dimensions between voxel and time.
     water, scalp
         Whether it has a water reference, and voxels marked as scalp.
+    tissue_classes
+        Names of its tissue fractions.
+    water_echo_time, water_repetition_time
+        Of the water reference, s.
     """
 
     dimensions: tuple[tuple[str, int], ...] = ()
     water: bool = False
     scalp: bool = False
+    tissue_classes: tuple[str, ...] = ()
+    water_echo_time: float | None = None
+    water_repetition_time: float | None = None
 
 
 #: One FID a voxel and nothing beside it.
@@ -40,13 +47,14 @@ class Voxels:
     """Some voxels of a scan as they are read.
 
     ``fids`` and ``water`` are ``(voxel, [coil,] [dynamic,] time)`` complex64, ``coordinates``
-    ``(voxel, 3)`` int32, ``scalp`` ``(voxel,)`` bool.
+    ``(voxel, 3)`` int32, ``scalp`` ``(voxel,)`` bool, ``tissue`` ``(voxel, class)`` float32.
     """
 
     fids: NDArray[np.complex64]
     water: NDArray[np.complex64] | None = None
     coordinates: NDArray[np.int32] | None = None
     scalp: NDArray[np.bool_] | None = None
+    tissue: NDArray[np.float32] | None = None
 
     @property
     def usable(self) -> NDArray[np.bool_]:
@@ -73,6 +81,7 @@ class Voxels:
             tensor(water),
             tensor(self.coordinates),
             tensor(self.scalp),
+            tissue=tensor(self.tissue),
             keep_signals=keep_signals,
         )
 
@@ -85,7 +94,8 @@ def joined(single: Sequence[Voxels]) -> Voxels:
         return None if values[0] is None else np.concatenate(values)
 
     fids = np.concatenate([voxel.fids for voxel in single])
-    return Voxels(fids, column("water"), column("coordinates"), column("scalp"))
+    names = ("water", "coordinates", "scalp", "tissue")
+    return Voxels(fids, *(column(name) for name in names))
 
 
 def without_spoilt(block: Block) -> Block:
@@ -104,4 +114,5 @@ def without_spoilt(block: Block) -> Block:
         kept(block.coordinates),
         kept(block.scalp),
         kept(block.noise_sd),
+        kept(block.tissue),
     )

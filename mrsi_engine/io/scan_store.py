@@ -67,6 +67,7 @@ _ACQUISITION_UNITS = {
     "repetition_time": "s",
 }
 _PROVENANCE = ("stem", "source", "checksum", "header", "mask_origin", "inputs", "notes")
+_WATER_TIMING = "water_timing"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +106,8 @@ class ScanStore:
         SHA-256 of every file the store was made of, and the settings it was made with.
     notes
         What had to be assumed on the way in, for the report.
+    water_timing
+        ``echo_time`` and ``repetition_time`` of the water reference, s, as far as its file says.
     """
 
     path: Path
@@ -124,6 +127,7 @@ class ScanStore:
     mask_origin: str
     inputs: dict[str, Any]
     notes: tuple[str, ...]
+    water_timing: dict[str, float]
     _group: zarr.Group = field(repr=False)
 
     @classmethod
@@ -169,6 +173,7 @@ class ScanStore:
         mask_origin: str = "given",
         inputs: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
+        water_timing: Mapping[str, float] | None = None,
     ) -> ScanStore:
         """A new store whose FIDs are still to be written, block by block.
 
@@ -205,6 +210,7 @@ class ScanStore:
             "mask_origin": mask_origin,
             "inputs": dict(inputs or {}),
             "notes": list(notes),
+            _WATER_TIMING: dict(water_timing or {}),
         }
         group = zarr.create_group(
             path, attributes=_attributes(acquisition, shape, affine, provenance)
@@ -237,6 +243,7 @@ class ScanStore:
             dimensions=_lengths(fid),
             has_water="water" in group,
             has_scalp="scalp" in group,
+            water_timing=attributes.get(_WATER_TIMING, {}),
             tissue_classes=tuple(str(name) for name in classes),
             _group=group,
             **provenance,

@@ -70,8 +70,9 @@ class Block:
     stand between voxel and time is what the context of each stage says. ``fids`` holds finite
     numbers only: voxels with NaN, Inf or nothing but zeros never reach a stage. ``coordinates
     (voxel, 3)`` int32 and ``scalp (voxel,)`` bool say where a voxel lies, ``tissue (voxel, class)``
-    float32 of what it is made, NaN or 0 where that is not known. Everything in the dictionaries is keyed by the declared name: ``estimate``, ``sd`` and ``measures`` hold
-    ``(voxel,)`` float tensors, ``signals`` ``(voxel, time)`` complex64 ones.
+    float32 of what it is made, NaN or 0 where that is not known. Everything in the dictionaries
+    is keyed by the declared name: ``estimate``, ``sd`` and ``measures`` hold ``(voxel,)`` float
+    tensors, ``signals`` ``(voxel, time)`` complex64 ones.
 
     ``noise_sd (voxel,)`` is set by a stage that changes the noise (denoising) to what it was
     before, and is then what error bars are computed from.

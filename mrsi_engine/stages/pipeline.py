@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -43,12 +43,24 @@ class Pipeline(BaseModel):
         return tuple(table if isinstance(table, Stage) else _stage(table) for table in tables)
 
     def contexts(self, context: Context) -> list[Context]:
-        """What each stage may know: ``context`` with the dimensions as they reach it."""
-        found, dimensions = [], context.dimensions
+        """What each stage may know: ``context`` with what the stages before leave and write."""
+        return list(self._contexts(context))
+
+    def _contexts(self, context: Context) -> Iterator[Context]:
+        # One by one, so that a stage can be checked before it is asked what it writes.
         for stage in self.stages:
-            found.append(replace(context, dimensions=dimensions))
-            dimensions = stage.leaves(dimensions)
-        return found
+            yield context
+            context = replace(
+                context,
+                dimensions=stage.leaves(context.dimensions),
+                written=(*context.written, *stage.declare(context).parameters),
+            )
+
+    def assumptions(self, context: Context) -> dict[str, Any]:
+        """What the numbers rest on and the data do not say, by stage."""
+        pairs = zip(self.stages, self._contexts(context), strict=True)
+        found = {stage.stage: dict(stage.assumptions(known)) for stage, known in pairs}
+        return {name: assumed for name, assumed in found.items() if assumed}
 
     def declare(self, context: Context) -> Declaration:
         """What all stages write, in order."""
@@ -57,7 +69,7 @@ class Pipeline(BaseModel):
 
     def check(self, context: Context) -> Pipeline:
         """This pipeline, once every stage is known to fit the scan."""
-        for stage, known in zip(self.stages, self.contexts(context), strict=True):
+        for stage, known in zip(self.stages, self._contexts(context), strict=True):
             stage.check(known)
         return self
 
