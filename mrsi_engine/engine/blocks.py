@@ -44,6 +44,7 @@ from mrsi_engine.io.summaries import Summaries
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.stages.base import Stage, State
 from mrsi_engine.stages.pipeline import Pipeline
+from mrsi_engine.stages.trace import StageTrace
 
 #: A scan is cut into at least this many blocks, so that workers share it evenly, ...
 _LEAST_BLOCKS = 16
@@ -326,11 +327,30 @@ def repeat_voxels(result: ResultStore, scan: ScanStore, voxels: Sequence[int]) -
     voxels
         Their indices in the store.
     """
-    recipe = _recipe_of(result, scan, "cpu")
+    recipe = _finished(result, scan)
     written = tuple(q.name for q in recipe.written_signals)
-    recipe = replace(recipe, signals=written, states=_states(result, recipe.passes))
-    arrays, _ = recipe.apply(joined([_read(scan, v, v + 1) for v in voxels]))
+    arrays, _ = replace(recipe, signals=written).apply(_single(scan, voxels))
     return arrays
+
+
+def trace_voxels(
+    result: ResultStore, scan: ScanStore, voxels: Sequence[int]
+) -> tuple[StageTrace, ...]:
+    """Single voxels of a finished run once more, with their FIDs before and after every stage.
+
+    Parameters
+    ----------
+    voxels
+        Their indices in the store.
+
+    Raises
+    ------
+    InputError
+        If a voxel never reaches a stage: NaN, Inf, only zeros, or scalp.
+    RunError
+        If the passes of its stages over the scan are not all done.
+    """
+    return _finished(result, scan).trace(_single(scan, voxels))
 
 
 def finalise(plan: Plan, timing: Mapping[str, Any] | None = None) -> Summary:
@@ -452,6 +472,16 @@ def _arrays(state: State) -> dict[str, NDArray[Any]]:
 
 
 def _recipe_of(results: ResultStore, scan: ScanStore, device: str) -> Recipe:
+def _finished(results: ResultStore, scan: ScanStore) -> Recipe:
+    """The recipe of a finished run, on this machine's CPU."""
+    recipe = _recipe_of(results, scan, "cpu")
+    return replace(recipe, states=_states(results, recipe.passes))
+
+
+def _single(scan: ScanStore, voxels: Sequence[int]) -> Voxels:
+    return joined([_read(scan, voxel, voxel + 1) for voxel in voxels])
+
+
     return Recipe(
         pipeline=_stored_pipeline(results),
         acquisition=scan.acquisition,

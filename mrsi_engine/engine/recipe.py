@@ -26,6 +26,7 @@ from mrsi_engine.io.result_store import BlockArrays
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.stages.base import Block, Context, Stage, State
 from mrsi_engine.stages.pipeline import Pipeline, prepare_pipeline
+from mrsi_engine.stages.trace import StageTrace, trace_pipeline
 
 #: Written by the engine itself where no stage declares it.
 CORRECTED = Quantity("corrected", "data units", "FID as the last stage left it")
@@ -178,8 +179,7 @@ class Recipe:
             If a stage did not write what it declared, or has passes over the scan still to do.
         """
         arrays = BlockArrays.unfitted(len(voxels.fids), self.declaration, self._signal_shapes())
-        if any(self.passes) and len(self.states) < len(self.passes):
-            raise RunError("the passes of the stages over the whole scan are not done yet")
+        self._check_prepared()
         chosen = voxels.quantifiable
         if not chosen.any():
             return arrays, 0.0
@@ -193,6 +193,28 @@ class Recipe:
         for name, values in arrays.values().items():
             values[chosen] = packed.values()[name]
         return arrays, seconds
+
+    def trace(self, voxels: Voxels) -> tuple[StageTrace, ...]:
+        """Few voxels through the pipeline, with their FIDs before and after every stage.
+
+        Raises
+        ------
+        InputError
+            If a voxel never reaches a stage: NaN, Inf, only zeros, or scalp.
+        RunError
+            If a stage has passes over the scan still to do.
+        """
+        self._check_prepared()
+        lost = np.flatnonzero(~voxels.quantifiable)
+        if lost.size:
+            raise InputError(
+                f"voxels {lost.tolist()} of those to trace are scalp or hold NaN, Inf or only "
+                "zeros, so they reach no stage; choose others"
+            )
+        states = [_on(state, self.device) for state in self.states or [{}] * len(self.passes)]
+        block = voxels.block(voxels.quantifiable, self.device, False)
+        with _one_torch_thread():
+            return trace_pipeline(self.pipeline, self.context, states, block)
 
     def summarise(self, voxels: Voxels, step: int, found: State) -> State | None:
         """What a block adds to a pass of the first stage without a state; ``None`` if nothing.
@@ -231,6 +253,10 @@ class Recipe:
         stage, context = self._next(found)
         with _one_torch_thread():
             return stage.finish(context, summary, step)
+
+    def _check_prepared(self) -> None:
+        if any(self.passes) and len(self.states) < len(self.passes):
+            raise RunError("the passes of the stages over the whole scan are not done yet")
 
     def _next(self, found: State) -> tuple[Stage, Context]:
         index = len(self.states)
