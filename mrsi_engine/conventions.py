@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from functools import cached_property
 
 import numpy as np
@@ -44,6 +44,31 @@ class Status(IntEnum):
     def meaning(self) -> str:
         """The CF ``flag_meanings`` word of this status."""
         return self.name.lower()
+
+
+class Flag(IntFlag):
+    """Why a voxel is not to be trusted; the bits of the ``flags`` variable of a result store.
+
+    The status says how a voxel was quantified, the flags whether to use it: 0 is a good voxel.
+    ``OUTLIER`` only asks to look: a lesion is unlike the rest of the scan, too.
+    """
+
+    LOW_SNR = 1
+    BROAD_LINES = 2
+    POOR_FIT = 4
+    NOT_CONVERGED = 8
+    LIPIDS = 16
+    OUTLIER = 32
+
+    @property
+    def meaning(self) -> str:
+        """The CF ``flag_meanings`` word of this flag."""
+        return str(self.name).lower()
+
+    @classmethod
+    def rejecting(cls) -> Flag:
+        """The flags that make a voxel unusable."""
+        return ~cls.OUTLIER
 
 
 @dataclass(frozen=True)

@@ -370,6 +370,7 @@ def finalise(plan: Plan, timing: Mapping[str, Any] | None = None) -> Summary:
         statuses=_status_counts(store),
     )
     if summary.finished and (timing or "finished" not in store.attributes):
+        _review(store)
         store.remove_leftovers()
         store.annotate(
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -500,6 +501,19 @@ def _read(scan: ScanStore, start: int, stop: int) -> Voxels:
         scan.read_scalp(start, stop),
         scan.read_tissue(start, stop),
     )
+
+
+def _review(store: ResultStore) -> None:
+    """Let the stages flag what only the finished result can tell."""
+    stages = _stored_pipeline(store).stages
+    if all(type(stage).review is Stage.review for stage in stages):
+        return
+    known: dict[str, NDArray[Any]] = {**store.estimates(), "status": store.statuses()}
+    for stage in stages:
+        flags = store.flags()
+        added = stage.review(_tensors({**known, "flags": flags}))
+        if added is not None and added.any():
+            store.write_flags(flags | added.numpy())
 
 
 def _stored_pipeline(results: ResultStore) -> Pipeline:

@@ -121,6 +121,7 @@ class _Columns:
             "estimate": parameters,
             "sd": parameters,
             "quality": len(declaration.measures),
+            "flags": 1,
             **{name: 2 * math.prod(self._shapes[name]) for name in recipe.signals},
             "status": 1,
         }
@@ -139,7 +140,7 @@ class _Columns:
 
     def _variable(self, name: str, columns: da.Array) -> tuple[Any, ...]:
         attributes = variable_attributes(name, self._declaration)
-        if name == "status":
+        if name in ("status", "flags"):
             return (VOXEL,), columns[:, 0].astype(np.uint8), attributes
         if name in ("estimate", "sd"):
             return (VOXEL, PARAMETER), columns, attributes

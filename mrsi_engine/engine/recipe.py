@@ -286,6 +286,7 @@ class Recipe:
                 block.measures, [q.name for q in declared.measures], "measure", len(block.fids)
             ),
             status=status,
+            flags=block.flags.cpu().numpy(),
             signals={n: _written(block.signals, n, "signal").cpu().numpy() for n in self.signals},
         )
 

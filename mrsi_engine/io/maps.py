@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import TIME, VOXEL, Acquisition, Status
+from mrsi_engine.conventions import TIME, VOXEL, Acquisition, Flag, Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import safe_label, safe_stem, write_atomically
 from mrsi_engine.io.nifti_mrs import DIMENSION_TAGS, write_nifti_mrs
@@ -202,6 +202,8 @@ def _all_maps(result: xr.Dataset) -> Iterator[Map]:
     for name in result["measure"].values:
         yield _measure_map(result, str(name))
     yield _status_map(result)
+    if "flags" in result:
+        yield _flags_map(result)
     inside = 1.0 - scalp_voxels(result)
     yield Map("desc-brainmask", inside, "1", "1 where voxels were kept for processing", 0.0)
 
@@ -239,6 +241,12 @@ def _measure_map(result: xr.Dataset, name: str) -> Map:
 def _status_map(result: xr.Dataset) -> Map:
     meanings = ", ".join(f"{int(s)} {s.meaning}" for s in Status)
     return Map("desc-status", result["status"].values.astype(float), "1", meanings, 0.0)
+
+
+def _flags_map(result: xr.Dataset) -> Map:
+    meanings = ", ".join(f"{int(f)} {f.meaning}" for f in Flag)
+    definition = f"Sum of what is wrong with a voxel, 0 nothing: {meanings}"
+    return Map("desc-flags", _fitted(result, result["flags"].values), "1", definition)
 
 
 def _fitted(result: xr.Dataset, values: NDArray[Any]) -> NDArray[np.floating]:

@@ -6,6 +6,7 @@ variable                             dimensions         dtype      meaning
 ``estimate``, ``sd``                 voxel, parameter   float32    NaN where there is no fit
 ``quality``                          voxel, measure     float32
 ``status``                           voxel              uint8      how a voxel was quantified
+``flags``                            voxel              uint8      bits of why not to trust it
 ``x y z``                            voxel              int32      voxel index in the volume
 ``scalp``                            voxel              bool       never quantified (optional)
 ``corrected``, ``fit``, ``baseline`` voxel, time        complex64  on request
@@ -47,6 +48,7 @@ from mrsi_engine.conventions import (
     VOXEL,
     Acquisition,
     Declaration,
+    Flag,
     Quantity,
     Status,
 )
@@ -67,6 +69,11 @@ _STATUS_ATTRIBUTES = {
     "flag_meanings": " ".join(s.meaning for s in _STATUSES),
     "long_name": "how the voxel was quantified",
 }
+_FLAG_ATTRIBUTES = {
+    "flag_masks": [int(f) for f in Flag],
+    "flag_meanings": " ".join(f.meaning for f in Flag),
+    "long_name": "why the voxel is not to be trusted; 0 is good",
+}
 _DOCS = {
     "estimate": "estimated value, in the unit of its parameter",
     "sd": "Cramer-Rao lower bound of the estimate's standard deviation",
@@ -84,13 +91,15 @@ class BlockArrays:
     """What one block of voxels yields, packed in the declared order.
 
     ``estimate`` and ``sd`` are ``(voxel, parameter)`` float32, ``quality`` ``(voxel, measure)``
-    float32, ``status`` ``(voxel,)`` uint8, each of ``signals`` ``(voxel, ..., time)`` complex64.
+    float32, ``status`` and ``flags`` ``(voxel,)`` uint8, each of ``signals`` ``(voxel, ..., time)``
+    complex64.
     """
 
     estimate: NDArray[np.float32]
     sd: NDArray[np.float32]
     quality: NDArray[np.float32]
     status: NDArray[np.uint8]
+    flags: NDArray[np.uint8]
     signals: Mapping[str, NDArray[np.complex64]] = field(default_factory=dict)
 
     @classmethod
@@ -104,6 +113,7 @@ class BlockArrays:
             sd=np.full((voxels, parameters), _NAN),
             quality=np.full((voxels, measures), _NAN),
             status=np.full(voxels, Status.NO_FIT, dtype=np.uint8),
+            flags=np.zeros(voxels, np.uint8),
             signals={n: np.full((voxels, *s), np.complex64(np.nan)) for n, s in signals.items()},
         )
 
@@ -113,6 +123,7 @@ class BlockArrays:
             "estimate": self.estimate,
             "sd": self.sd,
             "quality": self.quality,
+            "flags": self.flags,
             **self.signals,
             "status": self.status,
         }
@@ -265,6 +276,28 @@ class ResultStore:
         """Status of every voxel, ``(voxel,)``."""
         return np.asarray(self._arrays["status"][:])
 
+    def flags(self) -> NDArray[np.uint8]:
+        """Flags of every voxel, ``(voxel,)``."""
+        return np.asarray(self._arrays["flags"][:])
+
+    def write_flags(self, flags: NDArray[np.uint8]) -> None:
+        """Replace the flags of every voxel ``(voxel,)``; only once no block is missing.
+
+        Raises
+        ------
+        DiskFullError
+            If the disk is full.
+        """
+        with writable(self.path):
+            self._arrays["flags"][:] = flags
+
+    def estimates(self) -> dict[str, NDArray[np.float32]]:
+        """Of every parameter ``NAME`` and ``NAME_sd``, ``(voxel,)`` each."""
+        names = [q["name"] for q in self.attributes["declaration"]["parameters"]]
+        estimate, sd = (self._arrays[name][:].T for name in ("estimate", "sd"))
+        errors = [f"{name}_sd" for name in names]
+        return {**dict(zip(names, estimate, strict=True)), **dict(zip(errors, sd, strict=True))}
+
     def basis(self) -> Basis | None:
         """The basis the run uses, on the scan's axis; ``None`` if it has none."""
         if "basis" not in self._group:
@@ -350,7 +383,7 @@ class ResultStore:
 
     @property
     def _written(self) -> tuple[str, ...]:
-        return ("estimate", "sd", "quality", "status", *self.signals)
+        return ("estimate", "sd", "quality", "status", "flags", *self.signals)
 
 
 def open_result(path: str | Path) -> xr.Dataset:
@@ -416,8 +449,8 @@ def result_coordinates(
 
 def variable_attributes(name: str, declaration: Declaration) -> dict[str, Any]:
     """Attributes of a variable of a result."""
-    if name == "status":
-        return dict(_STATUS_ATTRIBUTES)
+    if name in ("status", "flags"):
+        return dict(_STATUS_ATTRIBUTES if name == "status" else _FLAG_ATTRIBUTES)
     signal = next((q for q in declaration.signals if q.name == name), None)
     return (
         {"units": signal.units, "long_name": signal.doc} if signal else {"long_name": _DOCS[name]}
@@ -527,15 +560,16 @@ def _create_results(
             dimension_names=(VOXEL, dimension),
             attributes=variable_attributes(name, declaration),
         )
-    group.create_array(
-        "status",
-        shape=(voxels,),
-        chunks=(block_size,),
-        dtype=np.uint8,
-        fill_value=int(Status.NOT_PROCESSED),
-        dimension_names=(VOXEL,),
-        attributes=variable_attributes("status", declaration),
-    )
+    for name, fill in (("status", int(Status.NOT_PROCESSED)), ("flags", 0)):
+        group.create_array(
+            name,
+            shape=(voxels,),
+            chunks=(block_size,),
+            dtype=np.uint8,
+            fill_value=fill,
+            dimension_names=(VOXEL,),
+            attributes=variable_attributes(name, declaration),
+        )
 
 
 def _create_signals(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import Status
+from mrsi_engine.conventions import Flag, Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
 from mrsi_engine.io.maps import AMPLITUDE_KINDS, fitted_voxels, parameter_names, relative_crlb
@@ -67,6 +67,9 @@ def _columns(result: xr.Dataset) -> Iterator[_Column]:
     yield from _position(result)
     meanings = json.dumps({int(s): s.meaning for s in Status})
     yield _column("status", result["status"].values, "1", meanings)
+    if "flags" in result:
+        reasons = json.dumps({int(f): f.meaning for f in Flag})
+        yield _column("flags", result["flags"].values, "1", reasons)
     inside = fitted_voxels(result)
     for name in result["parameter"].values:
         yield from _parameter(result, str(name), inside)

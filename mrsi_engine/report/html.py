@@ -31,10 +31,10 @@ from mrsi_engine.report.mosaic import (
     view_of,
 )
 from mrsi_engine.report.tables import (
-    MAX_FWHM_PPM,
-    MIN_SNR,
     MetaboliteRow,
     estimate,
+    flag_counts,
+    limits,
     measure,
     median,
     metabolite_table,
@@ -154,6 +154,8 @@ def _scan(result: xr.Dataset) -> dict[str, Any]:
         "headlines": list(_headlines(result)),
         "remarks": list(_remarks(result)),
         "status_counts": status_counts(result),
+        "flag_counts": flag_counts(result),
+        "crlb_limit": limits(result).max_crlb_percent,
         "mask_text": _MASKS.get(attrs.get("mask_origin", ""), "How the mask was made is unknown."),
         "mask_voxels": _mask_voxels(result),
         "stages": _stages(attrs.get("pipeline", {})),
@@ -194,8 +196,9 @@ def _headlines(result: xr.Dataset) -> Iterator[tuple[str, str, str]]:
         yield number(done), "voxels corrected", share
         return
     yield number(done), "voxels fitted", share
-    limits = f"FWHM ≤ {MAX_FWHM_PPM} ppm and SNR ≥ {MIN_SNR:.0f}"
-    yield percentage(100 * usable / max(voxels, 1)), "usable spectra", limits
+    limit = limits(result)
+    within = f"FWHM ≤ {limit.max_fwhm_ppm:g} ppm, SNR ≥ {limit.min_snr:g} and no other flag"
+    yield percentage(100 * usable / max(voxels, 1)), "usable spectra", within
     yield number(median(measure(result, "snr"))), "median SNR", "NAA peak over SD of noise"
     hertz = number(median(measure(result, "fwhm_hz")))
     yield f"{number(median(measure(result, 'fwhm')))} ppm", "median linewidth", f"FWHM, {hertz} Hz"
@@ -219,8 +222,8 @@ def _remarks(result: xr.Dataset) -> Iterator[str]:
         yield "The pipeline corrects signals and quantifies nothing."
     elif unusable > 0.1 * fitted:
         yield (
-            f"{percentage(100 * unusable / fitted)} of the fitted voxels have broad lines or low "
-            "SNR; read their concentrations with care."
+            f"{percentage(100 * unusable / fitted)} of the fitted voxels are flagged; read their "
+            "concentrations with care."
         )
     if median(measure(result, "fit_quality")) > FILTERED_FIT_QUALITY:
         yield (

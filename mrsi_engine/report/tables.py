@@ -9,20 +9,18 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import Status
-from mrsi_engine.io.maps import fitted_voxels, parameter_names, relative_crlb
-
-#: Relative CRLB (percent) under which an estimate is commonly taken as reliable.
-RELIABLE_CRLB = 20.0
-
-#: Limits of a usable spectrum: Wilson et al., Magn Reson Med 2019;82:527 (width of a metabolite
-#: peak) and Kreis et al., NMR Biomed 2021;34:e4347 (peak height over the SD of the noise).
-MAX_FWHM_PPM, MIN_SNR = 0.1, 3.0
+from mrsi_engine.conventions import Flag, Status
+from mrsi_engine.io.maps import fitted_voxels, parameter_names, relative_crlb, scalp_voxels
+from mrsi_engine.stages.quality_control import QualityControl
 
 
 @dataclass(frozen=True)
 class MetaboliteRow:
-    """One metabolite over the fitted voxels; ``crlb`` is the median relative CRLB in percent."""
+    """One metabolite over the fitted voxels; ``crlb`` is the median relative CRLB in percent.
+
+    ``reliable_percent`` of the fitted voxels have a CRLB within the limit, ``coverage_percent`` of
+    the mask's voxels have that and are usable.
+    """
 
     label: str
     title: str
@@ -33,18 +31,26 @@ class MetaboliteRow:
     upper_quartile: float
     crlb: float
     reliable_percent: float
+    coverage_percent: float
+
+
+def limits(result: xr.Dataset) -> QualityControl:
+    """Thresholds of the run's pipeline; the default ones where it has none."""
+    stages = result.attrs.get("pipeline", {}).get("stages", [])
+    own = [s for s in stages if s.get("stage") == QualityControl.stage]
+    given = own[-1] if own else {}
+    return QualityControl.model_validate({k: v for k, v in given.items() if k != "stage"})
 
 
 def metabolite_table(result: xr.Dataset) -> list[MetaboliteRow]:
     """One row for every combination, metabolite and macromolecule, in that order.
 
-    ``reliable_percent`` is the share of fitted voxels with a relative CRLB under 20 %; a zero
-    estimate, which has none, counts as not reliable.
+    A zero estimate has no relative CRLB and counts as not reliable.
     """
     kinds = ("combination", "metabolite", "macromolecule")
     names = [name for kind in kinds for name in parameter_names(result, kind)]
-    inside = fitted_voxels(result)
-    return [_metabolite_row(result, name, inside) for name in names]
+    limit, usable = limits(result).max_crlb_percent, usable_voxels(result)
+    return [_metabolite_row(result, name, limit, usable) for name in names]
 
 
 def status_counts(result: xr.Dataset) -> list[tuple[str, int, float]]:
@@ -57,10 +63,27 @@ def status_counts(result: xr.Dataset) -> list[tuple[str, int, float]]:
 
 
 def usable_voxels(result: xr.Dataset) -> NDArray[np.bool_]:
-    """Fitted voxels with a FWHM of at most 0.1 ppm and an SNR of at least 3, ``(voxel,)``."""
-    wide = measure(result, "fwhm") > MAX_FWHM_PPM
-    noisy = measure(result, "snr") < MIN_SNR
-    return np.asarray(fitted_voxels(result) & ~wide & ~noisy)
+    """Fitted voxels that no flag rejects, ``(voxel,)``.
+
+    Without the stage ``quality_control`` its default limits of SNR and linewidth are applied.
+    """
+    stages = result.attrs.get("pipeline", {}).get("stages", [])
+    if any(s.get("stage") == QualityControl.stage for s in stages):
+        rejected = (result["flags"].values & int(Flag.rejecting())) != 0
+    else:
+        default = limits(result)
+        rejected = measure(result, "fwhm") > default.max_fwhm_ppm
+        rejected |= measure(result, "snr") < default.min_snr
+    return np.asarray(fitted_voxels(result) & ~rejected)
+
+
+def flag_counts(result: xr.Dataset) -> list[tuple[str, int, float]]:
+    """``(meaning, voxels, percent of the fitted ones)`` of every flag that occurs."""
+    if "flags" not in result:
+        return []
+    flags = result["flags"].values[fitted_voxels(result)]
+    counts = [(f, int((flags & int(f) != 0).sum())) for f in Flag]
+    return [(f.meaning.replace("_", " "), n, 100.0 * n / flags.size) for f, n in counts if n]
 
 
 def measure(result: xr.Dataset, name: str) -> NDArray[np.floating]:
@@ -104,12 +127,14 @@ def percentage(value: float) -> str:
     return f"{value:.0f} %" if whole else f"{value:.1f} %"
 
 
-def _metabolite_row(result: xr.Dataset, name: str, inside: NDArray[np.bool_]) -> MetaboliteRow:
-    row = result.sel(parameter=name)
-    values, percent = estimate(result, name), relative_crlb(result, name)[inside]
+def _metabolite_row(
+    result: xr.Dataset, name: str, limit: float, usable: NDArray[np.bool_]
+) -> MetaboliteRow:
+    row, inside = result.sel(parameter=name), fitted_voxels(result)
+    values, percent = estimate(result, name), relative_crlb(result, name)
+    reliable = percent < limit
     known = values[np.isfinite(values)]
     lower, upper = np.percentile(known, [25, 75]) if known.size else (math.nan, math.nan)
-    reliable = 100.0 * np.mean(percent < RELIABLE_CRLB) if percent.size else math.nan
     return MetaboliteRow(
         label=name,
         title=str(row["title"].values) or name,
@@ -118,6 +143,12 @@ def _metabolite_row(result: xr.Dataset, name: str, inside: NDArray[np.bool_]) ->
         median=median(known),
         lower_quartile=float(lower),
         upper_quartile=float(upper),
-        crlb=median(percent),
-        reliable_percent=float(reliable),
+        crlb=median(percent[inside]),
+        reliable_percent=_share(reliable, inside),
+        coverage_percent=_share(reliable & usable, ~scalp_voxels(result)),
     )
+
+
+def _share(chosen: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
+    """Percent of ``among`` that are ``chosen``; NaN where there is none."""
+    return 100.0 * float(np.mean(chosen[among])) if among.any() else math.nan

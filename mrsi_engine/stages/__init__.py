@@ -7,6 +7,7 @@ from mrsi_engine.stages.eddy_current import EddyCurrent
 from mrsi_engine.stages.first_order_phase import FirstOrderPhase
 from mrsi_engine.stages.fpc import FrequencyPhaseCorrection
 from mrsi_engine.stages.lipid_removal import LipidRemoval
+from mrsi_engine.stages.quality_control import QualityControl
 from mrsi_engine.stages.quantify import Quantify
 from mrsi_engine.stages.water_removal import WaterRemoval
 
@@ -18,6 +19,7 @@ __all__ = [
     "FirstOrderPhase",
     "FrequencyPhaseCorrection",
     "LipidRemoval",
+    "QualityControl",
     "Quantify",
     "WaterRemoval",
 ]

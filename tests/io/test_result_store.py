@@ -64,7 +64,7 @@ def test_xarray_finds_names_units_and_places_as_coordinates(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = xr.open_zarr(tmp_path / "out", consolidated=False, chunks=None).load()
-    assert set(result.data_vars) == {"estimate", "sd", "quality", "status"}
+    assert set(result.data_vars) == {"estimate", "sd", "quality", "status", "flags"}
     assert result.unit.sel(parameter="shift").item() == "Hz"
     assert result.title.sel(parameter="NAANAAG").item() == "tNAA"
     assert result.kind.sel(parameter="NAANAAG").item() == "combination"
