@@ -472,7 +472,6 @@ def _arrays(state: State) -> dict[str, NDArray[Any]]:
     return {name: values.detach().cpu().numpy() for name, values in state.items()}
 
 
-def _recipe_of(results: ResultStore, scan: ScanStore, device: str) -> Recipe:
 def _finished(results: ResultStore, scan: ScanStore) -> Recipe:
     """The recipe of a finished run, on this machine's CPU."""
     recipe = _recipe_of(results, scan, "cpu")
@@ -483,6 +482,7 @@ def _single(scan: ScanStore, voxels: Sequence[int]) -> Voxels:
     return joined([_read(scan, voxel, voxel + 1) for voxel in voxels])
 
 
+def _recipe_of(results: ResultStore, scan: ScanStore, device: str) -> Recipe:
     return Recipe(
         pipeline=_stored_pipeline(results),
         acquisition=scan.acquisition,
