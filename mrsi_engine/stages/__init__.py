@@ -9,6 +9,7 @@ from mrsi_engine.stages.fpc import FrequencyPhaseCorrection
 from mrsi_engine.stages.lipid_removal import LipidRemoval
 from mrsi_engine.stages.quality_control import QualityControl
 from mrsi_engine.stages.quantify import Quantify
+from mrsi_engine.stages.scale import Scale
 from mrsi_engine.stages.water_removal import WaterRemoval
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "LipidRemoval",
     "QualityControl",
     "Quantify",
+    "Scale",
     "WaterRemoval",
 ]
