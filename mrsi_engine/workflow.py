@@ -16,13 +16,13 @@ import torch
 import xarray as xr
 
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.engine.blocks import Summary, plan, repeat_voxels
+from mrsi_engine.engine.blocks import Summary, plan, repeat_voxels, trace_voxels
 from mrsi_engine.engine.clusters import warm_up
 from mrsi_engine.engine.driver import PROCESSES_FROM, run
 from mrsi_engine.engine.events import Sink
 from mrsi_engine.engine.recipe import recipe_for
 from mrsi_engine.engine.voxels import Layout
-from mrsi_engine.errors import InputError
+from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.basis_cache import cached_basis
 from mrsi_engine.io.basis_files import read_basis
 from mrsi_engine.io.importing import import_scan, is_import_of, signal_dimensions
@@ -38,6 +38,7 @@ from mrsi_engine.report.examples import (
     DEFAULT_WINDOW,
     SpectrumExample,
     choose_examples,
+    example_voxels,
     stored_examples,
 )
 from mrsi_engine.report.html import write_report
@@ -48,6 +49,7 @@ from mrsi_engine.spectra.phantom import Phantom, PhantomSettings, make_phantom
 from mrsi_engine.spectra.simulation import BASIS_NAME_FORM, parse_basis_name
 from mrsi_engine.stages.fit_settings import FitSettings
 from mrsi_engine.stages.pipeline import Pipeline
+from mrsi_engine.stages.trace import StageTrace
 
 DEFAULT_PIPELINE = "brain-1h-3t"
 
@@ -371,18 +373,28 @@ def report_on(
     truth: Sequence[TruthRow] | None = None,
     comparison: Comparison | None = None,
 ) -> Path:
-    """Write the report of a finished run; spectra of a few voxels are fitted again to be drawn.
+    """Write the report of a finished run; a few voxels are processed again to be drawn.
 
-    ``timings`` are those of the stored sessions unless given.
+    ``timings`` are those of the stored sessions unless given. Where voxels cannot be processed
+    again, because the scan store is gone or an older version made the results, the report says so.
     """
     result = open_result(result_folder(folder))
+    examples: list[SpectrumExample] = []
+    traces: tuple[StageTrace, ...] = ()
+    remarks = []
+    try:
+        examples, traces = fitted_examples(folder), traced_examples(folder)
+    except (InputError, RunError) as error:
+        remarks.append(f"No spectra are drawn, as their voxels cannot be processed again: {error}")
     return write_report(
         result,
         folder / "report.html",
-        examples=fitted_examples(folder),
+        examples=examples,
         timings=timings or _stored_timings(result),
         truth_table=truth,
         comparison=comparison,
+        traces=traces,
+        remarks=remarks,
     )
 
 
@@ -408,6 +420,16 @@ def fitted_examples(folder: Path) -> list[SpectrumExample]:
     return stored_examples(
         few.assign(drawn), _fit_window(Pipeline.from_settings(few.attrs["pipeline"]))
     )
+
+
+def traced_examples(folder: Path) -> tuple[StageTrace, ...]:
+    """The voxels that the report shows before and after each stage; empty where there is none."""
+    result = open_result(result_folder(folder))
+    voxels = list(example_voxels(result))
+    if not voxels:
+        return ()
+    scan, store = ScanStore.open(scan_folder(folder)), ResultStore.open(result_folder(folder))
+    return trace_voxels(store, scan, voxels)
 
 
 def simulate_scan(

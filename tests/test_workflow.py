@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import nifti_mrs.nifti_mrs
@@ -36,7 +37,9 @@ from mrsi_engine.workflow import (
     imported,
     load_basis,
     process,
+    report_on,
     simulate_scan,
+    traced_examples,
 )
 
 BASIS = BasisChoice("press-3t-te30")
@@ -240,6 +243,26 @@ class TestSignals:
             assert example.voxel == kept[example.title].voxel
             scale = np.abs(example.fit).max()
             np.testing.assert_allclose(example.fit, kept[example.title].fit, atol=1e-3 * scale)
+
+    def test_the_report_shows_them_before_and_after_each_stage(self, outcome: Outcome) -> None:
+        page = outcome.report.read_text()
+        assert page.count('alt="Before and after stage ') == 1
+        assert "1. water_removal" in page
+        (water, fit) = traced_examples(outcome.folder)
+        assert (water.changed, fit.changed) == (True, False)
+        assert len(water.after) == len(fitted_examples(outcome.folder))
+
+    def test_a_report_without_the_scan_says_what_it_lacks(
+        self, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said: dict[str, Any] = {}
+        monkeypatch.setattr(workflow, "write_report", lambda *_, **content: said.update(content))
+        monkeypatch.setattr(workflow, "scan_folder", lambda folder: tmp_path / "gone.zarr")
+        report_on(outcome.folder)
+        assert (said["examples"], said["traces"]) == ([], ())
+        (remark,) = said["remarks"]
+        assert remark.startswith("No spectra are drawn")
+        assert "gone.zarr" in remark
 
 
 @pytest.mark.usefixtures("quick_report")

@@ -62,6 +62,22 @@ def choose_examples(result: xr.Dataset) -> dict[str, int]:
     }
 
 
+def example_voxels(result: xr.Dataset) -> dict[int, str]:
+    """Index and title of up to three voxels to show: best, median and worst.
+
+    Where nothing was quantified, those a quarter, half and three quarters through the mask.
+    """
+    ranked = choose_examples(result)
+    if ranked:
+        titles = {voxel: f"{name.capitalize()} voxel" for name, voxel in reversed(ranked.items())}
+        return dict(reversed(titles.items())) if len(titles) > 1 else dict.fromkeys(titles, "Voxel")
+    processed = np.flatnonzero(fitted_voxels(result))
+    if not processed.size:
+        return {}
+    spread = processed[[processed.size * quarter // 4 for quarter in (1, 2, 3)]]
+    return {int(voxel): f"Example {n + 1}" for n, voxel in enumerate(dict.fromkeys(spread))}
+
+
 def stored_examples(
     result: xr.Dataset, window: tuple[float, float] = DEFAULT_WINDOW
 ) -> list[SpectrumExample]:
@@ -83,7 +99,7 @@ def _stored(
     result: xr.Dataset, name: str, voxel: int, window: tuple[float, float]
 ) -> SpectrumExample:
     acquisition = Acquisition(**result.attrs["acquisition"])
-    phase, shift = (_lineshape(result, parameter, voxel) for parameter in ("phase", "shift"))
+    phase, shift = (lineshape_of(result, parameter, voxel) for parameter in ("phase", "shift"))
     drawn = _Drawing(acquisition, phase, shift)
     data, fit = (result[signal][voxel].values for signal in ("corrected", "fit"))
     smooth = result["baseline"][voxel].values if "baseline" in result else np.zeros_like(fit)
@@ -126,7 +142,8 @@ class _Drawing:
         return np.asarray(np.exp(-1j * (self._phase + 2 * np.pi * self._shift * time)))
 
 
-def _lineshape(result: xr.Dataset, name: str, voxel: int) -> float:
+def lineshape_of(result: xr.Dataset, name: str, voxel: int) -> float:
+    """A lineshape parameter of one voxel, 0 where it was not fitted."""
     if name not in result["parameter"].values:
         return 0.0
     return float(result["estimate"].sel(parameter=name)[voxel])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ from mrsi_engine.report.mosaic import data_uri
 
 INK, MUTED, RULE = "#1b2129", "#5f6873", "#c9ced6"
 FIT, BASELINE, BARS = "#c8352b", "#2b6cb0", "#7c8ea6"
+
+#: A path, and digits beyond a hundredth of a point in it: nobody sees them and they are half of it.
+_PATH, _DIGITS = re.compile(rb' d="[^"]+"'), re.compile(rb"(\.\d\d)\d+")
 
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -39,13 +43,13 @@ _STYLE: Any = {
 
 def spectrum_figure(example: SpectrumExample) -> str:
     """Data, fit and baseline with the residual above, ppm from right to left."""
-    return _svg((10.6, 3.1), lambda figure: _spectrum(figure.add_subplot(), example))
+    return svg_uri((10.6, 3.1), lambda figure: _spectrum(figure.add_subplot(), example))
 
 
 def histogram_figure(values: NDArray[np.floating], label: str) -> str:
     """How often each value occurs, 0.5th to 99.5th percentile, the median marked."""
     known = values[np.isfinite(values)]
-    return _svg((3.5, 1.35), lambda figure: _histogram(figure.add_subplot(), known, label))
+    return svg_uri((3.5, 1.35), lambda figure: _histogram(figure.add_subplot(), known, label))
 
 
 def scatter_figure(comparison: Comparison, rows: Sequence[ComparisonRow]) -> str:
@@ -53,16 +57,18 @@ def scatter_figure(comparison: Comparison, rows: Sequence[ComparisonRow]) -> str
     across = min(4, len(rows))
     down = -(-len(rows) // across)
     size = (2.65 * across, 2.55 * down)
-    return _svg(size, lambda figure: _scatters(figure, comparison, rows, across, down))
+    return svg_uri(size, lambda figure: _scatters(figure, comparison, rows, across, down))
 
 
-def _svg(size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
+def svg_uri(size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
+    """What ``draw`` puts on a figure of this size (inches), as a data URI."""
     with rc_context(rc=_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return data_uri(buffer.getvalue(), "image/svg+xml")
+    small = _PATH.sub(lambda path: _DIGITS.sub(rb"\1", path[0]), buffer.getvalue())
+    return data_uri(small, "image/svg+xml")
 
 
 def _spectrum(axes: Axes, example: SpectrumExample) -> None:

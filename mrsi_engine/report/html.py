@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,22 @@ from typing import Any
 import jinja2
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Status
 from mrsi_engine.io.files import write_atomically
 from mrsi_engine.io.maps import fitted_voxels, relative_crlb, scalp_voxels, volume
 from mrsi_engine.report.compare import Comparison, ComparisonRow
 from mrsi_engine.report.examples import SpectrumExample, stored_examples
-from mrsi_engine.report.figures import histogram_figure, scatter_figure, spectrum_figure
+from mrsi_engine.report.figures import scatter_figure, spectrum_figure
 from mrsi_engine.report.mosaic import (
     BACKGROUND,
-    COLOUR_MAPS,
     View,
     categorical,
-    gradient,
     png_uri,
-    robust_range,
     view_of,
 )
+from mrsi_engine.report.pictures import Picture, histogrammed, picture
+from mrsi_engine.report.stages import stages_content
 from mrsi_engine.report.tables import (
     MetaboliteRow,
     estimate,
@@ -44,6 +42,8 @@ from mrsi_engine.report.tables import (
     usable_voxels,
 )
 from mrsi_engine.report.truth import TruthRow
+from mrsi_engine.stages.denoise import Denoise
+from mrsi_engine.stages.trace import StageTrace
 
 #: Ends of the logarithmic colour scale that all CRLB maps share, percent.
 CRLB_SCALE = (1.0, 100.0)
@@ -67,6 +67,11 @@ _KINDS = {
     "metabolite": "Single metabolites",
     "macromolecule": "Macromolecules and lipids",
 }
+_DENOISED = (
+    "The signals were denoised before the fit. The Cramér-Rao bounds are computed from the noise "
+    "before that: from what is left they would be too small."
+)
+_QUALITY = ("snr", "fwhm", "fit_quality", "water_residual")
 _PACKAGES = ("numpy", "scipy", "torch", "xarray", "zarr", "dask", "nibabel", "nifti-mrs")
 _MASKS = {
     "given": "The mask was given with the scan.",
@@ -77,19 +82,6 @@ _MASKS = {
 }
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One map on the page: its image, its colour scale and, for QC, its histogram."""
-
-    title: str
-    unit: str
-    image: str
-    width: int
-    ticks: tuple[str, ...]
-    gradient: str
-    histogram: str = ""
-
-
 def write_report(
     result: xr.Dataset,
     out: Path,
@@ -98,6 +90,8 @@ def write_report(
     timings: Mapping[str, float] | None = None,
     comparison: Comparison | None = None,
     truth_table: Sequence[TruthRow] | None = None,
+    traces: Sequence[StageTrace] = (),
+    remarks: Sequence[str] = (),
 ) -> Path:
     """Write the report of one scan.
 
@@ -116,15 +110,22 @@ def write_report(
         Adds a section on LCModel.
     truth_table
         Adds a section on known amplitudes.
+    traces
+        Adds a section on what each stage did; of the voxels that
+        :func:`~mrsi_engine.report.examples.example_voxels` names, in that order.
+    remarks
+        Said at the top beside what the result itself calls for.
 
     Raises
     ------
     RunError
         If the file cannot be written.
     """
+    stages = stages_content(result, traces)
     content = {
-        **_scan(result),
-        **_maps(result),
+        **_scan(result, remarks),
+        **_maps(result, [name for name in _QUALITY if name not in stages["written"]]),
+        **stages,
         **_spectra(examples or stored_examples(result)),
         **_compared(comparison),
         "truth": truth_table or (),
@@ -146,19 +147,19 @@ def _template() -> jinja2.Template:
     return environment.get_template("report.html.j2")
 
 
-def _scan(result: xr.Dataset) -> dict[str, Any]:
+def _scan(result: xr.Dataset, remarks: Sequence[str]) -> dict[str, Any]:
     attrs = result.attrs
     return {
         "stem": attrs["stem"],
         "facts": _facts(attrs),
         "headlines": list(_headlines(result)),
-        "remarks": list(_remarks(result)),
+        "remarks": [*_remarks(result), *remarks],
         "status_counts": status_counts(result),
         "flag_counts": flag_counts(result),
         "crlb_limit": limits(result).max_crlb_percent,
         "mask_text": _MASKS.get(attrs.get("mask_origin", ""), "How the mask was made is unknown."),
         "mask_voxels": _mask_voxels(result),
-        "stages": _stages(attrs.get("pipeline", {})),
+        "settings": _settings(attrs),
         "pipeline": attrs.get("pipeline", {}),
         "provenance": _provenance(attrs),
         "versions": _versions(),
@@ -231,6 +232,8 @@ def _remarks(result: xr.Dataset) -> Iterator[str]:
             "filtered or apodised, or the model does not hold. The Cramér-Rao bounds are then far "
             "too small; go by the relative residual."
         )
+    if any(s.get("stage") == Denoise.stage for s in _tables(result.attrs)):
+        yield _DENOISED
     if result.attrs.get("mask_origin") == "signal energy":
         yield _MASKS["signal energy"]
     yield from (str(note) for note in result.attrs.get("notes", []))
@@ -244,11 +247,16 @@ def _voxels(count: int) -> str:
     return f"{number(count)} voxel{'s' if count != 1 else ''}"
 
 
-def _stages(pipeline: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _settings(attrs: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     return [
         (str(s.get("stage", "")), [(k, _plain(v)) for k, v in s.items() if k != "stage"])
-        for s in pipeline.get("stages", [])
+        for s in _tables(attrs)
     ]
+
+
+def _tables(attrs: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The settings of each stage."""
+    return list(attrs.get("pipeline", {}).get("stages", []))
 
 
 def _plain(value: Any) -> str:
@@ -285,7 +293,7 @@ def _versions() -> list[tuple[str, str]]:
     return found
 
 
-def _maps(result: xr.Dataset) -> dict[str, Any]:
+def _maps(result: xr.Dataset, quality: Sequence[str]) -> dict[str, Any]:
     view, rows = view_of(result), metabolite_table(result)
     pairs = [(row, *_metabolite_pictures(result, view, row)) for row in rows]
     return {
@@ -295,7 +303,7 @@ def _maps(result: xr.Dataset) -> dict[str, Any]:
         "table": [(title, [r for r in rows if r.kind == kind]) for kind, title in _KINDS.items()],
         "maps": [p for p in pairs if not _folded(p[0])],
         "folded_maps": [p for p in pairs if _folded(p[0])],
-        "qc": list(_quality_pictures(result, view)),
+        "qc": list(_quality_pictures(result, view, quality)),
         "status_map": _status_picture(result, view),
         "status_legend": [
             (s.meaning.replace("_", " "), _STATUS_COLOURS[s])
@@ -314,57 +322,25 @@ def _metabolite_pictures(
 ) -> tuple[Picture, Picture]:
     values = estimate(result, row.label)
     percent = np.where(np.isfinite(values), relative_crlb(result, row.label), np.nan)
-    signal = _picture(result, view, values, row.title, row.unit, "amplitude")
+    signal = picture(result, view, values, row.title, row.unit, "amplitude")
     with np.errstate(divide="ignore"):
         exponent = np.log10(percent)
     low, high = np.log10(CRLB_SCALE)
-    crlb = _picture(result, view, exponent, "CRLB", "%", "uncertainty", (low, high))
+    crlb = picture(result, view, exponent, "CRLB", "%", "uncertainty", (low, high))
     return signal, replace(crlb, ticks=tuple(number(t) for t in (1.0, 10.0, 100.0)))
 
 
-def _quality_pictures(result: xr.Dataset, view: View) -> Iterator[Picture]:
-    for name in ("snr", "fwhm", "fit_quality", "water_residual"):
+def _quality_pictures(result: xr.Dataset, view: View, quality: Sequence[str]) -> Iterator[Picture]:
+    for name in quality:
         if name in result["measure"].values:
             row = result.sel(measure=name)
             title, unit = str(row["measure_title"].values) or name, str(row["measure_unit"].values)
-            yield _quality_picture(result, view, measure(result, name), title, unit, "quality")
+            yield histogrammed(result, view, measure(result, name), title, unit, "quality")
     for name in ("shift", "phase"):
         if name in result["parameter"].values:
             row = result.sel(parameter=name)
             title, unit = str(row["title"].values) or name, str(row["unit"].values)
-            yield _quality_picture(result, view, estimate(result, name), title, unit, "signed")
-
-
-def _quality_picture(
-    result: xr.Dataset, view: View, values: NDArray[Any], title: str, unit: str, kind: str
-) -> Picture:
-    label = f"{title} ({unit})" if unit != "1" else title
-    return _picture(
-        result, view, values, title, unit, kind, histogram=histogram_figure(values, label)
-    )
-
-
-def _picture(
-    result: xr.Dataset,
-    view: View,
-    values: NDArray[Any],
-    title: str,
-    unit: str,
-    kind: str,
-    limits: tuple[float, float] | None = None,
-    histogram: str = "",
-) -> Picture:
-    low, high = limits or robust_range(values, kind)
-    colours, canvas = COLOUR_MAPS[kind], view.mosaic(volume(result, values))
-    return Picture(
-        title=title,
-        unit="" if unit == "1" else unit,
-        image=png_uri(canvas, (low, high), colours),
-        width=canvas.shape[1] // 2,
-        ticks=tuple(number(t) for t in (low, (low + high) / 2, high)),
-        gradient=gradient(colours),
-        histogram=histogram,
-    )
+            yield histogrammed(result, view, estimate(result, name), title, unit, "signed")
 
 
 def _status_picture(result: xr.Dataset, view: View) -> tuple[str, int]:

@@ -1,0 +1,81 @@
+"""Maps as a page shows them: image, colour scale, what it is, and how its values spread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+from numpy.typing import NDArray
+
+from mrsi_engine.io.maps import volume
+from mrsi_engine.report.figures import histogram_figure
+from mrsi_engine.report.mosaic import COLOUR_MAPS, View, gradient, png_uri, robust_range
+from mrsi_engine.report.tables import number
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One map on the page: its image, its colour scale and, for QC, its histogram.
+
+    ``doc`` says what is shown where the title does not.
+    """
+
+    title: str
+    unit: str
+    image: str
+    width: int
+    ticks: tuple[str, ...]
+    gradient: str
+    histogram: str = ""
+    doc: str = ""
+
+
+def picture(
+    result: xr.Dataset,
+    view: View,
+    values: NDArray[Any],
+    title: str,
+    unit: str,
+    kind: str,
+    limits: tuple[float, float] | None = None,
+    histogram: str = "",
+    doc: str = "",
+) -> Picture:
+    """A map of ``values (voxel,)``.
+
+    Parameters
+    ----------
+    kind
+        Which of :data:`~mrsi_engine.report.mosaic.COLOUR_MAPS`.
+    limits
+        Ends of the colour scale; robust ones of the values by default.
+    """
+    low, high = limits or robust_range(values, kind)
+    colours, canvas = COLOUR_MAPS[kind], view.mosaic(volume(result, values))
+    return Picture(
+        title=title,
+        unit="" if unit == "1" else unit,
+        image=png_uri(canvas, (low, high), colours),
+        width=canvas.shape[1] // 2,
+        ticks=tuple(number(t) for t in (low, (low + high) / 2, high)),
+        gradient=gradient(colours),
+        histogram=histogram,
+        doc=doc,
+    )
+
+
+def histogrammed(
+    result: xr.Dataset,
+    view: View,
+    values: NDArray[Any],
+    title: str,
+    unit: str,
+    kind: str,
+    limits: tuple[float, float] | None = None,
+    doc: str = "",
+) -> Picture:
+    """The same with the histogram of its values."""
+    label = f"{title} ({unit})" if unit != "1" else title
+    drawn = histogram_figure(values, label)
+    return picture(result, view, values, title, unit, kind, limits, drawn, doc)
