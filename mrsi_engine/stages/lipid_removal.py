@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition, Declaration, Quantity
 from mrsi_engine.errors import InputError
-from mrsi_engine.kernels import casorati, lipid
+from mrsi_engine.kernels import lipid
 from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
 from mrsi_engine.stages.base import Apply, Block, Context, State
 from mrsi_engine.stages.ranges import (
     METABOLITE_PPM,
+    NoiseRange,
     OptionalStage,
     PpmRange,
     energy_between,
@@ -24,9 +26,33 @@ from mrsi_engine.stages.ranges import (
 )
 from mrsi_engine.stages.water_removal import check_rank, residual_and_change
 
-#: Bins a decade, and range in decades, of the histogram that finds lipid voxels.
+#: Bins a decade, and range in decades, of histograms of energies over another energy.
 _PER_DECADE, _LOWEST, _HIGHEST = 40, -8, 12
 
+#: Metabolites are those of the median voxel; macromolecules are read where lipids hide them least.
+_METABOLITE_SHARE, _MACROMOLECULE_SHARE = 0.5, 0.25
+
+#: Energy of macromolecules over that of metabolites at most: beyond it every voxel has lipids.
+_MOST_MACROMOLECULES = 0.25
+
+#: Lipid over metabolite energy that no brain has, where even the median voxel holds lipids.
+_SURELY_LIPID = 1.0
+
+#: Noise never counts as less than this share of the signal: what single precision rounds.
+_ROUNDING = 1e-6
+
+LIPID_BEFORE = Quantity(
+    "lipid_before",
+    "1",
+    "Signal energy in 0.3-1.8 ppm over that in 1.9-4.1 ppm before lipid removal",
+    title="Lipid before",
+)
+LIPID_AFTER = Quantity(
+    "lipid_after",
+    "1",
+    "Signal energy in 0.3-1.8 ppm over that in 1.9-4.1 ppm after lipid removal",
+    title="Lipid after",
+)
 LIPID_RESIDUAL = Quantity(
     "lipid_residual",
     "1",
@@ -41,23 +67,24 @@ LIPID_METABOLITE_CHANGE = Quantity(
 )
 
 
-class LipidRemoval(OptionalStage):
+class LipidRemoval(OptionalStage, NoiseRange):
     """Take away the lipids that leak into the brain from the scalp.
 
     Parameters
     ----------
     method
-        ``"l2"``: L2-regularised projection with the time courses of scalp voxels,
-        :mod:`mrsi_engine.kernels.lipid`. ``"hsvd"``: the damped exponentials in ``band_ppm``,
-        voxel by voxel; lactate, alanine and macromolecules there go with them.
+        ``"l2"``: L2-regularised projection with the time courses of scalp voxels and a penalty of
+        each voxel's own, :mod:`mrsi_engine.kernels.lipid`; voxels without lipids above metabolites
+        and noise are left as they are. ``"hsvd"``: the damped exponentials in ``band_ppm``, voxel
+        by voxel; lactate, alanine and macromolecules there go with them.
     scalp
         Where ``"l2"`` learns: from voxels ``"given"`` as scalp, or from those ``"found"`` by their
-        lipids, ``lipid_ratio`` times as strong against 1.9-4.1 ppm as in the median voxel.
+        lipids, ``lipid_ratio`` times as strong against 1.9-4.1 ppm as in the median voxel, or
+        stronger than all there.
     strength
-        Of the L2 penalty: a time course with a share p of the scalp's energy keeps
-        ``1 / (1 + strength * p)``. A large one takes what metabolites share with lipids, too.
+        Factor on the level of lipids found in a voxel by ``"l2"``; 1 is the most likely one.
     rank
-        Lipid time courses of ``"l2"``; those above the noise if not given.
+        Lipid time courses of ``"l2"``; those above metabolites and noise if not given.
     components
         Damped exponentials of ``"hsvd"``.
     optional
@@ -68,8 +95,8 @@ class LipidRemoval(OptionalStage):
 
     method: Literal["l2", "hsvd"] = "l2"
     scalp: Literal["given", "found"] = "given"
-    lipid_ratio: float = Field(default=10.0, gt=1)
-    strength: float = Field(default=10.0, gt=0)
+    lipid_ratio: float = Field(default=3.0, gt=1)
+    strength: float = Field(default=1.0, gt=0)
     rank: int | None = Field(default=None, ge=1)
     band_ppm: PpmRange = lipid.LIPID_PPM
     components: int = Field(default=DEFAULT_COMPONENTS, ge=1, le=64)
@@ -84,10 +111,12 @@ class LipidRemoval(OptionalStage):
         return ""
 
     def declare(self, context: Context) -> Declaration:
-        """The measures ``lipid_residual`` and ``lipid_metabolite_change``."""
+        """Measures: lipids before, after and their ratio, and the change of the metabolites."""
         if self.skipped(context):
             return Declaration()
-        return Declaration(measures=(LIPID_RESIDUAL, LIPID_METABOLITE_CHANGE))
+        return Declaration(
+            measures=(LIPID_BEFORE, LIPID_AFTER, LIPID_RESIDUAL, LIPID_METABOLITE_CHANGE)
+        )
 
     def check(self, context: Context) -> Self:
         """This stage, once lipids are known to lie in the spectrum and where to learn them.
@@ -95,8 +124,9 @@ class LipidRemoval(OptionalStage):
         Raises
         ------
         InputError
-            If there is no scalp to learn from, the band is outside the spectrum, the FIDs are too
-            short for components or rank, or they still have coils or transients.
+            If there is no scalp to learn from, the band is outside the spectrum, the noise cannot
+            be measured, the FIDs are too short for components or rank, or they still have coils or
+            transients.
         """
         self.refuse_lacking(context)
         if not self.skipped(context):
@@ -105,6 +135,9 @@ class LipidRemoval(OptionalStage):
             hertz_between(context.acquisition, self.band_ppm, f"stage {self.stage!r}: band_ppm")
             if self.method == "hsvd":
                 self._plan(context.acquisition)
+            else:
+                self.quiet_bins(context.acquisition)
+                _lines(context.acquisition, self.band_ppm)
         return self
 
     def passes(self, context: Context) -> int:
@@ -114,31 +147,47 @@ class LipidRemoval(OptionalStage):
         return 1 if self.scalp == "given" else 2
 
     def summarise(self, context: Context, block: Block, step: int) -> State:
-        """The histogram of lipid strength, then the Gram matrix of the scalp's voxels."""
+        """The histogram of lipid strength, then the scalp's lipids and the brain's energies."""
         if step < self.passes(context) - 1:
-            strength = self._lipid_strength(block.fids, context.acquisition)
-            return {"histogram": _histogram(strength)}
-        gram = casorati.summarise(block.fids[self._is_scalp(context, block)])
-        return {"gram": gram.matrix, "voxels": torch.tensor(float(gram.voxels))}
+            return {
+                "histogram": _histogram(
+                    _lipid_strength(block.fids, context.acquisition, self.band_ppm)
+                )
+            }
+        scalp = self._is_scalp(context, block)
+        sums = lipid.summarise(block.fids[scalp], _lines(context.acquisition, self.band_ppm))
+        voxels = torch.tensor([sums.voxels, len(scalp)], dtype=torch.float64, device=scalp.device)
+        background = self._background(context, block.fids, ~scalp)
+        return {"cross": sums.cross, "voxels": voxels, **background}
 
     def finish(self, context: Context, summary: State, step: int) -> State:
-        """``threshold`` of lipid strength; then ``basis (time, rank)`` and ``weights (rank,)``.
+        """``threshold`` of lipid strength; then the fields of a :class:`lipid.LipidBasis`.
 
         Raises
         ------
         InputError
-            If no voxel is scalp.
+            If no voxel is scalp, or none of the scalp has lipids.
         """
         if step < self.passes(context) - 1:
-            return {"threshold": self.lipid_ratio * _median(summary["histogram"])}
-        if not summary["voxels"] > 0:
+            threshold = self.lipid_ratio * _quantile(summary["histogram"], 0.5)
+            return {"threshold": threshold.clamp_max(_SURELY_LIPID)}
+        scalp, voxels = (int(n) for n in summary["voxels"])
+        if not scalp:
             raise InputError(
                 f"stage {self.stage!r}: no voxel is scalp (scalp = {self.scalp!r}); give another "
                 "mask, lower lipid_ratio, or leave the stage out"
             )
-        gram = casorati.Gram(summary["gram"], int(summary["voxels"]))
-        found = lipid.finish(gram, self.strength, self.rank)
-        return {"basis": found.basis, "weights": found.weights}
+        plan = _lines(context.acquisition, self.band_ppm)
+        noise = math.sqrt(float(summary["variance"]) / voxels)
+        metabolites, macromolecules = (
+            2 * noise**2 * self._bins(context.acquisition)[name] * excess
+            for name, excess in _excesses(summary).items()
+        )
+        most = _MOST_MACROMOLECULES * metabolites
+        background = plan.background(noise, metabolites, min(macromolecules, most))
+        sums = lipid.LipidSums(summary["cross"].cpu(), scalp)
+        found = lipid.finish(sums, plan, background, self.rank)
+        return {"patterns": found.patterns, "filters": found.filters, "gains": found.gains}
 
     def build(self, context: Context) -> Apply:
         """The lipid basis or the filter of the band, bound to the work on a block."""
@@ -148,37 +197,76 @@ class LipidRemoval(OptionalStage):
         plan = self._plan(axis) if self.method == "hsvd" else None
 
         def apply(block: Block) -> None:
+            before = block.fids
             removed = (
-                lipid.remove(block.fids, _lipids(context.state))
+                lipid.remove(before, _lipids(context.state), self.strength).removed
                 if plan is None
-                else remove_band(block.fids, plan).removed
+                else remove_band(before, plan).removed
             )
-            residual, change = residual_and_change(block.fids, removed, axis, lipid.LIPID_PPM)
+            block.fids = before - removed
+            residual, change = residual_and_change(before, removed, axis, lipid.LIPID_PPM)
+            block.measures[LIPID_BEFORE.name] = _lipid_strength(before, axis, lipid.LIPID_PPM)
+            block.measures[LIPID_AFTER.name] = _lipid_strength(block.fids, axis, lipid.LIPID_PPM)
             block.measures[LIPID_RESIDUAL.name] = residual
             block.measures[LIPID_METABOLITE_CHANGE.name] = change
-            block.fids = block.fids - removed
 
         return apply
 
     def _is_scalp(self, context: Context, block: Block) -> Tensor:
         if self.scalp == "found":
-            strength = self._lipid_strength(block.fids, context.acquisition)
+            strength = _lipid_strength(block.fids, context.acquisition, self.band_ppm)
             return strength > context.state["threshold"].to(strength)
         none = torch.zeros(len(block.fids), dtype=torch.bool, device=block.fids.device)
         return none if block.scalp is None else block.scalp
 
-    def _lipid_strength(self, fids: Tensor, acquisition: Acquisition) -> Tensor:
-        """Energy of the lipids over that of the metabolites, ``(voxel,)``."""
-        lipids = energy_between(fids, acquisition, self.band_ppm)
-        return lipids / energy_between(fids, acquisition, METABOLITE_PPM)
+    def _background(self, context: Context, fids: Tensor, brain: Tensor) -> State:
+        """Sum of the noise's variances, and histograms of the brain's energies over the noise's."""
+        size = fids.abs().square().mean(1).sqrt()
+        noise = torch.maximum(self.noise_of(fids, context), _ROUNDING * size).to(torch.float64)
+        axis, bins = context.acquisition, self._bins(context.acquisition)
+        over_noise = {
+            name: energy_between(fids, axis, ppm) / (2 * bins[name] * noise.square())
+            for name, ppm in self._ranges().items()
+        }
+        histograms = {name: _histogram(e[brain]) for name, e in over_noise.items()}
+        return {"variance": noise.square().sum(), **histograms}
+
+    def _ranges(self) -> dict[str, tuple[float, float]]:
+        return {"metabolites": METABOLITE_PPM, "macromolecules": self.band_ppm}
+
+    def _bins(self, acquisition: Acquisition) -> dict[str, int]:
+        """Number of points of the spectrum in each of the ranges."""
+        axis = acquisition.ppm
+        return {
+            name: int(((axis >= low) & (axis <= high)).sum())
+            for name, (low, high) in self._ranges().items()
+        }
 
     def _plan(self, acquisition: Acquisition) -> BandPlan:
         band = hertz_between(acquisition, self.band_ppm, f"stage {self.stage!r}: band_ppm")
         return BandPlan.design(acquisition.points, acquisition.dwell_time, band, self.components)
 
 
+@cache
+def _lines(acquisition: Acquisition, band_ppm: tuple[float, float]) -> lipid.LipidPlan:
+    """Made once, not for every block."""
+    return lipid.LipidPlan.design(acquisition, band_ppm)
+
+
 def _lipids(state: State) -> lipid.LipidBasis:
-    return lipid.LipidBasis(state["basis"], state["weights"])
+    return lipid.LipidBasis(state["patterns"], state["filters"], state["gains"])
+
+
+def _lipid_strength(fids: Tensor, acquisition: Acquisition, ppm: tuple[float, float]) -> Tensor:
+    """Energy of the lipids over that of the metabolites, ``(voxel,)``."""
+    metabolites = energy_between(fids, acquisition, METABOLITE_PPM)
+    return energy_between(fids, acquisition, ppm) / metabolites
+
+
+def _excesses(summary: State) -> dict[str, float]:
+    """Energies over the noise's, less the noise's own, of a typical voxel without lipids."""
+    shares = {"metabolites": _METABOLITE_SHARE, "macromolecules": _MACROMOLECULE_SHARE}
+    return {n: max(0.0, float(_quantile(summary[n], s)) - 1) for n, s in shares.items()}
 
 
 def _histogram(values: Tensor) -> Tensor:
@@ -189,7 +277,7 @@ def _histogram(values: Tensor) -> Tensor:
     return torch.bincount(number, minlength=bins).to(torch.float64)
 
 
-def _median(histogram: Tensor) -> Tensor:
-    """Value below which half of the counts lie."""
-    half = int((histogram.cumsum(0) >= histogram.sum() / 2).to(torch.uint8).argmax())
-    return torch.tensor(math.pow(10.0, _LOWEST + (half + 0.5) / _PER_DECADE), dtype=torch.float64)
+def _quantile(histogram: Tensor, share: float) -> Tensor:
+    """Value below which that share of the counts lies; the lowest if there are none."""
+    at = int((histogram.cumsum(0) >= histogram.sum() * share).to(torch.uint8).argmax())
+    return torch.tensor(math.pow(10.0, _LOWEST + (at + 0.5) / _PER_DECADE), dtype=torch.float64)

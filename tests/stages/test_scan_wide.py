@@ -94,8 +94,8 @@ def scalped(voxels: int = 80, leak: float = 10.0) -> tuple[Scan, np.ndarray]:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"strength": 1e6},
-        {"strength": 1e6, "scalp": "found", "lipid_ratio": 3},
+        {},
+        {"scalp": "found", "lipid_ratio": 3},
         {"method": "hsvd"},
     ],
     ids=["given", "found", "hsvd"],
@@ -108,6 +108,13 @@ def test_lipids_go_and_metabolites_stay(settings):
     assert energy(after - inside, 0.6, 1.7) < 0.05 * energy(before - inside, 0.6, 1.7)
     assert energy(after - inside, 1.9, 4.1) < 0.2 * energy(before - inside, 1.9, 4.1)
     assert done.measures["lipid_residual"].median() < 0.05
+    assert (done.measures["lipid_after"] < 0.1 * done.measures["lipid_before"])[:80].all()
+
+
+def test_brain_without_lipids_is_left_as_it_is():
+    scan, _ = scalped(leak=0.0)
+    done = run(LipidRemoval(), scan)
+    assert torch.equal(done.fids[:80], scan.fids[:80])
 
 
 def test_no_scalp_is_refused_or_passed_over():
