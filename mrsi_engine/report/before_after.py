@@ -109,9 +109,12 @@ def _band(fid: Fids, axis: Acquisition, ppm: tuple[float, float]) -> Fids:
 
 
 def _likeness(fid: Fids, clean: Fids, axis: Acquisition) -> complex:
-    """Peak of the cross-correlation of two signals: its argument is the phase between them."""
+    """Peak of the cross-correlation of two signals: its argument is the phase between them.
+
+    Weighted by time, as the tails of water are in the first samples.
+    """
     points = ZERO_FILLING * axis.points
-    product = np.fft.fft(fid * clean.conj(), points)
+    product = np.fft.fft(fid * clean.conj() * axis.time, points)
     near = np.abs(np.fft.fftfreq(points, axis.dwell_time))
     product[near > _REACH_PPM * axis.spectrometer_frequency] = 0
     return complex(product[np.abs(product).argmax()])

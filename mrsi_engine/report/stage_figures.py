@@ -45,9 +45,7 @@ def before_after_figure(
             _narrow(right, voxel, window)
         for axis in axes[-1]:
             axis.set_xlabel("chemical shift (ppm)")
-        axes[0, 1].legend(
-            loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderpad=0
-        )
+        _legend(axes[0, 1])
 
     return svg_uri((10.6, 0.5 + 1.75 * len(voxels)), draw)
 
@@ -69,6 +67,14 @@ def matrix_figure(before: NDArray[np.floating], after: NDArray[np.floating]) -> 
         figure.colorbar(image, ax=axes, label="similarity", shrink=0.8).outline.set_visible(False)
 
     return svg_uri((8.2, 3.7), draw)
+
+
+def _legend(axes: Axes) -> None:
+    legend = axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderpad=0
+    )
+    for line in legend.get_lines():
+        line.set(alpha=1.0, linewidth=1.4)
 
 
 def _wide(axes: Axes, voxel: BeforeAfter, ppm: tuple[float, float]) -> None:

@@ -35,19 +35,21 @@ _NOISE_NOTE = (
     "taken."
 )
 
-_STATE_BEFORE, _STATE_AFTER = "similarity_matrix_before", "similarity_matrix_after"
-
 
 @dataclass(frozen=True)
 class StageSection:
-    """One stage on the page; ``values`` are quantities that need no map: title, value and doc."""
+    """One stage on the page.
+
+    ``values`` are quantities that need no map: title, value and doc. ``matrix`` is a figure and
+    the number of signals in it.
+    """
 
     number: int
     name: str
     summary: str
     skipped: str = ""
     figure: str = ""
-    matrix: str = ""
+    matrix: tuple[str, int] = ("", 0)
     pictures: tuple[Picture, ...] = ()
     values: tuple[tuple[str, str, str], ...] = ()
     notes: tuple[str, ...] = ()
@@ -164,10 +166,13 @@ def _picture(result: xr.Dataset, view: View, column: _Column, others: Sequence[_
     )
 
 
-def _matrix(trace: StageTrace) -> str:
-    if not {_STATE_BEFORE, _STATE_AFTER} <= set(trace.state):
-        return ""
-    return matrix_figure(*(trace.state[key].cpu().numpy() for key in (_STATE_BEFORE, _STATE_AFTER)))
+def _matrix(trace: StageTrace) -> tuple[str, int]:
+    """The figure of the similarities in the state, and how many signals they are of."""
+    names = ("similarity_matrix_before", "similarity_matrix_after")
+    matrices = [trace.state[name].cpu().numpy() for name in names if name in trace.state]
+    if len(matrices) < 2 or len(matrices[0]) < 2:
+        return "", 0
+    return matrix_figure(*matrices), len(matrices[0])
 
 
 def _figure(result: xr.Dataset, trace: StageTrace, last: StageTrace) -> str:

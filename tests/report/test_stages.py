@@ -92,6 +92,7 @@ def test_every_stage_has_its_place(page: Page) -> None:
         assert f"Before and after stage {name}" in alts
     assert "Before and after stage eddy_current" not in alts
     assert alts.count("Similarity matrices before and after stage fpc") == 1
+    assert "Similarity of each of 5 signals" in page.text
     assert "Skipped: the scan has no water reference." in page.text
     assert page.open == []
 
