@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from mrsi_engine import workflow
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.report.gain import gain_table, measure_line
 from mrsi_engine.stages.averaging import Averaging
@@ -15,6 +17,8 @@ from mrsi_engine.stages.base import Block, Context
 from mrsi_engine.stages.first_order_phase import FirstOrderPhase
 from mrsi_engine.stages.pipeline import Pipeline
 from mrsi_engine.stages.trace import trace_pipeline
+
+RAW = Path(__file__).resolve().parents[3] / "shared" / "data" / "svs_7t_transients"
 
 AXIS = Acquisition(4096, 2.5e-4, 123.25)
 DAMPING = 12.0
@@ -90,3 +94,31 @@ def test_no_table_without_change_or_without_noise_to_measure() -> None:
     block = Block(torch.from_numpy(fids[:, :512].astype(np.complex64)))
     pipeline = Pipeline(name="gain", stages=[FirstOrderPhase(delay=1e-4)])
     assert gain_table(trace_pipeline(pipeline, Context(narrow), [{}], block)) is None
+
+
+@pytest.mark.skipif(not RAW.exists(), reason=f"the raw 7 T transients are not at {RAW}")
+def test_raw_transients_gain_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 coils of 16 transients at 7 T. Measured: SNR 14.4 of one transient of the best coil, 51.7
+    of their mean, 70 combined, 69 cleaned (1 % uncertain); width 12.5 to 11.8 Hz by eddy currents.
+    """
+    monkeypatch.setattr(workflow, "report_on", lambda folder, **content: folder)
+    svs = Pipeline.load("svs")
+    cleaning = [stage for stage in svs.stages if stage.stage not in ("quantify", "water_removal")]
+    inputs = workflow.Inputs(RAW / "metab_raw.nii.gz", water=RAW / "wref_raw.nii.gz")
+    workflow.process(
+        inputs, None, Pipeline(name="clean", stages=cleaning), tmp_path / "o", workflow.Options(0)
+    )
+    found = gain_table(workflow.traced_examples(tmp_path / "o"))
+    assert found is not None
+    rows = {row.step: row for row in found.rows}
+    combined, eddy, aligned = (rows[f"{n}. {name}"] for n, name in _STEPS)
+    assert found.ppm == pytest.approx(2.007, abs=0.01)
+    assert combined.gain > 1.25
+    assert eddy.mean.fwhm < 0.98 * combined.mean.fwhm
+    assert aligned.mean.snr > 0.98 * eddy.mean.snr
+    assert aligned.single is not None
+    assert 3.3 < rows["4. averaging"].mean.snr / aligned.single.snr < 4.4
+    assert found.over_single > 4.4
+
+
+_STEPS = ((1, "coil_combination"), (2, "eddy_current"), (3, "fpc"))
