@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from mrsi_engine.conventions import COIL, Acquisition
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.nifti_mrs import DIMENSION_TAGS, NIfTIMRSHeader, read_header, stem_of
+from mrsi_engine.io.resampling import Resampling, resampled
 from mrsi_engine.io.scan_store import DEFAULT_CHUNK, ScanStore, is_scan_store
 from mrsi_engine.io.signal_mask import signal_mask
 from mrsi_engine.io.streaming import SampleStream, Transposer
-from mrsi_engine.io.volumes import Tissue, check_grid, read_mask, read_tissue
+from mrsi_engine.io.tissue import Fractions, Tissue, read_tissue
+from mrsi_engine.io.volumes import check_placed, read_mask
 
 #: Bytes of samples held in memory before they go to a scratch file.
 MEMORY_BUDGET = 512 << 20
@@ -55,32 +57,56 @@ class _Inputs:
     """What was found in the files before a sample is read.
 
     ``keep`` are voxels in file order, ``scalp`` says of every voxel of the volume whether it is
-    kept as scalp.
+    kept as scalp, ``resampling`` how the scan's voxels are made of the water's if those differ.
     """
 
     scan: NIfTIMRSHeader
     water: NIfTIMRSHeader | None
+    resampling: Resampling | None
     keep: NDArray[np.intp] | None
-    tissue: NDArray[np.float32] | None
-    tissue_classes: tuple[str, ...]
+    tissue: Fractions | None
     scalp: NDArray[np.bool_] | None
     acquisition: Acquisition
 
 
 @dataclass(frozen=True, eq=False)
 class _Signals:
-    """The samples of one file, ready to be read voxel by voxel."""
+    """The samples of one file, ready to be read voxel by voxel.
+
+    ``kept`` are the file's voxels in the table, ``resampling`` is for files on another grid, and
+    ``energy`` is of every voxel of the scan's grid where there is no mask, else zeros.
+    """
 
     header: NIfTIMRSHeader
     dimensions: Mapping[str, int]
     table: Transposer
+    kept: NDArray[np.intp]
     energy: NDArray[np.float64]
     checksum: str
+    resampling: Resampling | None = None
 
-    def fids(self, columns: NDArray[np.intp]) -> NDArray[np.complex64]:
-        """FIDs ``(n, [coil,] [dynamic,] time)`` of ascending voxel numbers."""
-        signals = _in_store_order(self.table.fids(columns), self.header)
-        return signals.reshape(len(columns), *self.dimensions.values(), signals.shape[-1])
+    def fids(self, voxels: NDArray[np.intp]) -> NDArray[np.complex64]:
+        """FIDs ``(n, [coil,] [dynamic,] time)`` of ascending voxels of the scan's volume."""
+        rows = self._rows(voxels) if self.resampling is None else self._resampled(voxels)
+        signals = _in_store_order(rows, self.header)
+        return signals.reshape(len(voxels), *self.dimensions.values(), signals.shape[-1])
+
+    def _rows(self, voxels: NDArray[np.intp]) -> NDArray[np.complex64]:
+        return self.table.fids(np.searchsorted(self.kept, voxels))
+
+    def _resampled(self, voxels: NDArray[np.intp]) -> NDArray[np.complex64]:
+        """Zeros where the file has no signal: a scan's voxels may lie beyond it."""
+        assert self.resampling is not None
+        rows = np.zeros((len(voxels), self.table.points), np.complex64)
+        piece = max(1, len(voxels) // self.resampling.reduction)
+        for start in range(0, len(voxels), piece):
+            weights = self.resampling.weights(voxels[start : start + piece])
+            needed = np.unique(weights.indices).astype(np.intp)
+            if needed.size:
+                source = self._rows(needed)
+                known = np.logical_and(np.isfinite(source).all(axis=1), source.any(axis=1))
+                rows[start : start + piece] = resampled(weights[:, needed], source, known, 0)
+        return rows
 
 
 def import_scan(
@@ -115,11 +141,14 @@ def import_scan(
         :func:`~mrsi_engine.io.signal_mask.signal_mask` from the water reference if there is one,
         else from the scan.
     water
-        Water reference on the scan's grid with the scan's dwell time, points and frequency, its
-        coils if it has any, and any number of transients.
+        Water reference with the scan's dwell time and frequency, at least as many points, its
+        coils if it has any, and any number of transients. One on another grid is resampled by the
+        affines (:class:`~mrsi_engine.io.resampling.Resampling`, on complex FIDs); voxels it does
+        not reach get zeros.
     tissue
         A 4-D NIfTI of fractions whose last dimension ``tissue_classes`` names, or one 3-D file a
-        class, e.g. ``{"gm": ..., "wm": ..., "csf": ...}``.
+        class, e.g. ``{"gm": ..., "wm": ..., "csf": ...}``. On another grid they are resampled too;
+        voxels they do not reach get NaN.
     scalp
         Mask of the scalp. Its voxels outside ``mask`` are kept and flagged: stages may learn from
         them, nothing is quantified there. Without a mask all of them count as outside.
@@ -206,18 +235,19 @@ def _inputs(request: _Request) -> _Inputs:
     signal_dimensions(scan)
     mask = None if request.mask is None else _in_file_order(read_mask(request.mask, scan.grid))
     scalp = None if request.scalp is None else _scalp(request.scalp, scan, mask)
-    classes: tuple[str, ...] = ()
-    tissue = None
-    if request.tissue is not None:
-        classes, tissue = read_tissue(request.tissue, request.tissue_classes, scan.grid)
+    keep = None if mask is None else np.flatnonzero(mask if scalp is None else mask | scalp)
+    acquisition = _cut(scan, request.points)
+    water = None if request.water is None else _matching_water(request.water, scan, acquisition)
     return _Inputs(
         scan=scan,
-        water=None if request.water is None else _matching_water(request.water, scan),
-        keep=None if mask is None else np.flatnonzero(mask if scalp is None else mask | scalp),
-        tissue=tissue,
-        tissue_classes=classes,
+        water=water,
+        resampling=None if water is None else _water_resampling(water, scan, keep),
+        keep=keep,
+        tissue=None
+        if request.tissue is None
+        else read_tissue(request.tissue, request.tissue_classes, scan.grid, keep),
         scalp=scalp,
-        acquisition=_cut(scan, request.points),
+        acquisition=acquisition,
     )
 
 
@@ -263,26 +293,46 @@ def _scalp(path: Path, scan: NIfTIMRSHeader, mask: NDArray[np.bool_] | None) -> 
     return outside
 
 
-def _matching_water(path: Path, scan: NIfTIMRSHeader) -> NIfTIMRSHeader:
+def _matching_water(path: Path, scan: NIfTIMRSHeader, kept: Acquisition) -> NIfTIMRSHeader:
     water = read_header(path)
     _water_dimensions(water, scan)
-    remedy = (
-        "resampling a water reference comes with a later version; give --water on the scan's grid"
-    )
-    check_grid(path, water.grid, scan.grid, remedy)
-    for name, unit in (("dwell_time", "s"), ("points", ""), ("spectrometer_frequency", "MHz")):
+    for name, unit in (("dwell_time", "s"), ("spectrometer_frequency", "MHz")):
         own, expected = (getattr(h.acquisition, name) for h in (water, scan))
         if not math.isclose(own, expected, rel_tol=_SAME):
             raise InputError(
                 f"{path}: water reference with {name} {own:g} {unit}, the scan has {expected:g} "
                 f"{unit}; give a water reference acquired like the scan"
             )
+    if water.acquisition.points < kept.points:
+        raise InputError(
+            f"{path}: water reference with points {water.acquisition.points}, fewer than the "
+            f"{kept.points} of the scan; cut both with --points {water.acquisition.points}, or "
+            "give a longer reference"
+        )
     if water.acquisition.nucleus != scan.acquisition.nucleus:
         raise InputError(
             f"{path}: water reference of {water.acquisition.nucleus}, the scan is of "
             f"{scan.acquisition.nucleus}"
         )
     return water
+
+
+def _water_resampling(
+    water: NIfTIMRSHeader, scan: NIfTIMRSHeader, keep: NDArray[np.intp] | None
+) -> Resampling | None:
+    """How to bring the water onto the scan's grid; ``None`` if it is there."""
+    if scan.grid.difference(water.grid) is None:
+        return None
+    check_placed(water.path, water.grid, scan.grid, "a water reference")
+    resampling = Resampling(water.grid, scan.grid)
+    everything = np.arange(math.prod(scan.grid.shape))
+    if not resampling.needed(everything if keep is None else keep).size:
+        raise InputError(
+            f"{water.path}: the water reference reaches none of the scan's voxels (its centre is "
+            f"at {water.grid.centre} mm, the scan's at {scan.grid.centre} mm); give the one of "
+            "this scan, or correct its affine"
+        )
+    return resampling
 
 
 def _water_dimensions(water: NIfTIMRSHeader, scan: NIfTIMRSHeader) -> dict[str, int]:
@@ -345,12 +395,12 @@ def _fill(
             _absorb(stack, header, inputs, memory_budget // len(headers), folder.parent, tick)
             for header in headers
         ]
-        voxels, columns = _choose(inputs, [s.energy for s in signals])
+        voxels = _choose(inputs, [s.energy for s in signals])
         store = _create(folder, request, inputs, voxels, [s.checksum for s in signals])
         for write, signal in zip((store.write_fids, store.write_water), signals, strict=False):
             group = _voxels_at_once(store, signal.header, memory_budget)
-            for start in range(0, len(columns), group):
-                write(start, signal.fids(columns[start : start + group]))
+            for start in range(0, len(voxels), group):
+                write(start, signal.fids(voxels[start : start + group]))
 
 
 def _voxels_at_once(store: ScanStore, header: NIfTIMRSHeader, memory_budget: int) -> int:
@@ -368,23 +418,42 @@ def _absorb(
     tick: _Ticker,
 ) -> _Signals:
     points, in_file = inputs.acquisition.points, header.acquisition.points
-    everything = math.prod(header.grid.shape)
-    kept = everything if inputs.keep is None else len(inputs.keep)
-    samples = points * header.signals
-    table = stack.enter_context(Transposer(kept, samples, memory_budget, scratch))
-    energy = np.zeros(kept)
+    resampling = inputs.resampling if header is inputs.water else None
+    kept = _kept(header, inputs.keep, resampling)
+    table = stack.enter_context(
+        Transposer(len(kept), points * header.signals, memory_budget, scratch)
+    )
+    energy = np.zeros(len(kept))
     with SampleStream(header) as stream:
         read = 0
         for run in stream:
             early = (read + np.arange(len(run))) % in_file < points
-            wanted = run[early] if inputs.keep is None else run[early][:, inputs.keep]
+            wanted = run[early][:, kept] if len(kept) < run.shape[1] else run[early]
             table.append(wanted)
             if inputs.keep is None:
                 energy += _squared_magnitude(wanted)
             read += len(run)
             tick(len(run))
         dimensions = _water_dimensions(header, inputs.scan)
-        return _Signals(header, dimensions, table, energy, stream.checksum)
+        if inputs.keep is None and resampling is not None:
+            energy = _on_scan(energy, resampling)
+        return _Signals(header, dimensions, table, kept, energy, stream.checksum, resampling)
+
+
+def _kept(
+    header: NIfTIMRSHeader, keep: NDArray[np.intp] | None, resampling: Resampling | None
+) -> NDArray[np.intp]:
+    """Voxels of a file that are held, ascending."""
+    if keep is None:
+        return np.arange(math.prod(header.grid.shape))
+    return keep if resampling is None else resampling.needed(keep)
+
+
+def _on_scan(energy: NDArray[np.float64], resampling: Resampling) -> NDArray[np.float64]:
+    """Energy of every voxel of the scan's grid, 0 where the file has none."""
+    everything = np.arange(math.prod(resampling.target.shape))
+    known = np.isfinite(energy) & (energy > 0)
+    return np.asarray(resampled(resampling.weights(everything), energy, known, 0))
 
 
 def _squared_magnitude(samples: NDArray[np.complex64]) -> NDArray[np.float64]:
@@ -393,23 +462,20 @@ def _squared_magnitude(samples: NDArray[np.complex64]) -> NDArray[np.float64]:
         return np.asarray(np.einsum("tvc,tvc->v", parts, parts))
 
 
-def _choose(
-    inputs: _Inputs, energies: Sequence[NDArray[np.float64]]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Voxels of the volume to keep, and the columns of the tables they stand in.
+def _choose(inputs: _Inputs, energies: Sequence[NDArray[np.float64]]) -> NDArray[np.intp]:
+    """Voxels of the volume to keep.
 
     ``energies`` are of the scan and, if there is one, the water reference, whose contrast between
     head and noise is higher.
     """
     if inputs.keep is not None:
-        return inputs.keep, np.arange(len(inputs.keep))
+        return inputs.keep
     scan = energies[0]
     scalp = np.zeros(scan.shape, bool) if inputs.scalp is None else inputs.scalp
     brain = signal_mask(energies[-1]) & np.isfinite(scan) & (scan > 0) & ~scalp
     if not brain.any():
         raise InputError(f"{inputs.scan.path}: no voxel holds a signal; every FID is zero or NaN")
-    found = np.flatnonzero(brain | scalp)
-    return found, found
+    return np.flatnonzero(brain | scalp)
 
 
 def _create(
@@ -432,16 +498,36 @@ def _create(
         water=water is not None,
         water_dimensions=None if water is None else _water_dimensions(water, scan),
         scalp=None if scalp is None else scalp[voxels],
-        tissue=None if tissue is None else _in_file_order(tissue)[voxels],
-        tissue_classes=inputs.tissue_classes,
+        tissue=None if tissue is None else _in_file_order(tissue.values)[voxels],
+        tissue_classes=() if tissue is None else tissue.classes,
         stem=stem_of(scan.path),
         source=str(request.scan),
         checksum=checksums[0],
         header=scan.extension,
         mask_origin="given" if inputs.keep is not None else "signal energy",
         inputs=_provenance(request, *checksums),
-        notes=scan.notes,
+        notes=(*scan.notes, *_resampling_notes(inputs)),
+        water_timing=None if water is None else _timing(water.acquisition),
     )
+
+
+def _resampling_notes(inputs: _Inputs) -> list[str]:
+    """What was brought onto the scan's grid, and how."""
+    notes = [] if inputs.tissue is None else list(inputs.tissue.notes)
+    if inputs.resampling is not None:
+        notes.append(
+            f"water reference {inputs.resampling.description}; its amplitudes are taken to be on "
+            "the scan's scale whatever the size of its voxels"
+        )
+    return notes
+
+
+def _timing(acquisition: Acquisition) -> dict[str, float]:
+    times = {
+        "echo_time": acquisition.echo_time,
+        "repetition_time": acquisition.repetition_time,
+    }
+    return {name: seconds for name, seconds in times.items() if seconds is not None}
 
 
 def _provenance(request: _Request, scan: str, water: str | None = None) -> dict[str, Any]:

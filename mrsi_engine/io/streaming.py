@@ -153,6 +153,11 @@ class Transposer(AbstractContextManager["Transposer"]):
     ) -> None:
         self._file.close()
 
+    @property
+    def points(self) -> int:
+        """Time points of a FID."""
+        return self._points
+
     def append(self, run: NDArray[np.complex64]) -> None:
         """Add the next time points, ``(n, voxel)``."""
         self._file.write(np.ascontiguousarray(run).data)

@@ -1,9 +1,8 @@
-"""Plain NIfTI volumes that come with a scan (masks, tissue fractions) and the grid they share."""
+"""Plain NIfTI volumes that come with a scan, masks first of all, and the grids they lie on."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -20,10 +19,8 @@ from mrsi_engine.errors import InputError
 #: How far (in the smallest voxel edge) corners of two volumes may lie apart on one grid.
 GRID_TOLERANCE = 0.05
 
-#: Tissue fractions: one 4-D file, or one file a class by name.
-Tissue = str | Path | Mapping[str, str | Path]
-
-_FRACTION_TOLERANCE = 0.01
+# Volume of a voxel over the product of its edges below which its axes lie in a plane.
+_LEAST_VOLUME = 1e-6
 
 # spec2nii and the NIfTI-MRS examples write voxels of 10 m where the source states no position.
 _NO_POSITION_MM = 1e4
@@ -45,6 +42,12 @@ class Grid:
     def has_position(self) -> bool:
         """Whether the affine says where the volume is: voxels of 10 m stand for "unknown"."""
         return bool(self.voxel_edges.min() < _NO_POSITION_MM)
+
+    @property
+    def centre(self) -> tuple[float, ...]:
+        """Middle of the volume, mm, to a tenth."""
+        middle = [(n - 1) / 2 for n in self.shape]
+        return tuple((self.affine[:3] @ [*middle, 1]).round(1).tolist())
 
     def distance(self, other: Grid) -> float:
         """Largest distance (mm) between corners of two volumes of the same shape."""
@@ -152,38 +155,21 @@ def check_grid(path: Path, own: Grid, scan: Grid, remedy: str) -> None:
         raise InputError(f"{path}: not on the scan's grid: {difference}; {remedy}")
 
 
-def read_tissue(
-    tissue: Tissue, classes: Sequence[str], grid: Grid
-) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-    """Names and fractions ``(x, y, z, class)`` of tissue on the scan's grid.
-
-    Parameters
-    ----------
-    tissue
-        A 4-D NIfTI whose last dimension ``classes`` names, or one 3-D file a class.
+def check_placed(path: Path, own: Grid, scan: Grid, what: str) -> None:
+    """Refuse a volume that cannot be brought onto the scan's grid by the affines.
 
     Raises
     ------
     InputError
-        If a file lies on another grid, names and classes do not match, or a value is no fraction.
+        If one of the two states no position or an affine has no inverse.
     """
-    if isinstance(tissue, Mapping):
-        volumes = [_read_fraction(Path(path), grid) for path in tissue.values()]
-        return tuple(tissue), np.concatenate(volumes, axis=-1)
-    path = Path(tissue)
-    values = _read_fraction(path, grid)
-    if values.shape[3] != len(classes):
-        raise InputError(
-            f"{path}: holds {values.shape[3]} tissue classes but {len(classes)} names were given "
-            f"({', '.join(classes) or 'none'}); name each class in the file's order"
-        )
-    return tuple(classes), values
-
-
-def _read_fraction(path: Path, grid: Grid) -> NDArray[np.float32]:
-    values, own = read_volume(path)
-    check_grid(path, own, grid, "give tissue fractions on the scan's grid")
-    low, high = float(np.nanmin(values, initial=0)), float(np.nanmax(values, initial=0))
-    if low < -_FRACTION_TOLERANCE or high > 1 + _FRACTION_TOLERANCE:
-        raise InputError(f"{path}: values from {low:g} to {high:g}, expected fractions of 0 to 1")
-    return values if values.ndim == 4 else values[..., np.newaxis]
+    remedy = f"give {what} on the scan's grid, or files that state their position"
+    if not (own.has_position and scan.has_position):
+        check_grid(path, own, scan, remedy)
+    for grid, whose in ((own, "its"), (scan, "the scan's")):
+        directions = grid.affine[:3, :3] / grid.voxel_edges
+        if not np.isfinite(grid.affine).all() or abs(np.linalg.det(directions)) < _LEAST_VOLUME:
+            raise InputError(
+                f"{path}: not on the scan's grid, and {whose} affine {grid.affine.tolist()} places "
+                f"no volume in space; {remedy}"
+            )

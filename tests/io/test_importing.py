@@ -24,6 +24,7 @@ from mrsi_engine.io import streaming
 from mrsi_engine.io.importing import import_scan, is_import_of
 from mrsi_engine.io.nifti_mrs import read_header
 from mrsi_engine.io.scan_store import SCHEMA_VERSION, ScanStore
+from tests.io.conftest import AFFINE, write_plain
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 BRAIN = SHARED / "mrsi_3t_brain"
@@ -31,6 +32,7 @@ SINGLE_VOXELS = SHARED / "mrsi_3t_te16"
 SHAPE = (4, 3, 2)
 POINTS = 16
 EXTENSION = {"SpectrometerFrequency": [123.25], "ResonantNucleus": ["1H"], "EchoTime": 0.03}
+FLAT = [[10, 10, 0, 0], [10, 10, 0, 0], [0, 0, 10, 0], [0, 0, 0, 1]]
 AT_ANOTHER_FREQUENCY = {**EXTENSION, "SpectrometerFrequency": [127.7]}
 
 
@@ -63,6 +65,11 @@ def rows(volume, mask):
     nx, ny, nz = mask.shape
     places = [(x, y, z) for z in range(nz) for y in range(ny) for x in range(nx) if mask[x, y, z]]
     return np.array([volume[p] for p in places]), np.array(places)
+
+
+def plain_mask(folder):
+    """A mask of every voxel."""
+    return write_plain(folder / "every.nii", np.ones(SHAPE, bool))
 
 
 def refused(match, *arguments, **options):
@@ -258,6 +265,54 @@ class TestImport:
         assert not is_import_of(store, scan, mask=mask if masked else None)
         assert is_import_of(store, scan, mask=mask if masked else None, scalp=file)
 
+    def test_water_on_a_coarser_grid(self, tmp_path, scan, mask, mask_values, scan_file):
+        """Complex FIDs that grow evenly over the head, on voxels twice as large and off by some."""
+        cut = np.diag([2.0, 2.0, 2.0, 1.0])
+        cut[:3, 3] = -0.7
+        index = np.stack(np.meshgrid(*[np.arange(n) for n in (4, 4, 3)], indexing="ij"), -1)
+        line = np.exp(np.arange(2 * POINTS) * (0.3j - 0.05))
+        growth = np.array([1.0, 2.0, 3.0])
+        coarse = ((index @ cut[:3, :3] + cut[:3, 3]) @ growth + 50)[..., None] * line
+        water = scan_file(
+            tmp_path / "w.nii.gz", coarse.astype(np.complex64), affine=AFFINE @ cut,
+            extension={**EXTENSION, "EchoTime": 0.02, "RepetitionTime": 5.0},
+        )  # fmt: skip
+        places = rows(mask_values, mask_values)[1]
+        expected = (places @ growth + 50)[:, None] * line[:POINTS]
+        for budget in (1, 1 << 20):
+            store = import_scan(
+                scan, tmp_path / str(budget), mask=mask, water=water, memory_budget=budget, chunk=3
+            )
+            np.testing.assert_allclose(store.read_water(0, 8), expected, rtol=1e-5)
+        assert store.notes[-1].startswith(
+            "water reference trilinearly interpolated from 4 x 4 x 3 to 4 x 3 x 2 voxels"
+        )
+        assert store.water_timing == {"echo_time": 0.02, "repetition_time": 5.0}
+
+    def test_voxels_beyond_the_water_get_none(self, tmp_path, scan, scan_file, noise):
+        coils = noise((2, 3, 2, POINTS), seed=4)
+        store = import_scan(scan, tmp_path / "out", water=scan_file(tmp_path / "w.nii", coils))
+        # Without a mask the water decides, so only voxels with water are kept.
+        expected = rows(coils, np.ones((2, 3, 2), bool))[0]
+        np.testing.assert_allclose(store.read_water(0, store.voxels), expected, rtol=1e-6)
+        with_mask = plain_mask(tmp_path)
+        store = import_scan(scan, tmp_path / "all", mask=with_mask, water=tmp_path / "w.nii")
+        reached = store.coordinates()[:, 0] < 2
+        water = store.read_water(0, 24)
+        np.testing.assert_allclose(water[reached], expected, rtol=1e-6)
+        assert not water[~reached].any()
+
+    def test_raw_water_on_another_grid(self, tmp_path, scan_file, noise):
+        extension = {**EXTENSION, "dim_5": "DIM_COIL", "dim_6": "DIM_DYN"}
+        scan = scan_file(tmp_path / "s.nii", noise((*SHAPE, POINTS, 2, 3)), extension=extension)
+        data = noise((4, 3, 1, POINTS, 2, 4), seed=1)
+        water = scan_file(tmp_path / "w.nii", data, extension=extension)
+        store = import_scan(scan, tmp_path / "out", mask=plain_mask(tmp_path), water=water)
+        expected = rows(data, np.ones((4, 3, 1), bool))[0].transpose(0, 2, 3, 1)
+        found = store.read_water(0, 24)
+        np.testing.assert_allclose(found[:12], expected, rtol=1e-6)
+        assert not found[12:].any()
+
     def test_knows_its_own_inputs(self, tmp_path, scan, mask, plain_file):
         store = import_scan(scan, tmp_path / "out", mask=mask)
         assert is_import_of(store, scan, mask=mask)
@@ -318,15 +373,31 @@ class TestRefusals:
     def test_no_signal_at_all(self, tmp_path, scan_file, data):
         refused("no voxel holds a signal", scan_file(tmp_path / "s.nii", 0 * data))
 
-    def test_water_on_another_grid(self, scan, scan_file, noise, tmp_path):
-        water = scan_file(tmp_path / "w.nii", noise((2, 3, 2, POINTS)))
-        refused("later version; give --water on the scan's grid", scan, water=water)
+    def test_water_that_lies_elsewhere(self, scan, mask, scan_file, noise, tmp_path):
+        elsewhere = AFFINE.copy()
+        elsewhere[0, 3] += 500
+        water = scan_file(tmp_path / "w.nii", noise((2, 3, 2, POINTS)), affine=elsewhere)
+        for options in ({}, {"mask": mask}):
+            refused(
+                "reaches none of the scan's voxels .its centre is at", scan, water=water, **options
+            )
+
+    @pytest.mark.parametrize(
+        ("affine", "match"),
+        [
+            (np.diag([1e4, 1e4, 1e4, 1]), r"its shape is .*, or files that state their position"),
+            (FLAT, "its affine .* places no volume in space; give a water"),
+        ],
+    )
+    def test_water_without_a_place(self, scan, scan_file, noise, tmp_path, affine, match):
+        water = scan_file(tmp_path / "w.nii", noise((2, 3, 2, POINTS)), affine=affine)
+        refused(match, scan, water=water)
 
     @pytest.mark.parametrize(
         ("name", "points", "changes"),
         [
             ("dwell_time", POINTS, {"pixdim": 4e-4}),
-            ("points", 2 * POINTS, {}),
+            ("points", POINTS - 1, {}),
             ("spectrometer_frequency", POINTS, {"extension": AT_ANOTHER_FREQUENCY}),
         ],
     )

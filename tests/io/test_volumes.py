@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.volumes import GRID_TOLERANCE, Grid, read_mask, read_tissue
+from mrsi_engine.io.volumes import GRID_TOLERANCE, Grid, read_mask
 
 AFFINE = np.array([[-9.8, 0.1, 0, 70], [0.1, 9.7, 1.6, -60], [0, -1.1, 14.9, 52], [0, 0, 0, 1]])
 GRID = Grid((4, 3, 2), AFFINE)
@@ -76,34 +76,3 @@ class TestMask:
         path.write_bytes(path.read_bytes()[:-12])
         with pytest.raises(InputError, match=r"m\.nii\.gz: truncated or damaged"):
             read_mask(path, GRID)
-
-
-class TestTissue:
-    def test_four_dimensions_are_named_by_option(self, tmp_path, plain_file):
-        values = np.random.default_rng(0).random((4, 3, 2, 3)).astype(np.float32)
-        path = plain_file(tmp_path / "t.nii", values)
-        names, fractions = read_tissue(path, ("csf", "gm", "wm"), GRID)
-        assert names == ("csf", "gm", "wm")
-        np.testing.assert_array_equal(fractions, values)
-
-    def test_separate_files(self, tmp_path, plain_file):
-        files = {
-            name: plain_file(tmp_path / f"{name}.nii", np.full((4, 3, 2), value, np.float32))
-            for name, value in (("gm", 0.25), ("wm", 0.75))
-        }
-        names, fractions = read_tissue(files, (), GRID)
-        assert names == ("gm", "wm")
-        assert fractions.shape == (4, 3, 2, 2)
-        assert fractions[0, 0, 0].tolist() == [0.25, 0.75]
-
-    @pytest.mark.parametrize("names", [(), ("gm", "wm")])
-    def test_names_that_do_not_match(self, tmp_path, plain_file, names):
-        path = plain_file(tmp_path / "t.nii", np.zeros((4, 3, 2, 3), np.float32))
-        with pytest.raises(InputError, match=rf"3 tissue classes but {len(names)} names"):
-            read_tissue(path, names, GRID)
-
-    @pytest.mark.parametrize("value", [50.0, -1.0])
-    def test_percent_are_no_fractions(self, tmp_path, plain_file, value):
-        path = plain_file(tmp_path / "t.nii", np.full((4, 3, 2), value, np.float32))
-        with pytest.raises(InputError, match="expected fractions of 0 to 1"):
-            read_tissue({"gm": path}, (), GRID)

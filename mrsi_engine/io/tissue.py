@@ -1,0 +1,111 @@
+"""Tissue fractions that come with a scan, brought onto its grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrsi_engine.errors import InputError
+from mrsi_engine.io.resampling import Resampling, resampled
+from mrsi_engine.io.volumes import Grid, check_placed, read_volume
+
+#: Tissue fractions: one 4-D file, or one file a class by name.
+Tissue = str | Path | Mapping[str, str | Path]
+
+_FRACTION_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Fractions:
+    """Tissue of the voxels of a scan.
+
+    Parameters
+    ----------
+    classes
+        Names of the tissues.
+    values
+        ``(x, y, z, class)`` float32, NaN where the files do not reach.
+    notes
+        How they came onto the scan's grid, if they were on another.
+    """
+
+    classes: tuple[str, ...]
+    values: NDArray[np.float32]
+    notes: tuple[str, ...]
+
+
+def read_tissue(
+    tissue: Tissue,
+    classes: Sequence[str],
+    grid: Grid,
+    voxels: NDArray[np.intp] | None = None,
+) -> Fractions:
+    """Fractions of tissue on the scan's grid.
+
+    Files on another grid are resampled by the affines
+    (:class:`~mrsi_engine.io.resampling.Resampling`).
+
+    Parameters
+    ----------
+    tissue
+        A 4-D NIfTI whose last dimension ``classes`` names, or one 3-D file a class.
+    voxels
+        Of the scan, in file order, that are wanted; the others may be left NaN. All by default.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be placed on the scan's grid or does not reach any wanted voxel, names and
+        classes do not match, or a value is no fraction.
+    """
+    wanted = np.arange(np.prod(grid.shape)) if voxels is None else voxels
+    if isinstance(tissue, Mapping):
+        volumes = [_read_fraction(Path(path), grid, wanted) for path in tissue.values()]
+        values = np.concatenate([values for values, _ in volumes], axis=-1)
+        return Fractions(tuple(tissue), values, tuple(dict.fromkeys(n for _, n in volumes if n)))
+    path = Path(tissue)
+    values, note = _read_fraction(path, grid, wanted)
+    if values.shape[3] != len(classes):
+        raise InputError(
+            f"{path}: holds {values.shape[3]} tissue classes but {len(classes)} names were given "
+            f"({', '.join(classes) or 'none'}); name each class in the file's order"
+        )
+    return Fractions(tuple(classes), values, (note,) if note else ())
+
+
+def _read_fraction(
+    path: Path, grid: Grid, voxels: NDArray[np.intp]
+) -> tuple[NDArray[np.float32], str]:
+    values, own = read_volume(path)
+    low, high = float(np.nanmin(values, initial=0)), float(np.nanmax(values, initial=0))
+    if low < -_FRACTION_TOLERANCE or high > 1 + _FRACTION_TOLERANCE:
+        raise InputError(f"{path}: values from {low:g} to {high:g}, expected fractions of 0 to 1")
+    values = values if values.ndim == 4 else values[..., np.newaxis]
+    if grid.difference(own) is None:
+        return values, ""
+    check_placed(path, own, grid, "tissue fractions")
+    resampling = Resampling(own, grid)
+    return (
+        _on_grid(path, values, resampling, voxels),
+        f"tissue fractions {resampling.description}",
+    )
+
+
+def _on_grid(
+    path: Path, values: NDArray[np.float32], resampling: Resampling, voxels: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    shape, classes = resampling.target.shape, values.shape[3]
+    source = values.reshape(-1, classes, order="F")
+    known = np.asarray(np.isfinite(source).all(axis=1))
+    found = resampled(resampling.weights(voxels), source, known, np.nan)
+    if np.isnan(found).all():
+        raise InputError(
+            f"{path}: reaches none of the scan's voxels; check that it was registered to the scan"
+        )
+    out = np.full((int(np.prod(shape)), classes), np.nan, np.float32)
+    out[voxels] = found
+    return out.reshape(*shape, classes, order="F")
