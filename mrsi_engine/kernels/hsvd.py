@@ -2,9 +2,9 @@
 
 Hankel singular value decomposition (HSVD; Barkhuijsen et al., J Magn Reson 1987;73:553; with the
 decomposition of Laudadio et al., J Magn Reson 2002;157:292) models a FID as a sum of damped
-exponentials. Only those in a band, here the residual water, are wanted, so the band is brought to
-0 Hz, low-pass filtered and decimated first, and the Hankel matrix becomes small enough for a
-batched eigen-decomposition.
+exponentials. Only those in a band, here the residual water, are wanted, so the band and what stands
+beside it are brought to 0 Hz, low-pass filtered and decimated first, and the Hankel matrix becomes
+small enough for a batched decomposition.
 
 The filter looks ahead only, ``y[m] = sum_k h[k] x[m*step + k]``, and ends where the data end. A
 damped exponential ``z**n`` then stays exactly one, ``z**(m*step)`` times ``sum_k h[k] z**k``: there
@@ -12,8 +12,14 @@ is no ringing at the start of the FID to be mistaken for signal, and amplitudes 
 rate by one division.
 
 The exponentials found this way are near the best fit, not at it, and some of them are noise. So
-those whose removal costs no more than noise explains are left out, and the rest take two steps of
+those whose removal costs no more than noise explains are left out, and the rest take a few steps of
 variable projection (Golub & Pereyra 1973, with the Jacobian of Kaufman 1975) towards least squares.
+Products of exponentials and of their derivatives are geometric sums, known in closed form, so that
+a step handles matrices of components by components and never of samples by components.
+
+What harms metabolites are the tails of wide weak lines, which lie mostly outside the band and stand
+for macromolecules or for errors of their neighbours. Unless a line is so strong that it can only be
+water, its width is bounded, and it is left out where most of it is not in the band.
 """
 
 from __future__ import annotations
@@ -33,25 +39,30 @@ from mrsi_engine.errors import InputError
 #: rest for metabolites beside it and, until they are left out, for noise.
 DEFAULT_COMPONENTS = 16
 
-#: Decimated spectral width over half the band. The tails of water reach under the metabolites
-#: beside it, and are told from them only where both are seen.
-_WIDTH_RATIO = 7.4
+#: Where the filter passes everything, where it passes nothing (half-widths of the band from its
+#: centre), and its attenuation there (dB). The tails of water reach under the metabolites beside
+#: it, and are told from them only where both are seen.
+_PASS, _STOP, _ATTENUATION = 2.8, 5.2, 50.0
 
-#: Share of the decimated spectrum that the filter passes whole and nothing aliases into, and the
-#: attenuation (dB) of what aliases.
-_PASS_BAND, _STOP_BAND = 0.7, 50.0
+#: Rows of the Hankel matrix: as many, and as long (s), as lines of water need to be told apart; at
+#: most this share of the decimated samples.
+_ROWS, _APERTURE, _ROW_SHARE = 52, 0.055, 0.4
 
-#: Share of the decimated samples that are rows of the Hankel matrix, and the most there may be.
-_ROW_SHARE, _MOST_ROWS = 0.4, 52
+#: Multiplications by the Hankel matrix and its adjoint that find the signal space.
+_ITERATIONS = 4
 
 #: What an exponential must explain, in units of the noise's energy in a sample. The best of all
 #: exponentials explains about log(samples), 5, where there is noise only; the rest of the margin is
 #: for weak metabolites in the band, which should stay.
-_SIGNIFICANT = 20.0
+_SIGNIFICANT = 15.0
 
-_REFINEMENTS, _DAMPING = 2, 1e-4
+#: What only water explains, in the same units; the width (FWHM over the band's) that a weaker line
+#: may have, and the share of its area that must lie in the band.
+_STRONG, _WIDTH, _INSIDE = 1000.0, 0.2, 0.7
 
-_VOXELS_AT_ONCE = 256
+_REFINEMENTS, _DAMPING = 3, 1e-4
+
+_VOXELS_AT_ONCE = 128
 
 
 class Removal(IntEnum):
@@ -108,10 +119,11 @@ class BandPlan:
                 f"HSVD band {band[0]:.1f} to {band[1]:.1f} Hz: expected low < high, both within "
                 f"the spectrum (+-{nyquist:.1f} Hz); choose another band"
             )
-        step = max(1, round(2 * nyquist / (_WIDTH_RATIO * half)))
-        taps = _low_pass(step)
+        step = max(1, int(1 / (dwell_time * (_PASS + _STOP) * half)))
+        taps = _low_pass(_PASS * half * dwell_time, _STOP * half * dwell_time)
         decimated = (points - len(taps)) // step + 1
-        rows = min(int(_ROW_SHARE * decimated), _MOST_ROWS)
+        wanted = max(_ROWS, math.ceil(_APERTURE / (step * dwell_time)))
+        rows = min(int(_ROW_SHARE * decimated), wanted)
         if rows <= components:
             raise InputError(
                 f"HSVD with {components} components needs more than {components} rows, but "
@@ -156,15 +168,16 @@ def remove_band(fids: Tensor, plan: BandPlan) -> BandRemoval:
 
 
 def _remove(fids: Tensor, plan: BandPlan) -> tuple[Tensor, Tensor, Tensor]:
-    scale = torch.linalg.vector_norm(fids.to(torch.complex128), dim=1)
+    signal = fids.to(torch.complex128)
+    scale = torch.linalg.vector_norm(signal, dim=1)
     usable = torch.isfinite(scale) & (scale > 0)
-    safe = torch.where(usable[:, None], fids.to(torch.complex128), 0)
-    safe = safe / torch.where(usable, scale, 1.0)[:, None]
+    # Any signal will do for the others, as long as it can be decomposed.
+    safe = torch.where(usable[:, None], signal / scale[:, None], 1.0)
     narrow = _band_limited(safe, plan)
-    rates = _rates(narrow, plan)
+    rates = _bounded(_rates(narrow, plan), _widest(plan), plan)
     model = _Model.fit(narrow, rates, torch.ones_like(rates.real, dtype=torch.bool), plan)
-    model = _refined(narrow, _significant(narrow, model, plan), plan)
-    misfit = model.energy / _energy(narrow).clamp_min(torch.finfo(torch.float64).tiny)
+    model = _refined(narrow, *_significant(narrow, model, plan), plan)
+    misfit = model.energy / _energy(narrow)
     removed = _synthesised(model.rates, _in_band(model, plan), plan)
     # A model that fails, e.g. on a signal that grows, adds energy instead of taking it.
     solved = usable & model.ok & (_energy(safe - removed) <= 1)
@@ -177,65 +190,118 @@ def _remove(fids: Tensor, plan: BandPlan) -> tuple[Tensor, Tensor, Tensor]:
 def _band_limited(fids: Tensor, plan: BandPlan) -> Tensor:
     """The band around 0 Hz, ``(voxel, decimated time)`` complex128."""
     turn = -2j * math.pi * plan.centre * plan.dwell_time
-    taps = plan.taps * np.exp(turn * np.arange(len(plan.taps)))
-    filtered = fids.unfold(1, len(taps), plan.step) @ torch.from_numpy(taps).to(fids.device)
-    return filtered * torch.exp(turn * plan.step * _count(filtered.shape[1], fids))
+    turned = fids * torch.exp(turn * _count(plan.points, fids))
+    padded = torch.nn.functional.pad(turned, (0, -plan.points % plan.step))
+    # Every step-th sample side by side: what a tap multiplies is then contiguous.
+    phases = padded.unflatten(1, (-1, plan.step)).mT.contiguous()
+    number = (plan.points - len(plan.taps)) // plan.step + 1
+    filtered = torch.zeros_like(phases[:, 0, :number])
+    for k, tap in enumerate(plan.taps.tolist()):
+        start, phase = divmod(k, plan.step)
+        filtered.add_(phases[:, phase, start : start + number], alpha=tap)
+    return filtered
 
 
 def _rates(narrow: Tensor, plan: BandPlan) -> Tensor:
     """Complex rates of the exponentials, ``(voxel, component)``, log per full-rate sample.
 
-    The signal space is that of the leading eigenvectors U of H H^H; U without its last row times Z
-    is U without its first, and the eigenvalues of Z are the poles. U's columns are orthonormal, so
-    the normal matrix of this least-squares problem is the identity less the outer product of the
-    last row, and Sherman and Morrison solve it.
+    U is the leading eigenspace of H H^H; U without its last row times Z is U without its first, and
+    the eigenvalues of Z are the poles. U's columns are orthonormal, so the normal matrix of this
+    least-squares problem is the identity less the outer product of the last row, and Sherman and
+    Morrison solve it. Single precision does for the poles: they are refined.
     """
-    hankel = narrow.unfold(1, narrow.shape[1] - plan.rows + 1, 1)
-    _, vectors = torch.linalg.eigh(hankel @ hankel.mH)
-    leading = vectors[:, :, -plan.components :]
+    leading = _leading(_gram(narrow, plan.rows), plan.components)
     last = leading[:, -1, :, None].conj()
     across = leading[:, :-1].mH @ leading[:, 1:]
     rest = (1 - last.abs().square().sum(1, keepdim=True)).clamp_min(1e-12)
-    poles = torch.linalg.eigvals(across + last @ (last.mH @ across) / rest)
-    # |pole| <= 1: an exponential that grows would explode outside the decimated samples.
-    damping = poles.abs().clamp(1e-6, 1.0).log()
-    return torch.complex(damping, poles.angle()) / plan.step
+    shift = (across + last @ (last.mH @ across) / rest).to(torch.complex64)
+    poles = torch.linalg.eigvals(shift.nan_to_num()).to(torch.complex128)
+    return torch.complex(poles.abs().clamp_min(1e-6).log(), poles.angle()) / plan.step
+
+
+def _gram(narrow: Tensor, rows: int) -> Tensor:
+    """H H^H of the Hankel matrix H with so many rows, ``(voxel, row, row)``.
+
+    Its element (i+1, j+1) is that at (i, j) with one product more at the end and one less at the
+    start; the first row is a correlation.
+    """
+    columns = narrow.shape[1] - rows + 1
+    size = 1 << (narrow.shape[1] - 1).bit_length()
+    ahead = torch.fft.fft(narrow[:, :columns], n=size) * torch.fft.fft(narrow, n=size).conj()
+    first = torch.fft.fft(ahead)[:, :rows] / size
+    head, tail = narrow[:, : rows - 1], narrow[:, columns:]
+    change = torch.stack([tail, head], 2) @ torch.stack([tail, -head], 1).conj()
+    change = change.transpose(0, 1).contiguous()
+    gram = narrow.new_empty(rows, len(narrow), rows)
+    gram[0] = first
+    gram[1:, :, 0] = first[:, 1:].conj().T
+    for i in range(1, rows):
+        torch.add(gram[i - 1, :, :-1], change[i - 1], out=gram[i, :, 1:])
+    return gram.transpose(0, 1)
+
+
+def _leading(gram: Tensor, components: int) -> Tensor:
+    """Orthonormal basis of about the leading eigenvectors, ``(voxel, row, component)``.
+
+    By subspace iteration from single samples, every second one: their spectrum is flat. Where
+    vectors of noise and of weak lines have not come apart yet, it favours early samples, which is
+    where signal is.
+    """
+    apart = min(2, (gram.shape[1] - 1) // max(components - 1, 1))
+    vectors = gram[:, :, : apart * components : apart]
+    for _ in range(_ITERATIONS - 1):
+        vectors = gram @ _orthonormal(vectors)
+    return torch.linalg.qr(vectors)[0]
+
+
+def _orthonormal(vectors: Tensor) -> Tensor:
+    """By Cholesky: half the time of QR, and good enough between iterations.
+
+    The ridge keeps it defined where water is so strong that the rest is rounding.
+    """
+    normal = vectors.mH @ vectors
+    diagonal = normal.diagonal(dim1=1, dim2=2)
+    diagonal.add_(1e-14 * diagonal.real.sum(1, keepdim=True))
+    factor = torch.linalg.cholesky_ex(normal)[0]
+    return torch.linalg.solve_triangular(factor.mH, vectors, upper=True, left=False)
 
 
 @dataclass(frozen=True)
 class _Model:
-    """Exponentials fitted to decimated data.
+    """Exponentials fitted to decimated data, in terms of columns ``z**n`` of length 1.
 
-    ``rates``, ``kept``, ``weights`` (of columns of length 1), ``lengths`` (voxel, component);
-    ``columns`` (voxel, sample, component) of length 1, 0 where not kept; ``factor`` their normal
-    matrix' Cholesky factor; ``left`` (voxel, sample), ``energy`` and ``ok`` (voxel,).
+    ``rates``, ``kept``, ``lengths`` (of ``z**n``), ``weights`` and ``moment`` (voxel, component);
+    ``factor`` (voxel, component, component) of the columns' normal matrix (Cholesky); ``first`` and
+    ``second`` the products with ``n`` and ``n**2`` in them, and ``moment`` of the data with
+    ``n z**n``; ``energy`` left and ``ok`` (voxel,).
     """
 
     rates: Tensor
     kept: Tensor
-    columns: Tensor
     lengths: Tensor
+    first: Tensor
+    second: Tensor
+    moment: Tensor
     factor: Tensor
     weights: Tensor
-    left: Tensor
     energy: Tensor
     ok: Tensor
 
     @classmethod
     def fit(cls, narrow: Tensor, rates: Tensor, kept: Tensor, plan: BandPlan) -> _Model:
         """The best amplitudes of these exponentials."""
-        columns = _powers(rates * plan.step, narrow.shape[1])
-        lengths = torch.linalg.vector_norm(columns, dim=1)
-        columns = columns * (kept / lengths)[:, None, :]
+        poles = torch.exp(rates * plan.step)
+        lengths, plain, first, second = _normals(poles, kept, narrow.shape[1])
+        data, moment = (part * (kept / lengths) for part in _products(poles, narrow))
         # Poles that coincide make the matrix singular; the ridge splits the amplitude between them.
-        normal = columns.mH @ columns
-        normal.diagonal(dim1=1, dim2=2).add_((~kept).to(lengths.dtype) + 1e-12)
-        factor, info = torch.linalg.cholesky_ex(normal)
-        weights = torch.cholesky_solve(columns.mH @ narrow[:, :, None], factor)
-        left = narrow - (columns @ weights)[:, :, 0]
-        energy = _energy(left)
+        plain.diagonal(dim1=1, dim2=2).add_((~kept).to(lengths.dtype) + 1e-12)
+        factor, info = torch.linalg.cholesky_ex(plain)
+        weights = torch.cholesky_solve(data[:, :, None], factor)[:, :, 0]
+        before = _energy(narrow)
+        energy = before - (data.conj() * weights).sum(1).real
         ok = (info == 0) & torch.isfinite(energy)
-        return cls(rates, kept, columns, lengths, factor, weights[:, :, 0], left, energy, ok)
+        energy = torch.maximum(energy, 1e-15 * before)
+        return cls(rates, kept, lengths, first, second, moment, factor, weights, energy, ok)
 
     def chosen(self, better: Tensor, other: _Model) -> _Model:
         """The other model where it is better, this one elsewhere."""
@@ -243,19 +309,56 @@ class _Model:
         return _Model(*(torch.where(better.view(-1, *[1] * (a.ndim - 1)), b, a) for a, b in pairs))
 
 
-def _significant(narrow: Tensor, model: _Model, plan: BandPlan) -> _Model:
-    """The model without exponentials that explain no more than noise, left out one by one.
+def _normals(poles: Tensor, kept: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Length of each column, and the products of all pairs, with 1, n and n**2 between them.
 
-    Leaving out exponential k raises the energy left by ``|w_k|**2 / C_kk`` with C the inverse of
-    the normal matrix; the other weights and C then follow by an update of rank one.
+    Geometric sums: ``sum w**n = (1 - w**N) / (1 - w)`` and its derivatives by log w.
+    """
+    ratio = poles.conj()[:, :, None] * poles[:, None, :]
+    last = poles**number
+    end = last.conj()[:, :, None] * last[:, None, :]
+    rest = 1 / (1 - ratio)
+    plain = (1 - end) * rest
+    first = (ratio * plain - number * end) * rest
+    second = (ratio * (plain + 2 * first) - number**2 * end) * rest
+    lengths = plain.diagonal(dim1=1, dim2=2).real.sqrt()
+    scale = kept / lengths
+    pairs = scale[:, :, None] * scale[:, None, :]
+    return lengths, plain * pairs, first * pairs, second * pairs
+
+
+def _products(poles: Tensor, narrow: Tensor) -> tuple[Tensor, Tensor]:
+    """``sum conj(z**n) y[n]`` and ``sum n conj(z**n) y[n]``, ``(voxel, component)`` each.
+
+    A sample is ``coarse*inner + fine``: one small matrix product over fine, one sum over coarse.
+    """
+    number, components = narrow.shape[1], poles.shape[1]
+    inner = math.isqrt(number - 1) + 1
+    outer = -(-number // inner)
+    data = torch.nn.functional.pad(narrow, (0, inner * outer - number)).unflatten(1, (outer, inner))
+    fine = _powers(poles, inner).conj()
+    coarse = _powers(poles**inner, outer).conj()
+    both = data @ torch.cat([fine, fine * _count(inner, narrow)[:, None]], 2)
+    plain = both[:, :, :components] * coarse
+    within = both[:, :, components:] * coarse
+    return plain.sum(1), (within + plain * (inner * _count(outer, narrow))[:, None]).sum(1)
+
+
+def _significant(narrow: Tensor, model: _Model, plan: BandPlan) -> tuple[_Model, Tensor]:
+    """The model without exponentials that explain no more than noise, and the width of each.
+
+    Left out one by one. Leaving out exponential k raises the energy left by ``|w_k|**2 / C_kk``
+    with C the inverse of the normal matrix; the other weights and C then follow by an update of
+    rank one.
     """
     kept, weights, left = model.kept.clone(), model.weights, model.energy
     inverse = torch.cholesky_inverse(model.factor)
     voxel = torch.arange(len(kept), device=kept.device)
-    for _ in range(kept.shape[1]):
+    for _ in range(kept.shape[1] + 1):
         diagonal = inverse.diagonal(dim1=1, dim2=2).real.clamp_min(1e-300)
-        cost, k = torch.where(kept, weights.abs().square() / diagonal, torch.inf).min(1)
+        explained = torch.where(kept, weights.abs().square() / diagonal, torch.inf)
         noise = left / (narrow.shape[1] - 2 * kept.sum(1)).clamp_min(1)
+        cost, k = explained.min(1)
         drop = kept.any(1) & (cost < _SIGNIFICANT * noise)
         if not drop.any():
             break
@@ -265,48 +368,80 @@ def _significant(narrow: Tensor, model: _Model, plan: BandPlan) -> _Model:
         inverse = inverse - column[:, :, None] * (column.conj() * share[:, None])[:, None, :]
         left = left + torch.where(drop, cost, 0.0)
         kept[voxel[drop], k[drop]] = False
+    strong = explained >= _STRONG * noise[:, None]
+    order = _front(kept)
+    widest = torch.where(strong, 1.0, _WIDTH).gather(1, order) * _widest(plan)
+    rates = _bounded(model.rates.gather(1, order), widest, plan)
+    kept = _plausible(kept.gather(1, order), rates, widest, plan)
+    return _Model.fit(narrow, rates, kept, plan), widest
+
+
+def _front(kept: Tensor) -> Tensor:
+    """Indices ``(voxel, most kept)`` that bring the exponentials kept to the front."""
     most = max(1, int(kept.sum(1).max()))
-    order = kept.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
-    return _Model.fit(narrow, model.rates.gather(1, order), kept.gather(1, order), plan)
+    return kept.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
 
 
-def _refined(narrow: Tensor, model: _Model, plan: BandPlan) -> _Model:
-    """The model after a few Levenberg-Marquardt steps; each must lower the energy left."""
+def _widest(plan: BandPlan) -> float:
+    """Damping per sample of a Lorentzian as wide (FWHM) as the band."""
+    return (plan.band[1] - plan.band[0]) * math.pi * plan.dwell_time
+
+
+def _bounded(rates: Tensor, widest: Tensor | float, plan: BandPlan) -> Tensor:
+    """Dampings between one that is hardly seen and the widest.
+
+    An exponential that grows would explode outside the decimated samples.
+    """
+    damping = (-rates.real).clamp_min(0.01 / plan.points)
+    return torch.complex(-damping.minimum(torch.as_tensor(widest)), rates.imag)
+
+
+def _plausible(kept: Tensor, rates: Tensor, widest: Tensor, plan: BandPlan) -> Tensor:
+    """Those kept, but for weak lines centred in the band that lie largely outside."""
+    half = _widest(plan)
+    below, above = (torch.atan((half + sign * rates.imag) / -rates.real) for sign in (1, -1))
+    outside = (rates.imag.abs() <= half) & (below + above < _INSIDE * math.pi)
+    return kept & ~(outside & (widest < half))
+
+
+def _refined(narrow: Tensor, model: _Model, widest: Tensor, plan: BandPlan) -> _Model:
+    """The model after a few Levenberg-Marquardt steps; each must lower the energy left.
+
+    Except where an exponential is no longer plausible: without it more energy is left.
+    """
     damping = torch.full_like(model.energy, _DAMPING)
     for _ in range(_REFINEMENTS):
-        rates = model.rates + _step(model, damping, plan)
-        rates = torch.complex(rates.real.clamp_max(0.0), rates.imag)
-        tried = _Model.fit(narrow, rates, model.kept, plan)
-        better = tried.ok & (tried.energy < model.energy)
+        rates = _bounded(model.rates + _step(model, damping, narrow.shape[1], plan), widest, plan)
+        kept = _plausible(model.kept, rates, widest, plan)
+        tried = _Model.fit(narrow, rates, kept, plan)
+        fewer = (kept != model.kept).any(1)
+        better = tried.ok & (fewer | (tried.energy < model.energy))
         model = model.chosen(better, tried)
         damping = torch.where(better, damping / 10, damping * 10)
     return model
 
 
-def _step(model: _Model, damping: Tensor, plan: BandPlan) -> Tensor:
+def _step(model: _Model, damping: Tensor, number: int, plan: BandPlan) -> Tensor:
     """Change of the rates: the normal equations of the columns' derivatives less their projection.
 
     Solved for weight times change, so that they do not depend on the weights.
     """
-    count = plan.step * _count(model.columns.shape[1], model.left)
-    derivative = model.columns * count[:, None]
-    across = model.columns.mH @ derivative
-    size = _energy(derivative)
-    normal = derivative.mH @ derivative - across.mH @ torch.cholesky_solve(across, model.factor)
+    whitened = torch.linalg.solve_triangular(model.factor, model.first, upper=False)
+    normal = model.second - whitened.mH @ whitened
+    size = model.second.diagonal(dim1=1, dim2=2).real
     normal.diagonal(dim1=1, dim2=2).add_(damping[:, None] * size + (~model.kept).to(size.dtype))
     factor, info = torch.linalg.cholesky_ex(normal)
-    solution = torch.cholesky_solve(derivative.mH @ model.left[:, :, None], factor)[:, :, 0]
+    gradient = model.moment[:, :, None] - model.first @ model.weights[:, :, None]
+    solution = torch.cholesky_solve(gradient, factor)[:, :, 0]
     change = torch.where(model.kept & (info == 0)[:, None], solution / model.weights, 0)
     change = torch.where(torch.isfinite(change.abs()), change, 0)
     # Half a bin: beyond it the derivatives say nothing.
-    return change / (change.abs() * len(count) * plan.step / math.pi).clamp_min(1.0)
+    return change / (change.abs() * number / math.pi).clamp_min(1.0) / plan.step
 
 
 def _in_band(model: _Model, plan: BandPlan) -> Tensor:
     """Full-rate amplitudes of the components in the band, 0 for others, ``(voxel, component)``."""
-    # A line wider than the band is no water, and dies too soon in the filter to be scaled back.
-    width = (plan.band[1] - plan.band[0]) * math.pi * plan.dwell_time
-    chosen = model.kept & (model.rates.imag.abs() <= width) & (-model.rates.real <= width)
+    chosen = model.kept & (model.rates.imag.abs() <= _widest(plan))
     gain = torch.where(chosen, _gain(model.rates, plan), 1.0)
     return torch.where(chosen, model.weights / model.lengths / gain, 0)
 
@@ -314,29 +449,30 @@ def _in_band(model: _Model, plan: BandPlan) -> Tensor:
 def _gain(rates: Tensor, plan: BandPlan) -> Tensor:
     """What the filter does to each exponential, ``(voxel, component)``."""
     taps = torch.from_numpy(plan.taps).to(rates.device)
-    powers = _powers(rates, len(taps)).mT
-    return powers @ taps.to(powers.dtype)
+    return (_powers(torch.exp(rates), len(taps)) * taps[:, None]).sum(1)
 
 
 def _synthesised(rates: Tensor, amplitudes: Tensor, plan: BandPlan) -> Tensor:
-    """Sum of the exponentials at full rate, ``(voxel, time)``.
+    """Sum of the exponentials at full rate, ``(voxel, time)``, complex64.
 
-    A sample is ``coarse*step + fine`` and its power the product of two: far fewer exponentials
-    than samples times components, and the sum over components is a matrix product.
+    A sample is ``coarse*inner + fine`` and its power the product of two, so that the sum over
+    components is a matrix product.
     """
-    full = rates + 2j * math.pi * plan.centre * plan.dwell_time
-    blocks = -(-plan.points // plan.step)
-    coarse = torch.exp(full[:, None, :] * plan.step * _count(blocks, rates)[:, None])
-    fine = torch.exp(full[:, :, None] * _count(plan.step, rates))
-    return ((coarse * amplitudes[:, None, :]) @ fine).flatten(1)[:, : plan.points]
+    poles = torch.exp(rates + 2j * math.pi * plan.centre * plan.dwell_time)
+    inner = math.isqrt(plan.points - 1) + 1
+    coarse = _powers(poles**inner, -(-plan.points // inner)) * amplitudes[:, None, :]
+    fine = _powers(poles, inner)
+    product = coarse.to(torch.complex64) @ fine.to(torch.complex64).mT
+    return product.flatten(1)[:, : plan.points]
 
 
-def _powers(rates: Tensor, number: int) -> Tensor:
-    """``exp(rates * n)`` for n from 0, ``(voxel, number, component)``, by few exponentials."""
-    inner = math.isqrt(number - 1) + 1
-    coarse = torch.exp(rates[:, None, :] * inner * _count(-(-number // inner), rates)[:, None])
-    fine = torch.exp(rates[:, None, :] * _count(inner, rates)[:, None])
-    return (coarse[:, :, None, :] * fine[:, None, :, :]).flatten(1, 2)[:, :number]
+def _powers(poles: Tensor, number: int) -> Tensor:
+    """``poles**n`` for n from 0, ``(voxel, number, component)``, by doubling their number."""
+    powers, factor = torch.ones_like(poles)[:, None], poles[:, None]
+    while powers.shape[1] < number:
+        powers = torch.cat([powers, powers * factor], 1)
+        factor = factor.square()
+    return powers[:, :number]
 
 
 def _count(number: int, like: Tensor) -> Tensor:
@@ -347,26 +483,26 @@ def _energy(signal: Tensor) -> Tensor:
     return signal.abs().square().sum(1)
 
 
-def _low_pass(step: int) -> NDArray[np.float64]:
-    """Minimum-phase taps that pass all of the decimated spectrum but its edges.
+def _low_pass(passed: float, stopped: float) -> NDArray[np.float64]:
+    """Minimum-phase taps for the edges of pass and stop band in cycles per sample.
 
     A Kaiser-windowed sinc (Kaiser 1974) made minimum-phase through its cepstrum: its weight then
     lies on the first samples, so quickly decaying components are still seen.
     """
-    if step == 1:
+    if stopped >= 0.5:
         return np.ones(1)
-    transition = (1 - _PASS_BAND) / step
-    length = math.ceil((_STOP_BAND - 8) / (2.285 * 2 * math.pi * transition)) + 1
-    beta = 0.1102 * (_STOP_BAND - 8.7)
+    transition = 2 * math.pi * (stopped - passed)
+    length = math.ceil((_ATTENUATION - 8) / (2.285 * transition)) + 1
+    beta = 0.1102 * (_ATTENUATION - 8.7)
     place = np.arange(length) - (length - 1) / 2
-    linear = np.sinc(place / step) * np.kaiser(length, beta)
+    linear = np.sinc(place * (passed + stopped)) * np.kaiser(length, beta)
     return _minimum_phase(linear / linear.sum())
 
 
 def _minimum_phase(taps: NDArray[np.float64]) -> NDArray[np.float64]:
     """Taps of (nearly) the same magnitude response with all zeros inside the unit circle."""
     size = 8192
-    floor = 10 ** (-_STOP_BAND / 20) / 3
+    floor = 10 ** (-_ATTENUATION / 20) / 3
     magnitude = np.maximum(np.abs(np.fft.fft(taps, size)), floor)
     cepstrum = np.fft.ifft(np.log(magnitude)).real
     cepstrum[1 : size // 2] *= 2
