@@ -8,7 +8,7 @@ import torch
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
-from mrsi_engine.stages.base import Context
+from mrsi_engine.stages.base import Block, Context
 from mrsi_engine.stages.denoise import Denoise
 from mrsi_engine.stages.lipid_removal import LipidRemoval
 from mrsi_engine.stages.pipeline import Pipeline
@@ -141,17 +141,66 @@ def test_denoising_takes_noise_and_tells_of_it():
     assert float(done.noise_sd.median()) == pytest.approx(NOISE, rel=0.1)
 
 
+class PlacedScan(Scan):
+    """Voxels on a grid 20 wide."""
+
+    def blocks(self, size: int) -> list[Block]:
+        number = torch.arange(len(self.fids), dtype=torch.int32)
+        places = torch.stack([number % 20, number // 20, 0 * number], 1).split(size)
+        blocks = super().blocks(size)
+        for block, place in zip(blocks, places, strict=True):
+            block.coordinates = place
+        return blocks
+
+
+def test_denoising_in_patches_follows_the_composition():
+    """Every place has a line of its own: patches keep fewer time courses than the scan has."""
+    number = np.arange(400)
+    own = np.stack([line(ppm) for ppm in np.linspace(1.0, 4.0, 16)])
+    clean = brain(400) + 5 * own[(number // 20 // 5) * 4 + number % 20 // 5]
+    fids = torch.from_numpy((clean + NOISE * white(400, 512)).astype(np.complex64))
+    scan = PlacedScan(AXIS, fids)
+    whole, patches = run(Denoise(), scan), run(Denoise(patch=5), scan)
+    left = [energy(done.fids.numpy() - clean, -5, 14) for done in (whole, patches)]
+    assert left[1] < left[0] < 0.2 * 2 * NOISE**2
+    assert torch.equal(patches.noise_sd, whole.noise_sd)
+
+
+@pytest.mark.parametrize("patch", [None, 7])
+def test_denoising_keeps_nothing_of_noise(patch):
+    scan = PlacedScan(AXIS, torch.from_numpy(white(400, 512).astype(np.complex64)))
+    left = run(Denoise(patch=patch), scan).fids
+    assert float(left.abs().square().mean()) < 0.01 * float(scan.fids.abs().square().mean())
+
+
+def test_denoising_beyond_the_memory_of_workers_is_refused():
+    with pytest.raises(InputError, match=r"268 MB in every worker.*leave the stage out"):
+        Denoise().check(Context(Acquisition(4096, 0.25e-3, 297.2)))
+    scan, stage = wet(100, water=0.0)[0], Denoise(patch=3, courses=100)
+    block = PlacedScan(AXIS, scan.fids).blocks(100)[0]
+    block.coordinates *= 20
+    with pytest.raises(InputError, match="choose larger patches than patch = 3 or fewer courses"):
+        stage.finish(scan.context, stage.summarise(scan.context, block, 0), 0)
+
+
+def test_patches_without_coordinates_are_refused():
+    with pytest.raises(InputError, match="coordinates"):
+        Denoise(patch=5).summarise(Context(AXIS), Block(wet(20, water=0.0)[0].fids), 0)
+
+
 STAGES = [
     WaterRemoval(method="casorati"),
     LipidRemoval(),
     LipidRemoval(scalp="found"),
     Denoise(),
+    Denoise(patch=5),
 ]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda s: f"{s.stage}-{getattr(s, 'scalp', '')}")
 def test_block_size_does_not_matter(stage):
-    scan, _ = scalped()
+    scan, _ = scalped(30)
+    scan = PlacedScan(AXIS, scan.fids, scalp=scan.scalp)
     whole, few, single = (run(stage, scan, size) for size in (1000, 17, 1))
     for other in (few, single):
         torch.testing.assert_close(other.fids, whole.fids, rtol=1e-4, atol=1e-3)
@@ -186,7 +235,7 @@ def test_settings_come_back():
     tables = [
         {"stage": "water_removal", "method": "casorati", "rank": 8},
         {"stage": "lipid_removal", "scalp": "found"},
-        {"stage": "denoise", "rank": 12},
+        {"stage": "denoise", "rank": 12, "patch": 5},
     ]
     pipeline = Pipeline.from_settings({"name": "test", "stages": tables})
     assert Pipeline.from_settings(pipeline.settings()) == pipeline
