@@ -18,6 +18,9 @@ from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.baseline import Baseline
 from mrsi_engine.kernels.lcm import LinearCombinationModel
 
+#: Start points whose shifts differ by no more lead to the same minimum.
+_ELSEWHERE_HZ = 4.0
+
 
 @dataclass(frozen=True)
 class StartGrid:
@@ -51,7 +54,7 @@ class StartGrid:
         decides where the data do not.
         """
         shapes = model.layout.lineshape(theta.to(torch.float32), model.time)
-        spectra = band.spectrum(model.modulated(shapes))
+        spectra = band.spectrum(model.modulated(model.columns, shapes))
         rows = landmarks @ torch.view_as_real(spectra).flatten(-2).to(torch.float64)
         mean = rows.sum(1)
         rows = baseline.remove(rows)
@@ -62,10 +65,11 @@ class StartGrid:
         span = span.permute(1, 0, 2).to(torch.float32).contiguous()
         return cls(theta, span, mean.float(), unlikely.float(), baseline)
 
-    def best(self, window: Tensor) -> Tensor:
+    def best(self, window: Tensor, rank: int = 0) -> Tensor:
         """Best grid point with its phase, ``theta (voxel, parameter)`` float64.
 
-        ``window`` is ``(voxel, bin)`` complex64.
+        ``window`` is ``(voxel, bin)`` complex64. With a rank above 0 the best of those whose shift
+        is elsewhere than the shifts of lower ranks, as far as the grid reaches.
         """
         straight = self.baseline.remove(torch.view_as_real(window).flatten(-2))
         turned = self.baseline.remove(torch.view_as_real(-1j * window).flatten(-2))
@@ -74,7 +78,7 @@ class StartGrid:
         explained = 0.5 * (uu + vv) + torch.hypot(0.5 * (uu - vv), uv)
         left = straight.square().sum(1) - explained.amax(1)
         variance = left.clamp_min(0) / straight.shape[1]
-        point = (explained - self.unlikely * variance[:, None]).argmax(1)
+        point = self._ranked(explained - self.unlikely * variance[:, None], rank)
         voxel = torch.arange(len(window), device=window.device)
         phase = 0.5 * torch.atan2(2 * uv, uu - vv)[voxel, point]
         mean = self.mean[point]
@@ -84,6 +88,14 @@ class StartGrid:
         theta = self.theta[point].clone()
         theta[:, 0] = wrapped(phase)
         return theta
+
+    def _ranked(self, score: Tensor, rank: int) -> Tensor:
+        shift = self.theta[:, 1]
+        for _ in range(rank):
+            taken = (shift - shift[score.argmax(1)][:, None]).abs() <= _ELSEWHERE_HZ
+            left = score.masked_fill(taken, -torch.inf)
+            score = torch.where(left.isfinite().any(1, keepdim=True), left, score)
+        return score.argmax(1)
 
     def _projections(self, rows: Tensor) -> Tensor:
         points, columns = self.span.shape[1:]

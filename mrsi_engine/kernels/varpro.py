@@ -20,14 +20,19 @@ from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.baseline import Baseline
 from mrsi_engine.kernels.lcm import LinearCombinationModel
 from mrsi_engine.kernels.linear import Factor, restricted, solve_nonnegative, solve_spd
+from mrsi_engine.kernels.priors import ScaledPriors
 
 _FIRST_DAMPING = 1e-3
 _MAX_DAMPING = 1e8
 
-#: A step that gains less than this share of what the linearised model promised asks for damping,
-#: and less damping than ``_FELT_DAMPING`` is not felt.
-_POOR_GAIN = 0.25
+#: Less damping than this is hardly felt by a step.
 _FELT_DAMPING = 0.02
+
+#: Exchanges of parameters held on their bounds in one step.
+_MAX_PIVOTS = 8
+
+#: A short step, as a share of the distance between a parameter's bounds.
+_SHORT = 0.01
 
 #: What float32 columns resolve: of the cost, relative to the root of cost times energy of the data
 #: (a rounding error of the data times the residual); of the squared length of a step, relative to
@@ -77,16 +82,68 @@ class Problem:
     max_iterations: int = 30
     tolerance: float = 2e-3
 
-    @property
-    def degrees_of_freedom(self) -> float:
-        """Real data minus real parameters, the baseline by its effective number."""
-        used = len(self.signed) + int(self.free.sum()) + self.baseline.degrees_of_freedom
-        return max(2 * self.band.bins - used, 1.0)
+
+@dataclass(frozen=True)
+class Spectra:
+    """What a fit is given of each voxel.
+
+    Parameters
+    ----------
+    window
+        ``(voxel, bin)`` complex64, unitary spectra cropped to the problem's band.
+    priors
+        Gaussian priors on amplitudes, in units of each voxel's noise.
+    precision
+        ``(voxel, parameter)`` float64, noise variance over the variance of a prior around 0 on
+        each non-linear parameter; 0 where there is none.
+    fitted_share
+        ``(voxel, curve)`` float32, a stiffness of the baseline of each voxel's own.
+    """
+
+    window: Tensor
+    priors: ScaledPriors | None = None
+    precision: Tensor | None = None
+    fitted_share: Tensor | None = None
+
+    def rows(self, index: Tensor) -> Spectra:
+        """Some voxels."""
+        return Spectra(
+            self.window[index],
+            None if self.priors is None else self.priors.rows(index),
+            None if self.precision is None else self.precision[index],
+            None if self.fitted_share is None else self.fitted_share[index],
+        )
+
+    def degrees_of_freedom(self, problem: Problem) -> Tensor:
+        """Real data and priors minus real parameters, the baseline by its effective number.
+
+        ``(voxel,)`` float64.
+        """
+        data = 2.0 * problem.band.bins - len(problem.signed) - int(problem.free.sum())
+        left = torch.full((len(self.window),), data, dtype=torch.float64)
+        left = left.to(self.window.device) - problem.baseline.degrees_of_freedom(self.fitted_share)
+        if self.priors is not None:
+            left = left + self.priors.count
+        if self.precision is not None:
+            left = left + (self.precision > 0).sum(1)
+        return left.clamp_min(1.0)
+
+    def turned_back(self, theta: Tensor) -> Tensor:
+        """The windows at phase 0, ``(voxel, bin)`` complex64."""
+        turn = torch.polar(torch.ones_like(theta[:, :1]), -theta[:, :1])
+        return self.window * turn.to(self.window.dtype)
+
+    def real_rows(self, problem: Problem, spectra: Tensor) -> Tensor:
+        """Real rows ``(voxel, row, 2 * bins)`` float32 of spectra, the baseline eliminated."""
+        rows = torch.view_as_real(spectra).flatten(-2)
+        return problem.baseline.remove(rows, self.fitted_share)
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Normal equations of all real parameters at one ``theta``, the baseline eliminated.
+
+    Priors count as data: they are in all of it.
 
     ``theta (voxel, parameter)``, ``amplitudes (voxel, metabolite)``, ``passive`` which of them are
     off their bound, ``gram (voxel, metabolite, metabolite)``, ``cross (voxel, metabolite, free)``,
@@ -138,26 +195,27 @@ class Fit:
     iterations: Tensor
 
 
-def fit(problem: Problem, window: Tensor, theta: Tensor) -> Fit:
+def fit(problem: Problem, spectra: Spectra, theta: Tensor) -> Fit:
     """Minimise the squared residual of every voxel.
 
     Parameters
     ----------
     problem
         Model, bounds and settings.
-    window
-        ``(voxel, bin)`` complex64, unitary spectra cropped to the problem's band.
+    spectra
+        The voxels' data and priors.
     theta
         ``(voxel, parameter)`` float64 start.
     """
-    now = evaluate(problem, window, theta.clamp(problem.lower, problem.upper), None)
-    code = torch.full((len(window),), Code.RUNNING, device=window.device)
+    now = evaluate(problem, spectra, theta.clamp(problem.lower, problem.upper), None)
+    code = torch.full((len(theta),), Code.RUNNING, device=theta.device)
     iterations = torch.zeros_like(code)
-    running = torch.arange(len(window), device=window.device)
+    running = torch.arange(len(theta), device=theta.device)
     damping = torch.full_like(now.cost, _FIRST_DAMPING)
+    left = spectra.degrees_of_freedom(problem)
     last = now.rows(running)
     for iteration in range(problem.max_iterations + 1):
-        step, ended = _next_step(problem, now, damping)
+        step, ended = _next_step(problem, now, damping, now.cost / left)
         iterations[running] = iteration
         over = ended != Code.RUNNING
         if iteration == problem.max_iterations:
@@ -170,35 +228,47 @@ def fit(problem: Problem, window: Tensor, theta: Tensor) -> Fit:
             break
         if len(done):
             now, step = now.rows(go_on), step.rows(go_on)
-            running, window, damping = running[go_on], window[go_on], damping[go_on]
-        new = evaluate(problem, window, now.theta + step.theta, now.passive)
+            running, spectra, damping = running[go_on], spectra.rows(go_on), damping[go_on]
+            left = left[go_on]
+        new = evaluate(problem, spectra, now.theta + step.theta, now.passive)
         gained = now.cost - new.cost
         accepted = new.ok & (gained >= -_COST_RESOLUTION * (now.cost * now.energy).sqrt())
-        good = accepted & (gained > _POOR_GAIN * step.promised)
-        damping = torch.where(good, damping / 10, (damping * 8).clamp_min(_FELT_DAMPING))
+        damping = _next_damping(damping, accepted, gained / step.promised)
         now = _chosen(accepted, new, now)
     return Fit(last, code, iterations)
 
 
-def evaluate(problem: Problem, window: Tensor, theta: Tensor, passive: Tensor | None) -> Evaluation:
+def evaluate(
+    problem: Problem, spectra: Spectra, theta: Tensor, passive: Tensor | None
+) -> Evaluation:
     """Best amplitudes and the normal equations at ``theta (voxel, parameter)`` float64."""
-    model, band = problem.model, problem.band
-    shapes = model.layout.lineshape(theta.to(torch.float32), model.time)
-    columns = band.spectrum(model.modulated(shapes))
-    linear = _rows(problem, columns)
-    turned = window * torch.polar(torch.ones_like(theta[:, :1]), -theta[:, :1]).to(window.dtype)
-    data = _rows(problem, turned[:, None, :])
+    parts = _parts(problem, theta)
+    linear = spectra.real_rows(problem, parts.columns)
+    turned = spectra.turned_back(theta)
+    data = spectra.real_rows(problem, turned[:, None, :])
 
     gram = _product(linear, linear)
     moment = _product(linear, data).squeeze(2)
+    if spectra.priors is not None:
+        gram, moment = gram + spectra.priors.gram, moment + spectra.priors.moment
     energy = data.to(torch.float64).square().sum((1, 2))
     amplitudes, passive, factor, ok = _amplitudes(problem, gram, moment, passive)
-    known = torch.nan_to_num(amplitudes).to(linear.dtype)[:, None, :]
+    finite = torch.nan_to_num(amplitudes)
+    known = finite.to(linear.dtype)[:, None, :]
     residual = data - known @ linear
     cost = residual.to(torch.float64).square().sum((1, 2))
+    if spectra.priors is not None:
+        cost = cost + spectra.priors.cost(finite)
 
-    curved = _rows(problem, _derivatives(problem, columns, shapes, known))
+    curved = spectra.real_rows(problem, _derivatives(problem, parts, known.squeeze(1)))
     cross = _product(linear, curved)
+    curvature = _product(curved, curved)
+    gradient = _product(curved, residual).squeeze(2)
+    if spectra.precision is not None:
+        precision, at = spectra.precision[:, problem.free], theta[:, problem.free]
+        cost = cost + (precision * at.square()).sum(1)
+        curvature = curvature + torch.diag_embed(precision)
+        gradient = gradient - precision * at
     response, solved = factor.solve(cross * passive[:, :, None])
     return Evaluation(
         theta=theta,
@@ -206,13 +276,50 @@ def evaluate(problem: Problem, window: Tensor, theta: Tensor, passive: Tensor | 
         passive=passive,
         gram=gram,
         cross=cross,
-        curvature=_product(curved, curved),
-        gradient=_product(curved, residual).squeeze(2),
+        curvature=curvature,
+        gradient=gradient,
         response=response,
         energy=energy,
         cost=cost,
         ok=ok & solved,
     )
+
+
+def stiffness_scores(
+    problem: Problem, spectra: Spectra, theta: Tensor, shares: Tensor, weight: float
+) -> Tensor:
+    """How well each of several stiffnesses of the baseline suits each voxel, ``(voxel, share)``.
+
+    Akaike's criterion, ``n log(|r|^2) + 2 weight d``, smallest where the residual ``r`` of the
+    ``n`` real data is small for the ``d`` effective parameters the baseline takes (adaptive
+    baseline fitting: Wilson, Magn Reson Med 2021;85:13). Amplitudes are at their best for each.
+
+    Parameters
+    ----------
+    problem, spectra, theta
+        As for :func:`fit`; what is iterated stays at ``theta``.
+    shares
+        ``(share, curve)`` float32, how far each curve is fitted at each stiffness.
+    weight
+        How much dearer a parameter is than in Akaike's original.
+    """
+    parts = _parts(problem, theta)
+    turned = spectra.turned_back(theta)
+    rows = torch.cat([parts.columns, turned[:, None, :]], dim=1)
+    real = torch.view_as_real(rows).flatten(-2)
+    products = _product(real, real)
+    onto = (real @ problem.baseline.curves).to(torch.float64)
+    scores = []
+    for share in shares.to(torch.float64):
+        normal = products - (onto * share) @ onto.mT
+        factor = Factor.of(normal[:, :-1, :-1])
+        amplitudes, _ = factor.solve(normal[:, :-1, -1:])
+        left = torch.cat([-amplitudes, torch.ones_like(amplitudes[:, :1])], dim=1)
+        energy = (left * (products @ left)).sum((1, 2))
+        smooth = (left * onto).sum(1).square() @ (share * (2 - share))
+        residual = (energy - smooth).clamp_min(torch.finfo(torch.float64).tiny)
+        scores.append(real.shape[2] * residual.log() + 2 * weight * share.sum())
+    return torch.stack(scores, dim=1)
 
 
 @dataclass(frozen=True)
@@ -232,9 +339,13 @@ def _finished(problem: Problem, state: Evaluation, step: _Step, code: Tensor) ->
     """The evaluation a voxel ends with: where it converged, its last step is taken.
 
     It is too short to be worth another evaluation, but without it a result would depend on which
-    side of the tolerance a rounding error left the step before it.
+    side of the tolerance a rounding error left the step before it. A step that is not short in
+    parameters is left: it goes along what the data do not tell, where the linearised model is no
+    guide.
     """
-    taken = (code == Code.CONVERGED)[:, None]
+    span = torch.where(problem.upper.isinf(), 2 * math.pi, problem.upper - problem.lower)
+    short = (step.theta.abs() <= _SHORT * span).all(1)
+    taken = ((code == Code.CONVERGED) & short)[:, None]
     moved = state.amplitudes + step.amplitudes
     moved = torch.where(problem.signed, moved, moved.clamp_min(0.0))
     return replace(
@@ -244,38 +355,83 @@ def _finished(problem: Problem, state: Evaluation, step: _Step, code: Tensor) ->
     )
 
 
-def _next_step(problem: Problem, state: Evaluation, damping: Tensor) -> tuple[_Step, Tensor]:
-    """Levenberg-Marquardt step in all parameters, and the code with which a voxel would end now."""
+def _next_step(
+    problem: Problem, state: Evaluation, damping: Tensor, variance: Tensor
+) -> tuple[_Step, Tensor]:
+    """Levenberg-Marquardt step in all parameters, and the code with which a voxel would end now.
+
+    ``variance (voxel,)`` is that of the residual.
+    """
     schur = state.reduced
     free = problem.free.nonzero().squeeze(1)
     at = state.theta[:, free]
-    # A parameter on its bound that is pushed outwards stays there and leaves the system.
-    held = ((at <= problem.lower[free]) & (state.gradient < 0)) | (
-        (at >= problem.upper[free]) & (state.gradient > 0)
-    )
-    moving = (~held).to(schur.dtype)
-    schur = schur * moving[:, :, None] * moving[:, None, :]
-    gradient = state.gradient * moving
+    gradient = state.gradient
     damped = schur + torch.diag_embed(schur.diagonal(dim1=1, dim2=2) * damping[:, None])
-    solved, solvable = solve_spd(damped, gradient[:, :, None])
-    move = solved.squeeze(2)
-    # Newton decrement in units of the residual variance: the squared length of the step in
-    # standard errors, as it would be without damping.
-    decrement = (move * gradient).sum(1) * (1 + damping)
-    variance = state.cost / problem.degrees_of_freedom
-    small = decrement <= problem.tolerance**2 * variance + _STEP_RESOLUTION * state.energy
+    ends = (problem.lower[free] - at, problem.upper[free] - at)
+    move, solvable, best = _within(damped, gradient, *ends)
+    promised = _gain(schur, gradient, move)
+    # What a step without damping would gain, in units of the residual variance, is its squared
+    # length in standard errors.
+    possible = promised.clone()
+    felt = (damping >= _FELT_DAMPING).nonzero().squeeze(1)
+    if len(felt):
+        rest = schur[felt], gradient[felt]
+        ideal, _, best[felt] = _within(*rest, ends[0][felt], ends[1][felt])
+        possible[felt] = _gain(*rest, ideal)
+    enough = problem.tolerance**2 * variance + _STEP_RESOLUTION * state.energy
+    small = best & (possible <= enough)
     ended = torch.full_like(damping, Code.RUNNING, dtype=torch.int64)
     ended[damping > _MAX_DAMPING] = Code.STALLED
     ended[small] = Code.CONVERGED
     ended[~(solvable & state.ok)] = Code.SINGULAR
 
     step = torch.zeros_like(state.theta)
-    step[:, free] = torch.nan_to_num(move)
+    step[:, free] = move
+    # Rounding may have left the sum outside.
     step = (state.theta + step).clamp(problem.lower, problem.upper) - state.theta
-    move = step[:, free]
-    promised = (move * (2 * gradient - (schur @ move[:, :, None]).squeeze(2))).sum(1)
-    amplitudes = -(state.response @ move[:, :, None]).squeeze(2)
+    amplitudes = -(state.response @ step[:, free, None]).squeeze(2)
     return _Step(step, amplitudes, promised), ended
+
+
+def _next_damping(damping: Tensor, accepted: Tensor, ratio: Tensor) -> Tensor:
+    """Damping after a step whose gain was ``ratio`` times what the linearised model promised.
+
+    It falls as far as that was right and grows where it was not (Nielsen, IMM-REP-1999-05).
+    """
+    factor = (1 - (2 * ratio - 1) ** 3).clamp(0.1, 4.0)
+    factor = torch.where(accepted, torch.nan_to_num(factor, nan=0.1), 8.0)
+    return torch.where(factor > 1, (damping * factor).clamp_min(_FELT_DAMPING), damping * factor)
+
+
+def _gain(normal: Tensor, gradient: Tensor, move: Tensor) -> Tensor:
+    """How much the linearised model says a step lowers the cost, ``(voxel,)``."""
+    return (move * (2 * gradient - (normal @ move[:, :, None]).squeeze(2))).sum(1)
+
+
+def _within(
+    normal: Tensor, gradient: Tensor, lowest: Tensor, highest: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps ``(voxel, free)`` between two ends, which could be solved for, and which are the best.
+
+    A parameter whose step would leave its ends is held there while it is pushed outwards, and the
+    others are solved for again: block pivoting, as :func:`solve_nonnegative` does it.
+    """
+    solved, ok = solve_spd(normal, gradient[:, :, None])
+    move = torch.nan_to_num(solved.squeeze(2))
+    held = torch.zeros_like(move, dtype=torch.bool)
+    wrong = (move < lowest) | (move > highest)
+    for _ in range(_MAX_PIVOTS):
+        if not bool(wrong.any()):
+            break
+        held = held ^ wrong
+        fixed = torch.where(held, move.clamp(lowest, highest), 0.0)
+        rest = (gradient - (normal @ fixed[:, :, None]).squeeze(2)) * ~held
+        solved, again = solve_spd(restricted(normal, ~held), rest[:, :, None])
+        move, ok = fixed + torch.nan_to_num(solved.squeeze(2)), ok & again
+        pushed = gradient - (normal @ move[:, :, None]).squeeze(2)
+        inwards = torch.where(move <= lowest, pushed > 0, pushed < 0)
+        wrong = torch.where(held, inwards, (move < lowest) | (move > highest))
+    return move.clamp(lowest, highest), ok, ~wrong.any(1)
 
 
 def _chosen(better: Tensor, new: Evaluation, old: Evaluation) -> Evaluation:
@@ -285,11 +441,6 @@ def _chosen(better: Tensor, new: Evaluation, old: Evaluation) -> Evaluation:
     worse = (~better).nonzero().squeeze(1)
     new.write(worse, old.rows(worse))
     return new
-
-
-def _rows(problem: Problem, spectra: Tensor) -> Tensor:
-    """Real rows ``(voxel, row, 2 * bins)`` float32 of spectra, the baseline eliminated."""
-    return problem.baseline.remove(torch.view_as_real(spectra).flatten(-2))
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
@@ -312,22 +463,53 @@ def _amplitudes(
     return solution, passive, Factor.of(restricted(gram, passive)), ok
 
 
-def _derivatives(problem: Problem, columns: Tensor, shapes: Tensor, amplitudes: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class _Parts:
+    """What derivatives are made of: ``theta`` in float32, pure columns, lineshapes, the spectra
+    of the modulated columns, and those FIDs that have own shifts times t."""
+
+    theta: Tensor
+    pure: Tensor
+    shapes: Tensor
+    columns: Tensor
+    moved: Tensor | None
+
+
+def _parts(problem: Problem, theta: Tensor) -> _Parts:
+    model, single = problem.model, theta.to(torch.float32)
+    shapes, pure = model.layout.lineshape(single, model.time), model.pure(single)
+    modulated = model.modulated(pure, shapes)
+    moved = None if model.movable is None else modulated[:, model.movable] * model.time
+    columns = problem.band.spectrum(modulated)
+    if model.delay is not None:
+        columns = model.delay.apply(columns, single[:, model.layout.delay, None])
+    return _Parts(single, pure, shapes, columns, moved)
+
+
+def _derivatives(problem: Problem, parts: _Parts, amplitudes: Tensor) -> Tensor:
     """Derivative of the model by the free parameters, ``(voxel, free, bin)`` complex64.
 
     A damping multiplies by -t and a shift by 2*pi*i*t, so one transform a group gives both.
     """
     model, layout, band = problem.model, problem.model.layout, problem.band
-    weighted = model.by_group(amplitudes.squeeze(1)) * shapes * model.time
+    weighted = model.by_group(amplitudes, parts.pure) * parts.shapes * model.time
     wanted = problem.free.nonzero().squeeze(1).tolist()
-    second = any(layout.gaussian(g) in wanted for g in range(layout.groups))
-    rows = {0: 1j * (amplitudes.to(columns.dtype) @ columns).squeeze(1)}
-    if second:
+    rows: dict[int, Tensor] = {}
+    if any(layout.gaussian(g) in wanted for g in range(layout.groups)):
         curved = band.spectrum(weighted * model.time)
         rows |= {layout.gaussian(g): -curved[:, g] for g in range(layout.groups)}
     first = band.spectrum(weighted)
     for g in range(layout.groups):
-        moved = first.sum(1) if g == 0 else first[:, g]
-        rows[layout.shift(g)] = 2j * math.pi * moved
+        shifted = first.sum(1) if g == 0 else first[:, g]
+        rows[layout.shift(g)] = 2j * math.pi * shifted
         rows[layout.lorentzian(g)] = -first[:, g]
+    if parts.moved is not None:
+        own = 2j * math.pi * amplitudes[:, model.movable, None] * band.spectrum(parts.moved)
+        rows |= dict(enumerate(own.unbind(1), layout.own.start))
+    if model.delay is not None:
+        delay = parts.theta[:, layout.delay, None]
+        turn = model.delay.turn(delay).squeeze(1)
+        rows = {p: row * turn for p, row in rows.items()}
+        rows[layout.delay] = model.delay.derivative(amplitudes, parts.columns, delay)
+    rows[0] = 1j * (amplitudes.to(parts.columns.dtype)[:, None, :] @ parts.columns).squeeze(1)
     return torch.stack([rows[p] for p in wanted], dim=1)

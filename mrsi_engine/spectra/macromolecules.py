@@ -23,11 +23,13 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.spectra.basis import Basis
 
 MacromoleculeModel = Literal["none", "pattern", "lines"]
+LineShape = Literal["gaussian", "lorentzian"]
 
 _Envelope = Callable[[float, NDArray[np.float64]], NDArray[np.float64]]
 
 _PATTERN_MHZ = 123.23
 _PATTERN_TOLERANCE = 0.06
+_SHARPER_ABOVE_MHZ, _SEVEN_TESLA_MHZ = 190.0, 298.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,25 @@ LIPID_LINES: dict[str, tuple[Line, ...]] = {
 }
 
 
+#: Both at high field, where lines are sharper in ppm.
+_SHARPER: dict[str, tuple[Line, ...]] = {
+    "MM09": (Line(0.91, 0.05, 3.0),),
+    "MM12": (Line(1.21, 0.05, 2.0),),
+    "MM14": (Line(1.43, 0.06, 2.0),),
+    "MM17": (Line(1.67, 0.05, 2.0),),
+    "MM20": (
+        Line(2.08, 0.05, 1.33),
+        Line(2.25, 0.07, 0.33),
+        Line(1.95, 0.05, 0.33),
+        Line(3.00, 0.07, 0.40),
+    ),
+    "Lip09": (Line(0.89, 0.05, 3.0),),
+    "Lip13a": (Line(1.28, 0.05, 2.0),),
+    "Lip13b": (Line(1.28, 0.029, 2.0),),
+    "Lip20": (Line(2.04, 0.05, 1.33), Line(2.25, 0.05, 0.67), Line(2.80, 0.07, 0.87)),
+}
+
+
 def macromolecule_pattern(
     acquisition: Acquisition, *, delay: float = 0.0
 ) -> NDArray[np.complex128]:
@@ -119,9 +140,13 @@ def macromolecule_pattern(
 
 
 def macromolecule_lines(
-    acquisition: Acquisition, *, lipids: bool = False, delay: float = 0.0
+    acquisition: Acquisition,
+    *,
+    lipids: bool = False,
+    delay: float = 0.0,
+    shape: LineShape = "gaussian",
 ) -> dict[str, NDArray[np.complex128]]:
-    """Macromolecules, and lipids on request, as one Gaussian FID ``(time,)`` a component.
+    """Macromolecules, and lipids on request, as one FID ``(time,)`` a component.
 
     Parameters
     ----------
@@ -131,13 +156,33 @@ def macromolecule_lines(
         Whether to add Lip09, Lip13a, Lip13b and Lip20.
     delay
         From the excitation to the first sample where no echo refocuses the shift, s.
+    shape
+        Of every line; the widths are the same.
     """
+    table = macromolecule_table(acquisition.spectrometer_frequency, lipids=lipids)
+    envelope = {"gaussian": _gaussian, "lorentzian": _lorentzian}[shape]
+    return {name: _lines_fid(lines, acquisition, delay, envelope) for name, lines in table.items()}
+
+
+def macromolecule_table(frequency: float, *, lipids: bool = False) -> dict[str, tuple[Line, ...]]:
+    """Lines of each macromolecule, and lipid on request, at a spectrometer frequency in MHz."""
     table = MACROMOLECULE_LINES | (LIPID_LINES if lipids else {})
-    return {name: _lines_fid(lines, acquisition, delay, _gaussian) for name, lines in table.items()}
+    if frequency <= _SHARPER_ABOVE_MHZ:
+        return table
+    return {name: _SHARPER.get(name) or tuple(map(_sharper, table[name])) for name in table}
+
+
+def _sharper(line: Line) -> Line:
+    # Lines that are not in the table: as wide in Hz at 7 T as at 3 T.
+    return Line(line.ppm, line.fwhm * _PATTERN_MHZ / _SEVEN_TESLA_MHZ, line.amplitude)
 
 
 def with_macromolecules(
-    basis: Basis, model: MacromoleculeModel = "pattern", *, lipids: bool = False
+    basis: Basis,
+    model: MacromoleculeModel = "pattern",
+    *,
+    lipids: bool = False,
+    shape: LineShape = "gaussian",
 ) -> Basis:
     """The basis with macromolecule columns appended, in protons as the metabolites are.
 
@@ -151,6 +196,8 @@ def with_macromolecules(
         ``"none"`` nothing.
     lipids
         Whether to add the lipid columns as well.
+    shape
+        Of the lines of ``"lines"`` and of lipids; the pattern is Lorentzian as it was measured.
 
     Raises
     ------
@@ -171,7 +218,7 @@ def with_macromolecules(
         )
     acquisition = basis.acquisition
     delay = (acquisition.echo_time or 0.0) if basis.sequence == "fid" else 0.0
-    columns = macromolecule_lines(acquisition, lipids=lipids, delay=delay)
+    columns = macromolecule_lines(acquisition, lipids=lipids, delay=delay, shape=shape)
     if model != "lines":
         columns = {name: fid for name, fid in columns.items() if name in LIPID_LINES}
     if model == "pattern":

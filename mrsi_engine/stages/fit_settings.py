@@ -2,48 +2,148 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from mrsi_engine.conventions import (
-    COMBINATIONS,
-    Acquisition,
-    Quantity,
-    is_macromolecule,
-)
+from mrsi_engine.conventions import COMBINATIONS, Acquisition, is_macromolecule
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.macromolecules import with_macromolecules
+from mrsi_engine.stages.priors import PriorTable
 from mrsi_engine.stages.ranges import NoiseRange, PpmRange
+
+Estimator = Literal["free", "nonnegative", "map"]
+
+
+def _distinct(value: object) -> object:
+    if isinstance(value, list | tuple) and (not value or len(set(value)) < len(value)):
+        raise ValueError(f"name one estimator, or several that differ; found {list(value)}")
+    return value
+
+
+def _table(value: object) -> object:
+    return PriorTable.load(value) if isinstance(value, str) and value != "default" else value
 
 
 class FitSettings(NoiseRange):
     """Settings of a linear combination fit.
 
-    ``window_ppm`` is fitted, ``noise_ppm`` is the range that holds signal (noise is measured
-    outside it). Shifts are searched up to ``max_shift_hz``; dampings (1/s) are those beyond the
-    basis' own, up to where :mod:`mrsi_engine.kernels.band` is exact enough. A spline baseline has
-    ``baseline_splines_per_ppm`` and a stiffness of ``baseline_stiffness`` (0 is free, large is a
-    straight line).
+    Parameters
+    ----------
+    window_ppm, noise_ppm
+        What is fitted, and the range that holds signal (noise is measured outside it).
+    amplitudes
+        ``"free"`` is unbiased, ``"nonnegative"`` is not, ``"map"`` has ``priors``. Of several the
+        first is the main one; the parameters of the others are named ``NAA_map`` and so on.
+    priors
+        Gaussian priors of ``"map"``: ``"default"``, or a TOML file as
+        :class:`mrsi_engine.stages.priors.PriorTable` describes it. The pipeline keeps its content.
+    lineshape
+        Of each group of columns, beyond that of the basis.
+    macromolecules, macromolecule_lines, macromolecule_lineshape
+        What is fitted of them: as the basis has them, nothing, a measured 3 T pattern or single
+        lines, Gaussian or Lorentzian; and whether they have a shift and damping of their own.
+    lipids, lipid_lineshape
+        Whether to fit lines of mobile lipids, with macromolecules or with a lineshape of their own.
+    leave_out
+        Columns of the basis that are not fitted.
+    baseline, baseline_splines_per_ppm, baseline_stiffness, baseline_order
+        None, a spline or a polynomial of an order. A stiffness of 0 leaves the spline free, a large
+        one a straight line; ``"adaptive"`` chooses it for each voxel, see ``baseline_weight``.
+    baseline_weight
+        How much dearer a parameter of an adaptive baseline is than by Akaike's criterion; 5 is the
+        published value, a larger one makes baselines stiffer.
+    max_shift_hz, max_damping, max_macromolecule_offset_hz
+        How far shifts are searched, dampings (1/s) may go beyond the basis' own, up to where
+        :mod:`mrsi_engine.kernels.band` is exact enough, and how far the macromolecules' and the
+        lipids' own shifts may lie from the metabolites'.
+    metabolite_shift_sd_hz
+        SD of the prior on a small shift of each metabolite's own; 0 is none. 0.5 Hz at 3 T is
+        LCModel's 0.004 ppm.
+    first_order_phase_ms, first_order_phase_sd_ms
+        How much later than the basis the FIDs begin, a first-order phase, and the SD of its
+        prior; 0 keeps it fixed. 1 degree per ppm is 0.0225 ms at 123.2 MHz.
+    skip_points, acquired_points
+        Points left out at the start of the FIDs; points that were acquired where the FIDs were
+        zero-filled. Data and model are cut alike, and noise is that of the acquired points.
+    errors
+        ``"noise"`` gives Cramér-Rao bounds; ``"residual"`` multiplies them by the fit quality where
+        that is above 1, an error for a model that does not fit.
+    ratio_to
+        Metabolites or sums, e.g. ``CrPCr``, that ratios are written to.
     """
 
     window_ppm: PpmRange = (0.2, 4.2)
-    amplitudes: Literal["free", "nonnegative"] = "free"
+    amplitudes: Annotated[Estimator | tuple[Estimator, ...], BeforeValidator(_distinct)] = "free"
+    priors: Annotated[Literal["default"] | PriorTable, BeforeValidator(_table)] = "default"
     lineshape: Literal["lorentzian", "gaussian", "voigt"] = "lorentzian"
     macromolecules: Literal["basis", "none", "pattern", "lines"] = "basis"
+    macromolecule_lines: Literal["gaussian", "lorentzian"] = "gaussian"
     macromolecule_lineshape: Literal["shared", "own"] = "shared"
+    lipids: Literal["basis", "lines"] = "basis"
+    lipid_lineshape: Literal["shared", "own"] = "shared"
     leave_out: tuple[str, ...] = ()
-    baseline: Literal["none", "spline"] = "none"
+    baseline: Literal["none", "spline", "polynomial"] = "none"
     baseline_splines_per_ppm: float = Field(default=4.0, gt=0, le=50)
-    baseline_stiffness: float = Field(default=1.0, ge=0)
+    baseline_stiffness: Annotated[float, Field(ge=0)] | Literal["adaptive"] = 1.0
+    baseline_weight: float = Field(default=5.0, gt=0, le=100)
+    baseline_order: int = Field(default=2, ge=0, le=20)
     max_shift_hz: float = Field(default=20.0, gt=0, le=100)
     max_damping: float = Field(default=100.0, gt=0, le=150)
     max_macromolecule_offset_hz: float = Field(default=6.0, ge=0, le=50)
-    max_iterations: int = Field(default=30, ge=1, le=1000)
+    metabolite_shift_sd_hz: float = Field(default=0.0, ge=0, le=5)
+    first_order_phase_ms: float = Field(default=0.0, ge=-2, le=10)
+    first_order_phase_sd_ms: float = Field(default=0.0, ge=0, le=0.5)
+    skip_points: int = Field(default=0, ge=0)
+    acquired_points: int | None = Field(default=None, ge=1)
+    errors: Literal["noise", "residual"] = "noise"
+    ratio_to: tuple[str, ...] = ()
+    max_iterations: int = Field(default=60, ge=1, le=1000)
+
+    @property
+    def estimators(self) -> tuple[Estimator, ...]:
+        """Those asked for, the main one first."""
+        return self.amplitudes if isinstance(self.amplitudes, tuple) else (self.amplitudes,)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether every voxel has a baseline of its own stiffness."""
+        return self.baseline == "spline" and self.baseline_stiffness == "adaptive"
+
+    @property
+    def starts_late(self) -> bool:
+        """Whether a first-order phase is fitted."""
+        return self.first_order_phase_sd_ms > 0
+
+    @property
+    def prior_table(self) -> PriorTable:
+        """The priors of ``"map"``."""
+        return PriorTable.default() if self.priors == "default" else self.priors
+
+    def used_points(self, acquisition: Acquisition) -> slice:
+        """Which points of a FID are fitted.
+
+        Raises
+        ------
+        InputError
+            If fewer than 16 are left, or more were acquired than there are.
+        """
+        stop = acquisition.points if self.acquired_points is None else self.acquired_points
+        if stop > acquisition.points or stop - self.skip_points < 16:
+            raise InputError(
+                f"stage 'quantify': skip_points = {self.skip_points} and acquired_points = "
+                f"{self.acquired_points} do not suit FIDs of {acquisition.points} points; at least "
+                "16 must be left to fit"
+            )
+        return slice(self.skip_points, stop)
+
+    def fitted_acquisition(self, acquisition: Acquisition) -> Acquisition:
+        """The axis of the points that are fitted."""
+        used = self.used_points(acquisition)
+        return acquisition.with_points(used.stop - used.start)
 
     def band(self, acquisition: Acquisition) -> Band:
         """The bins of the fit window.
@@ -54,16 +154,19 @@ class FitSettings(NoiseRange):
             If the window leaves the spectrum or holds too few points.
         """
         low, high = sorted(acquisition.frequency_of(self.window_ppm))
+        points = self.fitted_acquisition(acquisition).points
         try:
-            return Band.between(acquisition.points, acquisition.dwell_time, low, high)
+            return Band.between(points, acquisition.dwell_time, low, high)
         except ValueError as error:
             message = f"stage 'quantify': window_ppm = {list(self.window_ppm)}: {error}"
             raise InputError(message) from error
 
     def baseline_coefficients(self, acquisition: Acquisition) -> int:
-        """Complex B-splines across the fit window; 0 without a baseline."""
+        """Complex coefficients of the baseline across the fit window; 0 without one."""
         if self.baseline == "none":
             return 0
+        if self.baseline == "polynomial":
+            return self.baseline_order + 1
         width = np.ptp(self.band(acquisition).frequencies) / acquisition.spectrometer_frequency
         return max(4, round(self.baseline_splines_per_ppm * float(width)))
 
@@ -77,13 +180,13 @@ class FitSettings(NoiseRange):
         """
         data = 2 * self.band(acquisition).bins
         baseline = 2 * self.baseline_coefficients(acquisition)
-        lineshape = 1 + 3 * self.groups(basis)
+        lineshape = 1 + 3 * len(self.group_suffixes(basis))
         if len(basis.names) + lineshape + baseline >= data:
             raise InputError(
                 f"stage 'quantify': {data // 2} complex points lie in window_ppm = "
                 f"{list(self.window_ppm)}, too few for {len(basis.names)} amplitudes, {lineshape} "
                 f"lineshape parameters and {baseline} baseline coefficients. Widen the window, "
-                "lower baseline_splines_per_ppm or leave metabolites out"
+                "lower baseline_splines_per_ppm or baseline_order, or leave metabolites out"
             )
 
     def fitted_basis(self, basis: Basis) -> Basis:
@@ -101,63 +204,36 @@ class FitSettings(NoiseRange):
         if all(is_macromolecule(name) for name in kept):
             raise InputError("stage 'quantify': leave_out leaves no metabolite to fit")
         chosen = basis.select(kept)
-        if self.macromolecules in ("pattern", "lines"):
-            return with_macromolecules(chosen, self.macromolecules)
-        return chosen
-
-    def groups(self, basis: Basis) -> int:
-        """Number of lineshape groups: macromolecules may have their own."""
-        return 2 if self.macromolecule_lineshape == "own" and basis.macromolecules else 1
-
-
-def amplitude_quantities(basis: Basis) -> list[Quantity]:
-    """One for every column of a fitted basis, then the sums its columns allow."""
-    single = [
-        Quantity(
-            name,
-            "data units",
-            f"amplitude of {name} in units of its basis spectrum",
-            kind="macromolecule" if is_macromolecule(name) else "metabolite",
+        lines = "none" if self.macromolecules == "basis" else self.macromolecules
+        return with_macromolecules(
+            chosen, lines, lipids=self.lipids == "lines", shape=self.macromolecule_lines
         )
-        for name in basis.names
-    ]
-    return single + [
-        Quantity(
-            c.label,
-            "data units",
-            f"sum of the amplitudes of {' and '.join(c.members)}; its SD is from their covariance",
-            c.title,
-            "combination",
-        )
-        for c in COMBINATIONS
-        if set(c.members) <= set(basis.names)
-    ]
 
+    def group_of(self, name: str) -> str:
+        """The lineshape group of a column, by its suffix in names of parameters."""
+        if name.startswith("Lip") and self.lipid_lineshape == "own":
+            return "_lip"
+        own = is_macromolecule(name) and self.macromolecule_lineshape == "own"
+        return "_mm" if own else ""
 
-def amplitude_weights(basis: Basis) -> NDArray[np.float64]:
-    """``(quantity, column)`` that makes :func:`amplitude_quantities` of the columns."""
-    sums = [c for c in COMBINATIONS if set(c.members) <= set(basis.names)]
-    rows = [[float(name in c.members) for name in basis.names] for c in sums]
-    return np.vstack([np.eye(len(basis.names)), *rows])
+    def group_suffixes(self, basis: Basis) -> tuple[str, ...]:
+        """Lineshape groups of a fitted basis, that of the metabolites first."""
+        found = {self.group_of(name) for name in basis.names}
+        return tuple(s for s in ("", "_mm", "_lip") if s in found)
 
+    def references(self, basis: Basis) -> tuple[str, ...]:
+        """Amplitudes that others may be divided by: the sums, and what ``ratio_to`` names.
 
-def lineshape_quantities(groups: int) -> list[Quantity]:
-    """One for every column of ``theta``, as :class:`mrsi_engine.kernels.lcm.Layout` orders them."""
-    kind = "lineshape"
-    quantities = [Quantity("phase", "rad", "zero-order phase", "Phase", kind)]
-    for suffix, whose in [("", "the spectrum"), ("_mm", "the macromolecules")][:groups]:
-        shift = (
-            Quantity("shift_mm", "Hz", "shift of the macromolecules against the metabolites",
-                     "MM offset", kind)
-            if suffix
-            else Quantity("shift", "Hz", "frequency of the spectrum against the basis; positive is "
-                          "towards lower ppm", "Shift", kind)
-        )  # fmt: skip
-        quantities += [
-            shift,
-            Quantity(f"lorentzian{suffix}", "1/s", f"Lorentzian damping of {whose} beyond the "
-                     "basis", "Lorentzian damping", kind),
-            Quantity(f"gaussian{suffix}", "1/s", f"Gaussian damping of {whose} beyond the basis",
-                     "Gaussian damping", kind),
-        ]  # fmt: skip
-    return quantities
+        Raises
+        ------
+        InputError
+            If it names what is not fitted.
+        """
+        sums = [c.label for c in COMBINATIONS if set(c.members) <= set(basis.names)]
+        unknown = [r for r in self.ratio_to if r not in (*sums, *basis.names)]
+        if unknown:
+            raise InputError(
+                f"stage 'quantify': ratio_to names {unknown}, which are not fitted; there are "
+                f"{[*sums, *basis.names]}"
+            )
+        return tuple(dict.fromkeys((*sums, *self.ratio_to)))

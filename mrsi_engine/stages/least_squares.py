@@ -3,54 +3,124 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, Status, is_macromolecule
+from mrsi_engine.conventions import Acquisition, Status
 from mrsi_engine.kernels.alignment import wrapped
-from mrsi_engine.kernels.band import Band
-from mrsi_engine.kernels.baseline import Baseline
-from mrsi_engine.kernels.crlb import sd_of_sums
-from mrsi_engine.kernels.lcm import Layout, LinearCombinationModel
+from mrsi_engine.kernels.crlb import Bounds, sd_of_ratio
 from mrsi_engine.kernels.noise import noise_sd
-from mrsi_engine.kernels.quality import full_width_half_height, real_spectrum
-from mrsi_engine.kernels.start import StartGrid, grid
-from mrsi_engine.kernels.varpro import Code, Fit, Problem, fit
+from mrsi_engine.kernels.priors import Priors
+from mrsi_engine.kernels.varpro import Code, Fit, Problem, Spectra, fit, stiffness_scores
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.stages.base import Block
-from mrsi_engine.stages.fit_settings import (
-    FitSettings,
+from mrsi_engine.stages.fit_quantities import (
+    OF_THE_FIT,
     amplitude_quantities,
     amplitude_weights,
+    data_share_quantities,
     lineshape_quantities,
+    ratio_pairs,
+    ratio_quantity,
 )
+from mrsi_engine.stages.fit_settings import FitSettings
+from mrsi_engine.stages.fit_tables import STIFFNESSES, FitTables
+from mrsi_engine.stages.reference_peak import ReferencePeak
 
 #: Voxels fitted at a time: what one batch touches stays in a core's cache.
 _BATCH = 256
 
-_SHIFT_STEP_HZ = 2.0
-_START_DAMPINGS = (2.0, 8.0, 20.0, 40.0)
+#: Start points tried after the first where a fit did not converge.
+_RESTARTS = 2
 
-#: Strong patterns of a brain spectrum; members of one overlap so that their sum is the pattern.
-_LANDMARKS = (("NAA", "NAAG"), ("Cr", "PCr"), ("GPC", "PCh"), ("Glu", "Gln"), ("Ins",), ("Lac",))
+#: Noise of an FID's window, relative to its norm, that no prior is weighed against less than:
+#: float32 columns are no more exact.
+_LEAST_NOISE = 1e-6
 
-#: Singlets that SNR and linewidth may be read from (ppm); the first that the basis has.
-_REFERENCE_SINGLETS = {"NAA": 2.008, "Cr": 3.027, "PCr": 3.029, "GPC": 3.212, "PCh": 3.208}
+
+@dataclass(frozen=True)
+class Solved:
+    """Fits of a batch: what was fitted, how it ended, and what brings it back to the data.
+
+    ``frame (voxel,)`` Hz that the data were moved by, ``size (voxel,)`` data units that are 1 in
+    the fit, ``noise (voxel,)`` SD in units of ``size``, NaN where it is not known.
+    """
+
+    spectra: Spectra
+    result: Fit
+    frame: Tensor
+    size: Tensor
+    noise: Tensor
+
+    def take(self, index: Tensor, other: Solved, better: Tensor) -> None:
+        """Take another's voxels ``better`` in place of this one's ``index[better]``."""
+        into = index[better]
+        self.spectra.window[into] = other.spectra.window[better]
+        if self.spectra.precision is not None and other.spectra.precision is not None:
+            self.spectra.precision[into] = other.spectra.precision[better]
+        self.result.last.write(into, other.result.last.rows(better))
+        self.result.code[into] = other.result.code[better]
+        self.result.iterations[into] = other.result.iterations[better]
+        self.frame[into], self.size[into] = other.frame[better], other.size[better]
+        self.noise[into] = other.noise[better]
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """One way to estimate amplitudes; ``suffix`` stands behind the names of what it writes."""
+
+    suffix: str
+    problem: Problem
+    priors: Priors | None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Names of what one estimator writes and how it is made of the fitted parameters.
+
+    The first ``amplitudes`` of ``names`` are in data units; ``weights (name, parameter)``.
+    ``ratios`` are names with the amplitude and the reference they are of; ``references`` are the
+    amplitudes whose covariance with all others is kept.
+    """
+
+    names: tuple[str, ...]
+    amplitudes: int
+    weights: Tensor
+    ratios: tuple[tuple[str, str, str], ...]
+    references: tuple[str, ...]
+    data_shares: tuple[str, ...]
+
+    @classmethod
+    def of(cls, settings: FitSettings, basis: Basis, free: Tensor) -> Outputs:
+        """Of the columns that are fitted and the parameters that are ``free (parameter,)``."""
+        amplitudes = [q.name for q in amplitude_quantities(basis)]
+        lineshape = zip(lineshape_quantities(settings, basis), free.tolist(), strict=True)
+        sums = torch.from_numpy(amplitude_weights(basis)).to(free.device)
+        one = torch.eye(int(free.sum()), dtype=torch.float64, device=free.device)
+        pairs = ratio_pairs(settings, basis)
+        shares = data_share_quantities(settings, basis) if "map" in settings.estimators else []
+        return cls(
+            (*amplitudes, *(q.name for q, is_free in lineshape if is_free)),
+            len(amplitudes),
+            torch.block_diag(sums, one),
+            tuple((ratio_quantity(a, r).name, a.name, r) for a, r in pairs),
+            settings.references(basis),
+            tuple(q.name for q in shares),
+        )
 
 
 @dataclass(frozen=True)
 class LeastSquares:
     """Everything about the fit of a scan that does not depend on a voxel."""
 
-    problem: Problem
-    starts: StartGrid
-    full: LinearCombinationModel
+    settings: FitSettings
+    tables: FitTables
+    used: slice
     quiet: Tensor
-    names: tuple[str, ...]
-    weights: Tensor
+    estimators: tuple[Estimator, ...]
+    outputs: Outputs
     reference: ReferencePeak
 
     @classmethod
@@ -58,269 +128,264 @@ class LeastSquares:
         cls, settings: FitSettings, basis: Basis, acquisition: Acquisition, device: torch.device
     ) -> LeastSquares:
         """Tables for the fitted columns ``basis``, which are on the scan's axis."""
-        band = settings.band(acquisition)
-        own_group = settings.groups(basis) > 1
-        group = torch.tensor([int(own_group and is_macromolecule(n)) for n in basis.names])
-        full = _model(basis.fids, group, acquisition.time, device)
-        model = _model(band.reduce(basis.fids), group, band.short_time(), device)
-        baseline = _baseline(settings, band, acquisition, device)
-        problem = _problem(settings, band, model, baseline)
-        points = _start_points(settings, model.layout, device)
-        # Large shifts are rare; at low SNR the noise alone would find them.
-        unlikely = (points[:, model.layout.shift(0)] / (0.5 * settings.max_shift_hz)).square()
-        names, weights = _outputs(settings, basis, problem.free)
+        tables = FitTables.build(settings, basis, acquisition, device)
+        problem = tables.problem
+        quiet = settings.quiet_bins(settings.fitted_acquisition(acquisition))
         return cls(
-            problem,
-            StartGrid.build(band, model, baseline, points, _landmarks(basis).to(device), unlikely),
-            full,
-            torch.from_numpy(settings.quiet_bins(acquisition)).to(device),
-            names,
-            weights.to(device),
-            ReferencePeak.of(basis, band, acquisition, device),
+            settings,
+            tables,
+            settings.used_points(acquisition),
+            torch.from_numpy(quiet).to(device),
+            tuple(_estimator(settings, basis, problem, i) for i in range(len(settings.estimators))),
+            Outputs.of(settings, basis, problem.free),
+            ReferencePeak.of(basis, problem.band, acquisition, device),
         )
 
     def __call__(self, block: Block) -> None:
         """Fit every voxel of the block."""
-        given = noise_sd(block.fids, self.quiet) if block.noise_sd is None else block.noise_sd
+        given = block.noise_sd
+        if given is None:
+            given = noise_sd(block.fids[:, self.used], self.quiet)
         batches = zip(block.fids.split(_BATCH), given.split(_BATCH), strict=True)
         parts = [self._fitted(fids, noise, block.keep_signals) for fids, noise in batches]
         block.status = torch.cat([part.status for part in parts])
         for kind in ("estimate", "sd", "measures", "signals"):
-            tables = [getattr(part, kind) for part in parts]
-            merged = {name: torch.cat([t[name] for t in tables]) for name in tables[0]}
-            getattr(block, kind).update(merged)
+            getattr(block, kind).update(_merged([getattr(part, kind) for part in parts]))
+        for reference in parts[0].covariance_with:
+            tables = [part.covariance_with[reference] for part in parts]
+            block.covariance_with[reference] = _merged(tables)
 
     def _fitted(self, given: Tensor, noise: Tensor, keep_signals: bool) -> Block:
-        band, shift = self.problem.band, self.problem.model.layout.shift(0)
         # Squares of very small or large samples would leave the range of float32.
-        largest = given.abs().amax(1, keepdim=True)
-        fids = given / largest
-        unit = largest.squeeze(1).to(torch.float64)
+        largest = given.abs().amax(1)
+        fids = given[:, self.used] / largest[:, None]
+        unit = largest.to(torch.float64)
         noise = noise.to(torch.float64) / unit
         # Without any noise the bounds are not zero, they are not known.
-        noise = torch.where(noise > 0, noise, torch.nan)
-        start = self.starts.best(band.crop(fids))
+        solved = self._searched(fids, unit, torch.where(noise > 0, noise, torch.nan))
+        out = Block(given)
+        out.status[solved.result.code != Code.SINGULAR] = Status.LEAST_SQUARES
+        fits = [self._estimated(estimator, solved) for estimator in self.estimators]
+        self._write_spectrum(out, fits[0])
+        for estimator, own in zip(self.estimators, fits, strict=True):
+            self._write(out, estimator, own)
+        if keep_signals:
+            self._write_signals(out, fits[0])
+        return out
+
+    def _searched(self, fids: Tensor, unit: Tensor, noise: Tensor) -> Solved:
+        """Fits from the best start points; where they did not converge, from the next best."""
+        solved = self._attempt(fids, unit, noise, 0)
+        for rank in range(1, _RESTARTS + 1):
+            again = (~self._reached(solved.result)).nonzero().squeeze(1)
+            if len(again) == 0:
+                break
+            other = self._attempt(fids[again], unit[again], noise[again], rank)
+            less = other.result.last.cost <= solved.result.last.cost[again]
+            solved.take(again, other, self._reached(other.result) & less)
+        return self._adapted(solved) if self.settings.adaptive else solved
+
+    def _attempt(self, fids: Tensor, unit: Tensor, noise: Tensor, rank: int) -> Solved:
+        """Fits from the start points of a rank."""
+        problem, time = self.tables.problem, self.tables.full.time[self.used.start :]
+        band, shift = problem.band, problem.model.layout.shift(0)
+        start = self.tables.starts.best(band.crop(fids), rank)
         # The window follows each voxel's own frequency, by whole bins, so that it always holds the
         # same peaks and baselines stay on the bins of the spectrum.
         frame = torch.round(start[:, shift] * band.duration) / band.duration
         start[:, shift] -= frame
-        window = band.crop(fids * _turn(-frame, self.full.time))
+        window = band.crop(fids * _turn(-frame, time))
         size = torch.linalg.vector_norm(window, dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-        window = window / size[:, None]
-        result = fit(self.problem, window, start)
-        size, noise = size * unit, noise * unit
-        out = Block(given)
-        out.status[result.code != Code.SINGULAR] = Status.LEAST_SQUARES
-        self._write_parameters(out, result, frame, size, noise)
-        self._write_measures(out, result, size, noise)
-        if keep_signals:
-            self._write_signals(out, result, window, frame, size.to(torch.float32))
-        return out
+        noise = noise / size
+        spectra = Spectra(window / size[:, None], precision=self._precision(noise))
+        return Solved(spectra, fit(problem, spectra, start), frame, size * unit, noise)
+
+    def _precision(self, noise: Tensor) -> Tensor | None:
+        sd = self.tables.prior_sd
+        if bool(sd.isinf().all()):
+            return None
+        return (_weighing(noise)[:, None] / sd).square()
+
+    def _adapted(self, solved: Solved) -> Solved:
+        """Fits with each voxel's own stiffness of the baseline."""
+        problem, theta = self.tables.problem, torch.nan_to_num(solved.result.last.theta)
+        shares = torch.stack([problem.baseline.shares(s) for s in STIFFNESSES])
+        weight = self.settings.baseline_weight
+        scores = stiffness_scores(problem, solved.spectra, theta, shares, weight)
+        chosen = torch.nan_to_num(scores, nan=torch.inf).argmin(1)
+        spectra = replace(solved.spectra, fitted_share=shares[chosen])
+        return replace(solved, spectra=spectra, result=fit(problem, spectra, theta))
+
+    def _estimated(self, estimator: Estimator, solved: Solved) -> Solved:
+        """The fits as an estimator makes them, from where the first ended."""
+        if estimator.problem is self.tables.problem and estimator.priors is None:
+            return solved
+        spectra = self._with_priors(estimator, solved)
+        theta = torch.nan_to_num(solved.result.last.theta)
+        return replace(solved, spectra=spectra, result=fit(estimator.problem, spectra, theta))
+
+    def _with_priors(self, estimator: Estimator, solved: Solved) -> Spectra:
+        priors = estimator.priors
+        if priors is None:
+            return solved.spectra
+        last, noise = solved.result.last, _weighing(solved.noise)
+        padding = priors.reference.new_zeros(len(priors.reference), last.cross.shape[2])
+        weights = torch.cat([priors.reference, padding], dim=1)
+        sd = Bounds.of(last.fisher, noise).sd(weights)
+        scaled = priors.scaled(last.amplitudes, sd, solved.size, noise)
+        return replace(solved.spectra, priors=scaled)
+
+    def _write(self, out: Block, estimator: Estimator, solved: Solved) -> None:
+        """What one estimator found."""
+        result, suffix = solved.result, estimator.suffix
+        bounds = Bounds.of(result.last.fisher, solved.noise)
+        left = solved.spectra.degrees_of_freedom(estimator.problem)
+        quality = (result.last.cost / left).sqrt() / solved.noise
+        reached = self._reached(result)
+        measures = (quality, result.iterations, bounds.condition, reached)
+        names = (_named(q.name, suffix) for q in OF_THE_FIT)
+        _write_measures(out, result, dict(zip(names, measures, strict=True)))
+        self._write_parameters(out, suffix, solved, bounds, quality)
+        if estimator.priors is not None and solved.spectra.priors is not None:
+            columns = result.last.amplitudes.shape[1]
+            covariance = bounds.covariance[:, :columns, :columns]
+            shares = estimator.priors.data_share(covariance, solved.spectra.priors.spread)
+            named = zip(self.outputs.data_shares, shares.unbind(1), strict=True)
+            _write_measures(out, result, dict(named))
 
     def _write_parameters(
-        self, out: Block, result: Fit, frame: Tensor, size: Tensor, noise: Tensor
+        self, out: Block, suffix: str, solved: Solved, bounds: Bounds, fit_quality: Tensor
     ) -> None:
-        last = result.last
-        values = torch.cat([last.amplitudes, last.theta[:, self.problem.free]], dim=1)
-        values = values @ self.weights.T
-        sd = sd_of_sums(last.fisher, noise / size, self.weights)
-        failed = result.code == Code.SINGULAR
-        values[failed], sd[failed] = torch.nan, torch.nan
-        for i, name in enumerate(self.names):
-            out.estimate[name], out.sd[name] = values[:, i], sd[:, i]
-        amplitudes = len(self.names) - int(self.problem.free.sum())
-        for name in self.names[:amplitudes]:
-            out.estimate[name] = out.estimate[name] * size
-            out.sd[name] = out.sd[name] * size
-        out.estimate["shift"] = out.estimate["shift"] + frame
-        out.estimate["phase"] = wrapped(out.estimate["phase"])
-        for name in self.names[amplitudes:]:
-            if name.startswith("gaussian"):
-                root = out.estimate[name].sqrt()
-                spread = torch.where(root > 0, out.sd[name] / (2 * root), torch.nan)
-                out.estimate[name], out.sd[name] = root, spread
+        outputs, last, problem = self.outputs, solved.result.last, self.tables.problem
+        values = torch.cat([last.amplitudes, last.theta[:, problem.free]], dim=1)
+        values, sd = values @ outputs.weights.T, bounds.sd(outputs.weights)
+        inflation = torch.ones_like(fit_quality)
+        if self.settings.errors == "residual":
+            inflation = fit_quality.clamp_min(1.0)
+        values[solved.result.code == Code.SINGULAR] = torch.nan
+        sd = torch.where(values.isnan(), torch.nan, sd * inflation[:, None])
+        estimates = dict(zip(outputs.names, values.unbind(1), strict=True))
+        sds = dict(zip(outputs.names, sd.unbind(1), strict=True))
+        for name in outputs.names[: outputs.amplitudes]:
+            estimates[name], sds[name] = estimates[name] * solved.size, sds[name] * solved.size
+        self._to_units(estimates, sds, solved.frame)
+        covariances = self._covariances(sds, solved, bounds, inflation)
+        for name, amplitude, reference in outputs.ratios:
+            one, other = estimates[amplitude], estimates[reference]
+            estimates[name] = torch.where(other != 0, one / other, torch.nan)
+            both = covariances[reference][amplitude]
+            sds[name] = sd_of_ratio(one, other, sds[amplitude], sds[reference], both)
+        out.estimate.update({_named(n, suffix): v for n, v in estimates.items()})
+        out.sd.update({_named(n, suffix): v for n, v in sds.items()})
+        for reference, table in covariances.items():
+            out.covariance_with[_named(reference, suffix)] = {
+                _named(n, suffix): v for n, v in table.items()
+            }
 
-    def _write_measures(self, out: Block, result: Fit, size: Tensor, noise: Tensor) -> None:
-        height, width = self.reference.measure(self.problem.model, result)
-        residual = (result.last.cost / self.problem.degrees_of_freedom).sqrt()
-        converged = result.code == Code.CONVERGED
+    def _to_units(
+        self, estimates: dict[str, Tensor], sds: dict[str, Tensor], frame: Tensor
+    ) -> None:
+        """From what is iterated to what is reported."""
+        estimates["shift"] = estimates["shift"] + frame
+        estimates["phase"] = wrapped(estimates["phase"])
+        if "first_order_phase" in estimates:
+            known = self.settings.first_order_phase_ms
+            estimates["first_order_phase"] = estimates["first_order_phase"] + known
+        for name in estimates:
+            if name.startswith("gaussian"):
+                root = estimates[name].sqrt()
+                sds[name] = torch.where(root > 0, sds[name] / (2 * root), torch.nan)
+                estimates[name] = root
+
+    def _covariances(
+        self, sds: dict[str, Tensor], solved: Solved, bounds: Bounds, inflation: Tensor
+    ) -> dict[str, dict[str, Tensor]]:
+        """Covariance of every amplitude with each reference, in data units squared."""
+        names, weights = self.outputs.names[: self.outputs.amplitudes], self.outputs.weights
+        scale = (solved.size * inflation).square()
+        found = {}
+        for reference in self.outputs.references:
+            all_of_them = bounds.with_sum(weights, weights[names.index(reference)])
+            # It is known where both errors are.
+            found[reference] = {
+                name: torch.where((sds[name] * sds[reference]).isnan(), torch.nan, scale * one)
+                for name, one in zip(names, all_of_them.unbind(1), strict=False)
+            }
+        return found
+
+    def _write_spectrum(self, out: Block, solved: Solved) -> None:
+        """Measures of the data and of the main fit."""
+        height, width = self.reference.measure(self.tables.problem.model, solved.result)
         # The window was divided by its norm, so that its energy is 1 but for rounding.
         measures = {
-            "snr": height * size / noise,
+            "snr": height / solved.noise,
             "fwhm": width / self.reference.spectrometer_frequency,
             "fwhm_hz": width,
-            "fit_quality": residual * size / noise,
-            "relative_residual": result.last.cost.sqrt(),
-            "noise_sd": noise,
-            "iterations": result.iterations.to(noise.dtype),
-            "converged": (converged & ~self._on_bound(result)).to(noise.dtype),
+            "relative_residual": solved.result.last.cost.sqrt(),
+            "noise_sd": solved.noise * solved.size,
         }
-        failed = result.code == Code.SINGULAR
-        out.measures = {name: torch.where(failed, torch.nan, m) for name, m in measures.items()}
+        if solved.spectra.fitted_share is not None:
+            baseline = self.tables.problem.baseline
+            measures["baseline_dimension"] = (
+                baseline.degrees_of_freedom(solved.spectra.fitted_share) / 2
+            )
+        _write_measures(out, solved.result, measures)
 
-    def _on_bound(self, result: Fit) -> Tensor:
-        """Whether the shift ended on its bound: the true minimum lies elsewhere."""
-        shift = self.problem.model.layout.shift(0)
+    def _reached(self, result: Fit) -> Tensor:
+        """Whether a minimum was reached, the shift inside its bounds: else it lies elsewhere."""
+        problem = self.tables.problem
+        shift = problem.model.layout.shift(0)
         at = result.last.theta[:, shift]
-        return (at <= self.problem.lower[shift]) | (at >= self.problem.upper[shift])
+        inside = (at > problem.lower[shift]) & (at < problem.upper[shift])
+        return (result.code == Code.CONVERGED) & inside
 
-    def _write_signals(
-        self, out: Block, result: Fit, window: Tensor, frame: Tensor, size: Tensor
-    ) -> None:
-        last, band = result.last, self.problem.band
-        model = self.full.synthesise(
+    def _write_signals(self, out: Block, solved: Solved) -> None:
+        last, problem = solved.result.last, self.tables.problem
+        band, time = problem.band, self.tables.full.time
+        model = self.tables.full.synthesise(
             torch.nan_to_num(last.amplitudes).to(torch.float32),
             torch.nan_to_num(last.theta).to(torch.float32),
         )
-        residual = torch.view_as_real(window - band.crop(model)).flatten(-2)
-        smooth = self.problem.baseline.fitted(residual).unflatten(-1, (band.bins, 2))
-        to_data = _turn(frame, self.full.time) * size[:, None]
-        baseline = band.expand(torch.view_as_complex(smooth.contiguous())) * to_data
+        left = solved.spectra.window - band.crop(model[:, self.used.start :])
+        residual = torch.view_as_real(left).flatten(-2)
+        smooth = problem.baseline.fitted(residual, solved.spectra.fitted_share)
+        window = torch.view_as_complex(smooth.unflatten(-1, (band.bins, 2)).contiguous())
+        baseline = torch.zeros_like(model)
+        baseline[:, self.used.start :] = band.expand(window)
+        to_data = _turn(solved.frame, time) * solved.size.to(torch.float32)[:, None]
+        rest = (0, out.fids.shape[1] - len(time))
         out.signals["corrected"] = out.fids
-        out.signals["fit"] = model * to_data + baseline
-        out.signals["baseline"] = baseline
+        out.signals["fit"] = torch.nn.functional.pad((model + baseline) * to_data, rest)
+        out.signals["baseline"] = torch.nn.functional.pad(baseline * to_data, rest)
 
 
-@dataclass(frozen=True)
-class ReferencePeak:
-    """The singlet that SNR and linewidth are read from.
-
-    ``column`` is its metabolite's, ``metabolites (metabolite,)`` is 0 for macromolecules,
-    ``frequencies (point,)`` are Hz from the first bin of the band, around the singlet.
-    """
-
-    column: int
-    metabolites: Tensor
-    frequencies: Tensor
-    spectrometer_frequency: float
-
-    @classmethod
-    def of(
-        cls, basis: Basis, band: Band, acquisition: Acquisition, device: torch.device
-    ) -> ReferencePeak:
-        """The first of a list that basis and window have, else the basis' first metabolite."""
-        window = acquisition.ppm_of(band.frequencies)
-        inside = (
-            name
-            for name, ppm in _REFERENCE_SINGLETS.items()
-            if name in basis.names and window.min() < ppm < window.max()
-        )
-        name = next(inside, basis.metabolites[0])
-        middle = float(window.mean())
-        centre = acquisition.frequency_of(_REFERENCE_SINGLETS.get(name, middle))
-        around = np.arange(-30.0, 30.25, 0.25)
-        metabolite = torch.tensor([not is_macromolecule(n) for n in basis.names])
-        return cls(
-            basis.names.index(name),
-            metabolite.to(device, torch.float32),
-            torch.from_numpy(centre + around - band.frequencies[0]).to(device),
-            acquisition.spectrometer_frequency,
-        )
-
-    def measure(self, model: LinearCombinationModel, result: Fit) -> tuple[Tensor, Tensor]:
-        """Height of the fitted metabolites at the peak and width (Hz) of its singlet."""
-        theta = torch.nan_to_num(result.last.theta).to(torch.float32)
-        theta[:, model.layout.shift(0)] = 0.0
-        shapes = model.layout.lineshape(theta, model.time)
-        amplitudes = torch.nan_to_num(result.last.amplitudes).to(torch.float32) * self.metabolites
-        fitted = (shapes * model.by_group(amplitudes)).sum(1)
-        alone = shapes[:, model.group[self.column]] * model.columns[self.column]
-        near = (self.frequencies - self.frequencies.mean()).abs() < 8.0
-        height = real_spectrum(fitted, model.time, self.frequencies[near]).amax(1)
-        step = float(self.frequencies[1] - self.frequencies[0])
-        width = full_width_half_height(real_spectrum(alone, model.time, self.frequencies), step)
-        return height.to(torch.float64), width.to(torch.float64)
+def _estimator(settings: FitSettings, basis: Basis, problem: Problem, number: int) -> Estimator:
+    kind = settings.estimators[number]
+    signed = torch.full_like(problem.signed, kind != "nonnegative")
+    own = problem if bool((signed == problem.signed).all()) else replace(problem, signed=signed)
+    priors = settings.prior_table.on(basis).to(problem.signed.device) if kind == "map" else None
+    return Estimator("" if number == 0 else kind, own, priors)
 
 
-def free_parameters(settings: FitSettings, size: int) -> list[int]:
-    """Columns of ``theta`` that the settings leave free."""
-    free, _, _ = _bounds(settings, Layout((size - 1) // 3))
-    return [p for p in range(size) if free[p]]
+def _write_measures(out: Block, result: Fit, measures: dict[str, Tensor]) -> None:
+    failed = result.code == Code.SINGULAR
+    for name, values in measures.items():
+        out.measures[name] = torch.where(failed, torch.nan, values.to(torch.float64))
 
 
-def _model(
-    fids: np.ndarray, group: Tensor, time: np.ndarray, device: torch.device
-) -> LinearCombinationModel:
-    return LinearCombinationModel(
-        torch.from_numpy(fids).to(device, torch.complex64),
-        group.to(device),
-        torch.from_numpy(time).to(device, torch.float32),
-    )
+def _weighing(noise: Tensor) -> Tensor:
+    return torch.nan_to_num(noise).clamp_min(_LEAST_NOISE)
+
+
+def _named(name: str, suffix: str) -> str:
+    return f"{name}_{suffix}" if suffix else name
+
+
+def _merged(tables: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([table[name] for table in tables]) for name in tables[0]}
 
 
 def _turn(frequency: Tensor, time: Tensor) -> Tensor:
     """``exp(2*pi*i*f*t)``, ``(voxel, time)`` complex64."""
     angle = (2 * math.pi * frequency[:, None] * time).to(torch.float32)
     return torch.polar(torch.ones_like(angle), angle)
-
-
-def _baseline(
-    settings: FitSettings, band: Band, acquisition: Acquisition, device: torch.device
-) -> Baseline:
-    if settings.baseline == "none":
-        return Baseline.none(band.bins, device)
-    coefficients = settings.baseline_coefficients(acquisition)
-    return Baseline.splines(band.bins, coefficients, settings.baseline_stiffness, device)
-
-
-def _problem(
-    settings: FitSettings, band: Band, model: LinearCombinationModel, baseline: Baseline
-) -> Problem:
-    free, lower, upper = (t.to(model.columns.device) for t in _bounds(settings, model.layout))
-    reach = min(2 * _SHIFT_STEP_HZ + 0.5 / band.duration, settings.max_shift_hz)
-    lower[model.layout.shift(0)], upper[model.layout.shift(0)] = -reach, reach
-    signed = torch.full_like(model.group, settings.amplitudes == "free", dtype=torch.bool)
-    return Problem(
-        band, model, baseline, free, lower, upper, signed, max_iterations=settings.max_iterations
-    )
-
-
-def _bounds(settings: FitSettings, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-    """Which non-linear parameters are free, and their lower and upper bounds."""
-    free = torch.zeros(layout.size, dtype=torch.bool)
-    upper = torch.zeros(layout.size, dtype=torch.float64)
-    lower = torch.zeros(layout.size, dtype=torch.float64)
-    free[0], upper[0], lower[0] = True, math.inf, -math.inf
-    for g in range(layout.groups):
-        reach = settings.max_macromolecule_offset_hz
-        free[layout.shift(g)] = g == 0 or reach > 0
-        upper[layout.shift(g)], lower[layout.shift(g)] = reach, -reach
-        free[layout.lorentzian(g)] = settings.lineshape != "gaussian"
-        free[layout.gaussian(g)] = settings.lineshape != "lorentzian"
-        upper[layout.lorentzian(g)] = settings.max_damping
-        upper[layout.gaussian(g)] = settings.max_damping**2
-    return free, lower, upper
-
-
-def _start_points(settings: FitSettings, layout: Layout, device: torch.device) -> Tensor:
-    """Grid of shift and damping, ``(point, parameter)`` float64; all groups damped alike."""
-    # The fit may move two steps away from its start.
-    steps = max(0, math.floor(settings.max_shift_hz / _SHIFT_STEP_HZ) - 2)
-    shifts = [_SHIFT_STEP_HZ * n for n in range(-steps, steps + 1)]
-    dampings = [d for d in _START_DAMPINGS if d <= settings.max_damping] or [settings.max_damping]
-    axes = {layout.shift(0): shifts, layout.lorentzian(0): dampings}
-    points = grid(axes, torch.zeros(layout.size, dtype=torch.float64))
-    damping = points[:, layout.lorentzian(0)].clone()
-    lorentzian = {"lorentzian": 1.0, "gaussian": 0.0, "voigt": 0.5}[settings.lineshape]
-    for g in range(layout.groups):
-        points[:, layout.lorentzian(g)] = lorentzian * damping
-        points[:, layout.gaussian(g)] = ((1 - lorentzian) * damping).square()
-    return points.to(device)
-
-
-def _landmarks(basis: Basis) -> Tensor:
-    """What a spectrum is recognised by, ``(landmark, metabolite)``: the basis where it has none."""
-    rows = [[float(n in names) for n in basis.names] for names in _LANDMARKS]
-    rows += [[float(n == mm) for n in basis.names] for mm in basis.macromolecules]
-    found = torch.tensor([row for row in rows if any(row)], dtype=torch.float64)
-    return found if len(found) else torch.eye(len(basis.names), dtype=torch.float64)
-
-
-def _outputs(settings: FitSettings, basis: Basis, free: Tensor) -> tuple[tuple[str, ...], Tensor]:
-    """Names of what is reported, and the weights ``(output, parameter)`` that make it."""
-    lineshape = lineshape_quantities(settings.groups(basis))
-    names = [q.name for q in amplitude_quantities(basis)]
-    names += [q.name for q, is_free in zip(lineshape, free.tolist(), strict=True) if is_free]
-    amplitudes = torch.from_numpy(amplitude_weights(basis))
-    weights = torch.block_diag(amplitudes, torch.eye(int(free.sum()), dtype=torch.float64))
-    return tuple(names), weights

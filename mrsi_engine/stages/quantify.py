@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Self
 
-from mrsi_engine.conventions import Declaration, Quantity
+from mrsi_engine.conventions import Declaration
 from mrsi_engine.errors import InputError
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.stages.base import Apply, Context
-from mrsi_engine.stages.fit_settings import (
-    FitSettings,
-    amplitude_quantities,
-    lineshape_quantities,
-)
-from mrsi_engine.stages.least_squares import LeastSquares, free_parameters
+from mrsi_engine.stages.fit_quantities import SIGNALS, measures
+from mrsi_engine.stages.fit_settings import FitSettings
+from mrsi_engine.stages.fit_tables import parameters
+from mrsi_engine.stages.least_squares import LeastSquares
 from mrsi_engine.stages.ranges import one_fid_a_voxel
 
 
@@ -22,8 +20,9 @@ class Quantify(FitSettings):
     """Linear combination modelling of each voxel's spectrum by batched least squares.
 
     The model is that of :mod:`mrsi_engine.kernels.lcm`. Amplitudes and baseline are solved for;
-    shift, damping and phase are iterated from the best point of a grid. The SD of every parameter
-    is the Cramér-Rao bound of the full model.
+    shift, damping and phase are iterated from the best point of a grid, and where that does not
+    converge from the next best. The SD of every parameter is the Cramér-Rao bound of the full
+    model; with priors it is that of the posterior.
     """
 
     stage: ClassVar[str] = "quantify"
@@ -38,18 +37,20 @@ class Quantify(FitSettings):
             do not suit them, or FIDs still have coils or transients.
         """
         one_fid_a_voxel(context, self.stage)
-        self.check_size(self.fitted_basis(_basis(context)), context.acquisition)
-        self.quiet_bins(context.acquisition)
+        fitted = self.fitted_basis(_basis(context))
+        self.check_size(fitted, context.acquisition)
+        self.references(fitted)
+        if "map" in self.estimators:
+            self.prior_table.constrained(fitted)
+        self.quiet_bins(self.fitted_acquisition(context.acquisition))
         return self
 
     def declare(self, context: Context) -> Declaration:
-        """Amplitudes of metabolites and their sums, lineshape parameters, and quality."""
+        """Amplitudes of metabolites and their sums, lineshape parameters, ratios, and quality."""
         basis = self.fitted_basis(_basis(context))
-        lineshape = lineshape_quantities(self.groups(basis))
-        free = free_parameters(self, len(lineshape))
         return Declaration(
-            parameters=(*amplitude_quantities(basis), *(lineshape[p] for p in free)),
-            measures=MEASURES,
+            parameters=tuple(parameters(self, basis)),
+            measures=tuple(measures(self, basis)),
             signals=SIGNALS,
         )
 
@@ -58,51 +59,6 @@ class Quantify(FitSettings):
         return LeastSquares.build(
             self, self.fitted_basis(_basis(context)), context.acquisition, context.device
         )
-
-
-MEASURES = (
-    Quantity(
-        "snr",
-        "1",
-        "height of the reference peak (NAA; without it Cr or Cho) of the fitted metabolites over "
-        "the SD of the noise, both in the real spectrum",
-        "SNR",
-    ),
-    Quantity("fwhm", "ppm", "full width at half height of the reference singlet as fitted", "FWHM"),
-    Quantity("fwhm_hz", "Hz", "full width at half height of the reference singlet as fitted"),
-    Quantity(
-        "fit_quality",
-        "1",
-        "SD of the residual in the fit window over the SD of the noise; 1 is noise alone",
-        "Fit quality",
-    ),
-    Quantity(
-        "relative_residual",
-        "1",
-        "root of the residual's share of the energy of the data in the fit window; for data whose "
-        "noise cannot be measured (filtered, apodised, zero-filled)",
-        "Relative residual",
-    ),
-    Quantity(
-        "noise_sd",
-        "data units",
-        "SD of the noise per real channel of a FID sample, from signal-free points",
-        "Noise SD",
-    ),
-    Quantity("iterations", "1", "steps of the non-linear fit", "Iterations"),
-    Quantity(
-        "converged",
-        "1",
-        "1 where the fit reached a minimum, the shift inside its bounds",
-        "Converged",
-    ),
-)
-
-SIGNALS = (
-    Quantity("corrected", "data units", "FID as it went into the fit"),
-    Quantity("fit", "data units", "fitted model with its baseline"),
-    Quantity("baseline", "data units", "fitted baseline"),
-)
 
 
 def _basis(context: Context) -> Basis:

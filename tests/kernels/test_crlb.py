@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrsi_engine.kernels.crlb import covariance, sd_of_sums
+from mrsi_engine.kernels.crlb import Bounds, sd_of_ratio
 
 
 def fishers(voxels: int, n: int) -> np.ndarray:
@@ -14,9 +14,13 @@ def fishers(voxels: int, n: int) -> np.ndarray:
     return design.transpose(0, 2, 1) @ design
 
 
+def sd_of_sums(fisher: torch.Tensor, noise: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return Bounds.of(fisher, noise).sd(weights)
+
+
 def test_covariance_is_the_inverse_times_the_noise_variance():
     fisher, sd = fishers(4, 6), np.array([0.5, 1.0, 2.0, 1e3])
-    bound = covariance(torch.from_numpy(fisher), torch.from_numpy(sd)).numpy()
+    bound = Bounds.of(torch.from_numpy(fisher), torch.from_numpy(sd)).covariance.numpy()
     expected = np.linalg.inv(fisher) * sd[:, None, None] ** 2
     np.testing.assert_allclose(bound, expected, rtol=1e-3, atol=1e-4 * sd.min())
 
@@ -62,3 +66,24 @@ def test_bad_voxels_are_nan_and_spare_the_rest():
     sd = sd_of_sums(fisher, noise, torch.eye(3).double())
     assert sd[:3].isnan().all()
     torch.testing.assert_close(sd[3], expected)
+
+
+def test_a_ratio_knows_the_covariance():
+    covariance = np.array([[0.04, 0.03], [0.03, 0.09]])
+    draws = np.random.default_rng(0).multivariate_normal([9.0, 6.0], covariance, 200_000)
+    values = torch.tensor([9.0, 6.0, 0.2, 0.3, 0.03]).double()
+    sd = sd_of_ratio(*values.unbind()).item()
+    # 200 000 draws know an SD to 0.16 %; what is beyond the first order is (0.3 / 6)^2 of it.
+    assert sd == pytest.approx((draws[:, 0] / draws[:, 1]).std(), rel=0.01)
+    assert sd_of_ratio(*(values * torch.tensor([1.0, 0, 1, 1, 1])).unbind()).isnan()
+
+
+def test_with_sum_is_the_covariance_of_sums():
+    fisher = torch.from_numpy(fishers(2, 4))
+    weights, reference = torch.eye(4).double(), torch.tensor([1.0, 1, 0, 0]).double()
+    bounds = Bounds.of(fisher, torch.ones(2).double())
+    torch.testing.assert_close(
+        bounds.with_sum(weights, reference), bounds.covariance[:, :, :2].sum(2)
+    )
+    condition = [np.linalg.cond(f / np.sqrt(np.outer(np.diag(f), np.diag(f))), 1) for f in fisher]
+    np.testing.assert_allclose(bounds.condition, condition, rtol=1e-3)

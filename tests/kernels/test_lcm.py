@@ -49,7 +49,7 @@ def test_modulated_columns_sum_to_the_signal(group):
     lcm = model(group)
     theta, amplitudes = torch.from_numpy(theta_of(max(group) + 1)), torch.rand(3, 5).double()
     theta[:, 0] = 0.0
-    columns = lcm.modulated(lcm.layout.lineshape(theta, lcm.time))
+    columns = lcm.modulated(lcm.columns, lcm.layout.lineshape(theta, lcm.time))
     summed = (amplitudes[:, :, None] * columns).sum(1)
     torch.testing.assert_close(summed, lcm.synthesise(amplitudes, theta))
 

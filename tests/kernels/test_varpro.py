@@ -12,9 +12,9 @@ from scipy.optimize import nnls
 
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.baseline import Baseline
-from mrsi_engine.kernels.crlb import covariance
+from mrsi_engine.kernels.crlb import Bounds
 from mrsi_engine.kernels.lcm import LinearCombinationModel
-from mrsi_engine.kernels.varpro import Code, Problem, evaluate, fit
+from mrsi_engine.kernels.varpro import Code, Evaluation, Problem, Spectra, evaluate, fit
 from tests.scenes import noise, press_basis
 
 BASIS = press_basis().select(["NAA", "Cr", "PCr", "GPC", "Glu", "Ins", "MM"])
@@ -79,6 +79,9 @@ class Case:
         both = torch.cat([by_both[0], by_both[1][:, self.problem.free]], dim=1)
         return self.weighted(both.T).T
 
+    def spectra(self, voxels: int, sd: float) -> Spectra:
+        return Spectra(self.data(voxels, sd).to(torch.complex64))
+
     def data(self, voxels: int, sd: float, seed: int = 0) -> torch.Tensor:
         """Noisy windows ``(voxel, bin)`` complex128 of the case's truth."""
         clean = self.exact(torch.from_numpy(AMPLITUDES), self.theta)
@@ -89,6 +92,12 @@ class Case:
 
 def rows(fids: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(BAND.crop(fids)).flatten(-2)
+
+
+def bound(state: Evaluation, noise_sd: float) -> torch.Tensor:
+    """CRLB of all parameters ``(voxel, parameter)``."""
+    bounds = Bounds.of(state.fisher, torch.full((len(state.theta),), noise_sd))
+    return bounds.covariance.diagonal(dim1=1, dim2=2).sqrt()
 
 
 CASES = [
@@ -108,7 +117,7 @@ def test_normal_equations_are_those_of_the_exact_model(case):
     data = case.data(2, sd=20.0)
     off = case.theta + torch.tensor([0.05, 0.4, 1.0, 9.0, 0.3, 2.0, -9.0])[: len(case.theta)]
     off = torch.where(case.problem.free, off, case.theta)
-    state = evaluate(case.problem, data.to(torch.complex64), off.repeat(2, 1), None)
+    state = evaluate(case.problem, Spectra(data.to(torch.complex64)), off.repeat(2, 1), None)
     assert state.ok.all()
     for v in range(2):
         amplitudes = state.amplitudes[v]
@@ -132,13 +141,15 @@ def test_gradient_is_that_of_the_cost_with_amplitudes_at_their_best(case):
     data = case.data(1, sd=20.0).to(torch.complex64)
     theta = case.theta.clone()
     theta[case.problem.free] *= 1.1
-    gradient = evaluate(case.problem, data, theta[None], None).gradient[0]
+    gradient = evaluate(case.problem, Spectra(data), theta[None], None).gradient[0]
     for i, p in enumerate(case.problem.free.nonzero().squeeze(1).tolist()):
         h = 0.01 * theta[p].item()
         ahead, back = theta.clone(), theta.clone()
         ahead[p] += h
         back[p] -= h
-        costs = evaluate(case.problem, data.repeat(2, 1), torch.stack([ahead, back]), None).cost
+        costs = evaluate(
+            case.problem, Spectra(data.repeat(2, 1)), torch.stack([ahead, back]), None
+        ).cost
         # The gradient is minus half the derivative.
         slope = -(costs[0] - costs[1]).item() / (4 * h)
         assert gradient[i].item() == pytest.approx(slope, rel=0.01)
@@ -148,7 +159,7 @@ def test_gradient_is_that_of_the_cost_with_amplitudes_at_their_best(case):
 def test_best_amplitudes_are_lstsq_of_the_exact_columns(stiffness):
     case = Case(stiffness=stiffness)
     data = case.data(4, sd=50.0)
-    state = evaluate(case.problem, data.to(torch.complex64), case.theta.repeat(4, 1), None)
+    state = evaluate(case.problem, Spectra(data.to(torch.complex64)), case.theta.repeat(4, 1), None)
     columns = case.jacobian(torch.from_numpy(AMPLITUDES), case.theta)[:, : len(AMPLITUDES)]
     target = case.weighted(torch.view_as_real(data).flatten(-2))
     expected = np.linalg.lstsq(columns.numpy(), target.T.numpy(), rcond=None)[0].T
@@ -158,7 +169,9 @@ def test_best_amplitudes_are_lstsq_of_the_exact_columns(stiffness):
 def test_nonnegative_amplitudes_are_scipys():
     case = Case(nonnegative=True)
     data = case.data(20, sd=3000.0)
-    state = evaluate(case.problem, data.to(torch.complex64), case.theta.repeat(20, 1), None)
+    state = evaluate(
+        case.problem, Spectra(data.to(torch.complex64)), case.theta.repeat(20, 1), None
+    )
     columns = case.jacobian(torch.from_numpy(AMPLITUDES), case.theta)[:, : len(AMPLITUDES)].numpy()
     expected = [nnls(columns, torch.view_as_real(d).flatten().numpy())[0] for d in data]
     assert (np.array(expected) == 0).any()
@@ -168,10 +181,8 @@ def test_nonnegative_amplitudes_are_scipys():
 @pytest.mark.parametrize("case", CASES, ids=named)
 def test_crlb_is_that_of_the_exact_model(case):
     """Full Fisher matrix in numpy: spline coefficients too where they are free."""
-    state = evaluate(
-        case.problem, case.data(1, sd=1e-3).to(torch.complex64), case.theta[None], None
-    )
-    sd = covariance(state.fisher, torch.tensor([20.0])).diagonal(dim1=1, dim2=2).sqrt()[0].numpy()
+    state = evaluate(case.problem, case.spectra(1, 1e-3), case.theta[None], None)
+    sd = bound(state, 20.0)[0].numpy()
     jacobian = case.jacobian(torch.from_numpy(AMPLITUDES), case.theta).numpy()
     exact = 20.0 * np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian)))
     np.testing.assert_allclose(sd, exact, rtol=3e-3)
@@ -183,8 +194,8 @@ def test_crlb_with_a_free_baseline_is_that_of_all_parameters_together():
     jacobian = bare.jacobian(torch.from_numpy(AMPLITUDES), case.theta)
     everything = np.concatenate([jacobian.numpy(), case.baseline.curves.numpy()], axis=1)
     exact = np.sqrt(np.diag(np.linalg.inv(everything.T @ everything)))[: jacobian.shape[1]]
-    state = evaluate(case.problem, case.data(1, 1e-3).to(torch.complex64), case.theta[None], None)
-    sd = covariance(state.fisher, torch.ones(1)).diagonal(dim1=1, dim2=2).sqrt()[0]
+    state = evaluate(case.problem, case.spectra(1, 1e-3), case.theta[None], None)
+    sd = bound(state, 1.0)[0]
     np.testing.assert_allclose(sd.numpy(), exact, rtol=3e-3)
 
 
@@ -192,7 +203,7 @@ def test_crlb_with_a_free_baseline_is_that_of_all_parameters_together():
 def test_fit_finds_the_truth_without_noise(case):
     start = case.theta + torch.tensor([0.3, 2.0, 4.0, 40.0, -1.0, 5.0, -80.0])[: len(case.theta)]
     start = torch.where(case.problem.free, start, case.theta)
-    result = fit(case.problem, case.data(1, 0.0).to(torch.complex64), start[None])
+    result = fit(case.problem, case.spectra(1, 0.0), start[None])
     assert result.code.tolist() == [Code.CONVERGED]
     np.testing.assert_allclose(result.last.theta[0], case.theta, rtol=5e-3, atol=5e-3)
     np.testing.assert_allclose(result.last.amplitudes[0], AMPLITUDES, rtol=5e-3)
@@ -201,14 +212,14 @@ def test_fit_finds_the_truth_without_noise(case):
 def test_fit_ends_at_a_minimum():
     case = Case("voigt", 2, 0.3)
     window = case.data(30, sd=50.0).to(torch.complex64)
-    result = fit(case.problem, window, case.theta.repeat(30, 1))
+    result = fit(case.problem, Spectra(window), case.theta.repeat(30, 1))
     assert (result.code == Code.CONVERGED).float().mean() > 0.9
-    best = evaluate(case.problem, window, result.last.theta, None).cost
+    best = evaluate(case.problem, Spectra(window), result.last.theta, None).cost
     for seed in range(5):
         generator = torch.Generator().manual_seed(seed)
         elsewhere = result.last.theta * (1 + 0.02 * torch.randn(30, 7, generator=generator))
         elsewhere = elsewhere.clamp(case.problem.lower, case.problem.upper)
-        cost = evaluate(case.problem, window, elsewhere, None).cost
+        cost = evaluate(case.problem, Spectra(window), elsewhere, None).cost
         assert (cost >= best * (1 - 1e-4))[result.code == Code.CONVERGED].all()
 
 
@@ -220,7 +231,7 @@ def test_bounds_are_kept_and_reached():
         lower=torch.tensor([-np.inf, -1.0, 2.0, 0.0]).double(),
         upper=torch.tensor([np.inf, 1.0, 6.0, 1e4]).double(),
     )
-    result = fit(tight, window, torch.tensor([0.6, 0.0, 4.0, 0.0]).double().repeat(5, 1))
+    result = fit(tight, Spectra(window), torch.tensor([0.6, 0.0, 4.0, 0.0]).double().repeat(5, 1))
     assert (result.code == Code.CONVERGED).all()
     np.testing.assert_array_equal(result.last.theta[:, 1], 1.0)
     np.testing.assert_array_equal(result.last.theta[:, 2], 6.0)
@@ -231,7 +242,7 @@ def test_iterations_are_limited_and_said():
     case = Case()
     window = case.data(3, sd=20.0).to(torch.complex64)
     start = torch.tensor([0.0, 0.0, 30.0, 0.0]).double().repeat(3, 1)
-    result = fit(replace(case.problem, max_iterations=1), window, start)
+    result = fit(replace(case.problem, max_iterations=1), Spectra(window), start)
     assert result.code.tolist() == [Code.MAX_ITERATIONS] * 3
     assert result.iterations.tolist() == [1] * 3
 
@@ -241,9 +252,9 @@ def test_bad_windows_are_singular_at_once_and_spare_the_rest(nonnegative):
     case = Case(nonnegative=nonnegative)
     window = case.data(6, sd=20.0).to(torch.complex64)
     start = case.theta.repeat(6, 1)
-    expected = fit(case.problem, window, start)
+    expected = fit(case.problem, Spectra(window), start)
     window[1], window[4, 3] = torch.nan, torch.inf
-    result = fit(case.problem, window, start)
+    result = fit(case.problem, Spectra(window), start)
     assert result.code[[1, 4]].tolist() == [Code.SINGULAR] * 2
     assert result.iterations[[1, 4]].tolist() == [0, 0]
     good = [0, 2, 3, 5]
@@ -255,6 +266,6 @@ def test_bad_windows_are_singular_at_once_and_spare_the_rest(nonnegative):
 def test_a_silent_window_converges_on_nothing():
     case = Case()
     window = torch.zeros(2, BAND.bins, dtype=torch.complex64)
-    result = fit(case.problem, window, case.theta.repeat(2, 1))
+    result = fit(case.problem, Spectra(window), case.theta.repeat(2, 1))
     assert result.code.tolist() == [Code.CONVERGED] * 2
     assert not result.last.amplitudes.any()
