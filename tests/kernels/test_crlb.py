@@ -69,11 +69,11 @@ def test_bad_voxels_are_nan_and_spare_the_rest():
 
 
 def test_a_ratio_knows_the_covariance():
-    covariance = np.array([[0.04, 0.03], [0.03, 0.09]])
+    covariance = np.array([[0.0016, 0.0012], [0.0012, 0.0036]])
     draws = np.random.default_rng(0).multivariate_normal([9.0, 6.0], covariance, 200_000)
-    values = torch.tensor([9.0, 6.0, 0.2, 0.3, 0.03]).double()
+    values = torch.tensor([9.0, 6.0, 0.04, 0.06, 0.0012]).double()
     sd = sd_of_ratio(*values.unbind()).item()
-    # 200 000 draws know an SD to 0.16 %; what is beyond the first order is (0.3 / 6)^2 of it.
+    # 200 000 draws know an SD to 0.16 %; second order adds some (0.06 / 6)^2 of it.
     assert sd == pytest.approx((draws[:, 0] / draws[:, 1]).std(), rel=0.01)
     assert sd_of_ratio(*(values * torch.tensor([1.0, 0, 1, 1, 1])).unbind()).isnan()
 
