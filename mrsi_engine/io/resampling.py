@@ -15,7 +15,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array, vstack
+from scipy.sparse import csr_array, vstack
 
 from mrsi_engine.io.volumes import Grid
 
@@ -27,7 +27,7 @@ _AVERAGED_FROM = 1.5
 # Places inside a target voxel along an axis: two a source voxel, within reason.
 _PLACES_A_VOXEL, _MOST_PLACES = 2, 16
 # Weights made at a time.
-_AT_ONCE = 4_000_000
+_AT_ONCE = 500_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,21 +61,23 @@ class Resampling:
         return max(1, round(float(np.prod(self._steps))))
 
     def weights(self, voxels: NDArray[np.intp]) -> csr_array:
-        """Shares ``(voxel, source voxel)`` float32 of target voxels; rows sum to at most 1.
+        """Shares ``(voxel, source voxel)`` of target voxels; rows sum to at most 1.
 
         What lies outside the source has no share.
         """
-        corners = 1 if self.averages else 8
-        group = max(1, _AT_ONCE // (corners * len(self._places)))
-        parts = [self._of(voxels[i : i + group]) for i in range(0, len(voxels), group)]
-        return csr_array(vstack(parts, format="csr"))
+        return csr_array(vstack([self._of(group) for group in self.groups(voxels)], format="csr"))
+
+    def groups(self, voxels: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+        """The voxels in groups whose weights take little memory."""
+        entries = len(self._places) * (1 if self.averages else 8)
+        size = max(1, _AT_ONCE // entries)
+        return [voxels[start : start + size] for start in range(0, len(voxels), size)]
 
     def needed(self, voxels: NDArray[np.intp]) -> NDArray[np.intp]:
         """Source voxels that have a share in these target voxels, ascending."""
         found = np.zeros(self._sources, bool)
-        group = max(1, _AT_ONCE // (8 * len(self._places)))
-        for start in range(0, len(voxels), group):
-            found[self.weights(voxels[start : start + group]).indices] = True
+        for group in self.groups(voxels):
+            found[self._of(group).indices] = True
         return np.flatnonzero(found)
 
     @property
@@ -103,19 +105,20 @@ class Resampling:
 
     def _of(self, voxels: NDArray[np.intp]) -> csr_array:
         index = np.stack(np.unravel_index(voxels, self.target.shape, order="F"), axis=1)
-        places = (index[:, None] + self._places).reshape(-1, 3)
-        at = places @ self._to_source[:3, :3].T + self._to_source[:3, 3]
+        turn = self._to_source[:3, :3].T
+        centres = index @ turn + self._to_source[:3, 3]
+        at = (centres[:, None] + self._places @ turn).reshape(-1, 3)
         limits = np.array(self.source.shape)
         inside = ((at >= -0.5) & (at <= limits - 0.5)).all(1) / len(self._places)
-        rows = np.repeat(np.arange(len(voxels)), len(self._places))
-        shares, columns = [], []
-        for near, share in self._neighbours(at):
-            clipped = np.clip(near, 0, limits - 1).T
-            columns.append(np.ravel_multi_index(clipped, self.source.shape, order="F"))
-            shares.append((share * inside).astype(np.float32))
-        places_of = (np.tile(rows, len(shares)), np.concatenate(columns))
-        size = (len(voxels), self._sources)
-        table = coo_array((np.concatenate(shares), places_of), size).tocsr()
+        strides = np.cumprod([1, *limits[:2]])
+        near = list(self._neighbours(at))
+        columns = np.stack([np.clip(to, 0, limits - 1) @ strides for to, _ in near], axis=1)
+        # Sums of thousands of equal shares need more digits than those of eight, and are of less.
+        kind = np.float64 if self.averages else np.float32
+        shares = np.stack([(share * inside).astype(kind) for _, share in near], axis=1)
+        # Every target voxel has as many entries, so their order is the format already.
+        starts = np.arange(len(voxels) + 1) * (columns.size // len(voxels))
+        table = csr_array((shares.ravel(), columns.ravel(), starts), (len(voxels), self._sources))
         table.eliminate_zeros()
         return table
 
@@ -133,8 +136,8 @@ class Resampling:
 
 
 def resampled(
-    weights: csr_array, values: NDArray[np.generic], known: NDArray[np.bool_], missing: complex
-) -> NDArray[np.generic]:
+    weights: csr_array, values: NDArray[np.inexact], known: NDArray[np.bool_], missing: complex
+) -> NDArray[np.inexact]:
     """``values (source voxel, ...)`` on the target; ``missing`` where too little of it is known.
 
     Parameters
@@ -146,16 +149,11 @@ def resampled(
     missing
         For target voxels of which less than :data:`LEAST_KNOWN` is known.
     """
-    chosen = weights @ _diagonal(known)
-    total = np.asarray(chosen.sum(axis=1))
+    total = weights @ known.astype(weights.dtype)
     enough = total >= LEAST_KNOWN
-    scale = np.divide(1, total, out=np.zeros_like(total), where=enough)
-    flat = np.where(known[:, None], values.reshape(len(values), -1), 0).astype(values.dtype)
-    out = (_diagonal(scale) @ chosen @ flat).astype(values.dtype)
+    flat = values.reshape(len(values), -1)
+    if not known.all():
+        flat = np.where(known[:, None], flat, 0).astype(values.dtype)
+    out = (weights @ flat) / np.where(enough, total, 1)[:, None]
     out[~enough] = missing
-    return np.asarray(out.reshape(len(out), *values.shape[1:]))
-
-
-def _diagonal(values: NDArray[np.generic]) -> csr_array:
-    count = np.arange(len(values))
-    return coo_array((values.astype(np.float32), (count, count))).tocsr()
+    return np.asarray(out.astype(values.dtype).reshape(len(out), *values.shape[1:]))

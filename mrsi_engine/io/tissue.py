@@ -101,7 +101,11 @@ def _on_grid(
     shape, classes = resampling.target.shape, values.shape[3]
     source = values.reshape(-1, classes, order="F")
     known = np.asarray(np.isfinite(source).all(axis=1))
-    found = resampled(resampling.weights(voxels), source, known, np.nan)
+    parts = [
+        resampled(resampling.weights(group), source, known, np.nan)
+        for group in resampling.groups(voxels)
+    ]
+    found = np.concatenate(parts)
     if np.isnan(found).all():
         raise InputError(
             f"{path}: reaches none of the scan's voxels; check that it was registered to the scan"
