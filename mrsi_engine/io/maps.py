@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -28,7 +28,21 @@ AMPLITUDE_KINDS = ("metabolite", "macromolecule", "combination")
 #: What MRSIPrep expects where a CRLB (percent) is unknown; also the largest it is given.
 MRSIPREP_CRLB = 999.0
 
-_DESCRIPTIONS = {"shift": "b0shift"}
+
+class _Total(NamedTuple):
+    """What several stages share: its name in files, unit and meaning."""
+
+    label: str
+    unit: str
+    doc: str
+
+
+_TOTALS = {
+    "shift": _Total(
+        "b0shift", "Hz", "frequency of the data as acquired; positive is towards lower ppm"
+    ),
+    "phase": _Total("phase", "rad", "zero-order phase of the data as acquired"),
+}
 _NEEDED_ATTRS = ("shape", "affine", "stem", "source", "checksum", "engine_version")
 _SIGNALS = {
     "corrected": "FID after every correction of the pipeline",
@@ -84,6 +98,47 @@ def relative_crlb(result: xr.Dataset, parameter: str) -> NDArray[np.float32]:
     return percent.astype(np.float32)
 
 
+def total_of(result: xr.Dataset, name: str) -> xr.Dataset:
+    """Shift or phase of the data as acquired, over all stages: ``estimate`` and ``sd`` (voxel).
+
+    Each stage says what it found in what the stages before left: ``eddy_shift``, ``fpc_shift`` and
+    then ``shift``, the fit's. They add up to that of the data, and an error a stage made is found
+    again, with the other sign, by those after it. So the bound is that of the last one that found
+    any. NaN where no stage found any.
+
+    Parameters
+    ----------
+    result
+        A result store opened as a dataset.
+    name
+        ``"shift"`` (Hz) or ``"phase"`` (rad, -pi to pi).
+
+    Raises
+    ------
+    InputError
+        If no stage of the pipeline looks for it.
+    """
+    parts = parts_of(result, name)
+    if not parts:
+        raise InputError(f"result: no stage of its pipeline found any {name}")
+    rows = result[["estimate", "sd"]].sel(parameter=parts).transpose("parameter", ...)
+    found = np.isfinite(rows["estimate"].values)
+    total = np.where(found, rows["estimate"].values, 0.0).sum(0)
+    if name == "phase":
+        total = np.angle(np.exp(1j * total))
+    last = len(parts) - 1 - found[::-1].argmax(0)
+    sd = np.take_along_axis(rows["sd"].values, last[None], 0)[0]
+    known = {"estimate": total, "sd": sd}
+    masked = {n: ("voxel", np.where(found.any(0), v, np.nan)) for n, v in known.items()}
+    return xr.Dataset(masked, attrs=_TOTALS[name]._asdict())
+
+
+def parts_of(result: xr.Dataset, name: str) -> list[str]:
+    """Parameters that add up to the total ``name``, in the order of the stages."""
+    lineshape = parameter_names(result, "lineshape")
+    return [n for n in lineshape if n == name or n.endswith(f"_{name}")]
+
+
 def volume(
     result: xr.Dataset, values: NDArray[Any], background: float = np.nan
 ) -> NDArray[np.float32]:
@@ -100,7 +155,9 @@ def export_maps(
 
     Metabolites, macromolecules and combinations get ``desc-signal`` (the estimate), ``desc-crlb``
     (percent) and ``desc-sd`` (absolute); every measure and lineshape parameter gets one file, and
-    so do the status and the mask. Maps are float32 with the scan's affine.
+    so do the status and the mask. ``desc-b0shift`` and ``desc-phase`` are those of the data as
+    acquired, over all stages; where several stages share them each has its own file beside, the
+    fit's called ``desc-fitshift`` and ``desc-fitphase``. Maps are float32 with the scan's affine.
 
     Parameters
     ----------
@@ -197,8 +254,7 @@ def _check_names_differ(names: list[str]) -> None:
 def _all_maps(result: xr.Dataset) -> Iterator[Map]:
     for name in parameter_names(result, *AMPLITUDE_KINDS):
         yield from _amplitude_maps(result, name)
-    for name in parameter_names(result, "lineshape"):
-        yield _lineshape_map(result, name)
+    yield from _lineshape_maps(result)
     for name in result["measure"].values:
         yield _measure_map(result, str(name))
     yield _status_map(result)
@@ -220,17 +276,32 @@ def _amplitude_maps(result: xr.Dataset, name: str) -> Iterator[Map]:
     yield Map(f"{met}_desc-sd", _fitted(result, row["sd"].values), units, f"{title}: {bound}")
 
 
-def _lineshape_map(result: xr.Dataset, name: str) -> Map:
-    row = result.sel(parameter=name)
-    desc = _DESCRIPTIONS.get(name, safe_label(name))
-    values = _fitted(result, row["estimate"].values)
-    return Map(f"desc-{desc}", values, str(row["unit"].values), str(row["doc"].values))
+def _lineshape_maps(result: xr.Dataset) -> Iterator[Map]:
+    shared = {name: parts for name in _TOTALS if (parts := parts_of(result, name))}
+    yield from (_total_map(result, name, parts) for name, parts in shared.items())
+    alone = [parts[0] for parts in shared.values() if len(parts) == 1]
+    for name in parameter_names(result, "lineshape"):
+        if name not in alone:
+            row = result.sel(parameter=name)
+            desc = f"fit{name}" if name in shared else safe_label(name)
+            values = _fitted(result, row["estimate"].values)
+            yield Map(f"desc-{desc}", values, str(row["unit"].values), str(row["doc"].values))
+
+
+def _total_map(result: xr.Dataset, name: str, parts: list[str]) -> Map:
+    total, about = total_of(result, name)["estimate"].values, _TOTALS[name]
+    return Map(
+        f"desc-{about.label}",
+        _fitted(result, total),
+        about.unit,
+        f"{about.doc} ({' + '.join(parts)})",
+    )
 
 
 def _measure_map(result: xr.Dataset, name: str) -> Map:
     row = result.sel(measure=name)
     return Map(
-        f"desc-{_DESCRIPTIONS.get(name, safe_label(name))}",
+        f"desc-{safe_label(name)}",
         _fitted(result, row["quality"].values),
         str(row["measure_unit"].values),
         str(row["measure_doc"].values),

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from mrsi_engine.conventions import Flag, Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
-from mrsi_engine.io.maps import AMPLITUDE_KINDS, fitted_voxels, parameter_names, relative_crlb
+from mrsi_engine.io.maps import (
+    AMPLITUDE_KINDS,
+    fitted_voxels,
+    parameter_names,
+    parts_of,
+    relative_crlb,
+    total_of,
+)
 
 _PROVENANCE = ("stem", "source", "checksum", "engine_version", "mask_origin", "run_fingerprint")
 
@@ -41,7 +48,8 @@ def voxel_table(result: xr.Dataset) -> pa.Table:
 
     Columns are ``x, y, z`` (index in the volume), ``x_mm, y_mm, z_mm`` (centre of the voxel in
     scanner coordinates), ``status``, for every parameter ``NAME`` and ``NAME_sd``, for amplitudes
-    ``NAME_crlb`` (percent), and one a measure. Numbers are NaN where there is no fit. Every
+    ``NAME_crlb`` (percent), ``b0_shift`` of the data as acquired (Hz, over all stages) with its
+    bound, and one a measure. Numbers are NaN where there is no fit. Every
     column's ``unit`` and ``description`` stand in its field metadata, the scan's provenance in
     the schema's.
 
@@ -73,6 +81,8 @@ def _columns(result: xr.Dataset) -> Iterator[_Column]:
     inside = fitted_voxels(result)
     for name in result["parameter"].values:
         yield from _parameter(result, str(name), inside)
+    if parts_of(result, "shift"):
+        yield from _b0_shift(result, inside)
     for name in result["measure"].values:
         row = result.sel(measure=name)
         unit, doc = str(row["measure_unit"].values), str(row["measure_doc"].values)
@@ -98,6 +108,13 @@ def _parameter(result: xr.Dataset, name: str, inside: NDArray[np.bool_]) -> Iter
     if name in parameter_names(result, *AMPLITUDE_KINDS):
         percent = np.where(inside, relative_crlb(result, name), np.nan)
         yield _column(f"{name}_crlb", percent, "%", f"{bound} in percent of the estimate")
+
+
+def _b0_shift(result: xr.Dataset, inside: NDArray[np.bool_]) -> Iterator[_Column]:
+    total = total_of(result, "shift")
+    unit, doc = total.attrs["unit"], total.attrs["doc"]
+    for name, values in (("b0_shift", total["estimate"]), ("b0_shift_sd", total["sd"])):
+        yield _column(name, np.where(inside, values.values, np.nan), unit, doc)
 
 
 def _column(name: str, values: NDArray[np.generic], unit: str, description: str) -> _Column:

@@ -8,6 +8,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from mrsi_engine.kernels.varpro import Code
+
+#: A signal is trusted where noise alone would look as much like the template this rarely.
+_RARE = 1e-3
+
 #: Fine steps of a carrier computed from a coarse and a fine factor.
 _FINE = 32
 
@@ -18,8 +23,9 @@ class Alignment:
 
     All ``(signal,)``: ``shift`` (Hz), ``phase`` (rad, -pi to pi), ``amplitude`` and ``damping``
     (1/s) float64; ``shift_sd`` (Hz) and ``phase_sd`` (rad) are their Cramér-Rao bounds for the
-    noise level given; ``code`` a :class:`mrsi_engine.kernels.varpro.Code`. NaN where the signal
-    says nothing (zero, not finite).
+    noise level given; ``chance`` is how often white noise alone would look as much like the
+    template, at any shift; ``code`` a :class:`mrsi_engine.kernels.varpro.Code`. NaN where the
+    signal says nothing (zero, not finite).
     """
 
     shift: Tensor
@@ -28,13 +34,19 @@ class Alignment:
     damping: Tensor
     shift_sd: Tensor
     phase_sd: Tensor
+    chance: Tensor
     code: Tensor
+
+    @property
+    def trusted(self) -> Tensor:
+        """Which signals converged to what is more than noise, ``(signal,)`` bool."""
+        return (self.code == Code.CONVERGED) & (self.chance < _RARE)
 
     @classmethod
     def empty(cls, device: torch.device) -> Alignment:
         """The alignment of no signals."""
         none = torch.zeros(0, dtype=torch.float64, device=device)
-        return cls(none, none, none, none, none, none, none.to(torch.int64))
+        return cls(none, none, none, none, none, none, none, none.to(torch.int64))
 
     @classmethod
     def join(cls, parts: list[Alignment]) -> Alignment:

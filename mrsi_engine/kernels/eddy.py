@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mrsi_engine.kernels.alignment import turned
+
 #: Magnitude of the reference, in noise SDs per real channel, below which its phase is not used.
 _TRUSTED = 8.0
 
@@ -42,21 +44,35 @@ def correct(fids: Tensor, water: Tensor) -> EddyCorrected:
     fids, water
         ``(voxel, time)`` complex, of the same length.
     """
+    turn, trusted = undoing(water)
+    return EddyCorrected((fids * turn).to(torch.complex64), trusted)
+
+
+def undoing(water: Tensor) -> tuple[Tensor, Tensor]:
+    """What FIDs are multiplied by, ``(voxel, time)`` complex64, and ``trusted (voxel,)``.
+
+    1 throughout where there is no usable reference.
+    """
     usable = torch.isfinite(water.abs()).all(1, keepdim=True)
-    safe = torch.where(usable, water, 0).to(torch.complex128)
+    safe = torch.where(usable, water, 0)
     trusted = _trusted(safe)
-    turned = fids * torch.polar(torch.ones_like(safe.real), -_phase(safe, trusted))
-    corrected = torch.where((trusted > 0)[:, None], turned, fids)
-    return EddyCorrected(corrected.to(torch.complex64), trusted)
+    inside = torch.arange(water.shape[1], device=water.device) < trusted[:, None]
+    own = torch.where(inside, torch.sgn(safe).conj(), _late(safe, trusted))
+    return torch.where((trusted > 0)[:, None], own, 1).to(torch.complex64), trusted
+
+
+def noise_sd(water: Tensor) -> Tensor:
+    """SD of the noise per real channel at the end of water references, ``(voxel,)``."""
+    tail = water[:, -max(4, int(_TAIL * water.shape[1])) :]
+    # Second differences: what is left of a slow signal does not count as noise.
+    rough = torch.view_as_real(tail.diff(n=2, dim=1)).flatten(1)
+    return rough.square().mean(1).sqrt() / math.sqrt(6)
 
 
 def _trusted(water: Tensor) -> Tensor:
     """How many samples from the start stand out of the noise; 0 if too few for a phase course."""
     points = water.shape[1]
-    tail = water[:, -max(4, int(_TAIL * points)) :]
-    # Second differences: what is left of a slow signal does not count as noise.
-    rough = torch.view_as_real(tail.diff(n=2, dim=1)).flatten(1)
-    noise = rough.square().mean(1, keepdim=True).sqrt() / math.sqrt(6)
+    noise = noise_sd(water)[:, None]
     smooth = torch.nn.functional.avg_pool1d(
         water.abs()[:, None], _SMOOTH, 1, _SMOOTH // 2, count_include_pad=False
     )[:, 0, :points]
@@ -65,14 +81,13 @@ def _trusted(water: Tensor) -> Tensor:
     return torch.where(count >= _FEWEST, count, 0)
 
 
-def _phase(water: Tensor, trusted: Tensor) -> Tensor:
-    """Phase ``(voxel, time)``; after the trusted samples the line through their last third."""
+def _late(water: Tensor, trusted: Tensor) -> Tensor:
+    """Turns ``(voxel, time)`` back along the phase of the last third of the trusted samples."""
     sample = torch.arange(water.shape[1], device=water.device)
-    inside = sample < trusted[:, None]
-    last = torch.where(inside & (sample >= 2 * trusted[:, None] // 3), water, 0)
+    third = (sample < trusted[:, None]) & (sample >= 2 * trusted[:, None] // 3)
+    last = torch.where(third, water, 0)
     # Sums of complex numbers weigh each phase by its precision.
-    turn = torch.angle((last[:, 1:] * last[:, :-1].conj()).sum(1, keepdim=True))
-    straight = turn * sample
-    still = last * torch.polar(torch.ones_like(straight), -straight) * last.abs()
-    straight = straight + torch.angle(still.sum(1, keepdim=True))
-    return torch.where(inside, torch.angle(water), straight)
+    step = (last[:, 1:] * last[:, :-1].conj()).sum(1, dtype=torch.complex128).angle()
+    back = turned(last, 1.0, -step / (2 * math.pi))
+    phase = (back * last.abs()).sum(1, dtype=torch.complex128).angle()
+    return turned(torch.ones_like(water), 1.0, -step / (2 * math.pi), -phase)

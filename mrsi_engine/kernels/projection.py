@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -96,6 +96,19 @@ class Projection:
     def rank(self) -> int:
         """Complex dimensions that are left."""
         return self.band.bins - self.span.shape[1]
+
+    def to(self, device: torch.device) -> Projection:
+        """The same on another device."""
+        return replace(self, span=self.span.to(device))
+
+    def energy(self, fids: Tensor) -> Tensor:
+        """Squared length of projected FIDs ``(signal, time)``, ``(signal,)`` float64."""
+        if self.rank == self.band.points:
+            return fids.abs().square().sum(1, dtype=torch.float64)
+        window = self.band.crop(fids)
+        out = window @ self.span.conj().to(fids.dtype)
+        whole, removed = (part.abs().square().sum(1, dtype=torch.float64) for part in (window, out))
+        return whole - removed
 
     def apply(self, fids: Tensor) -> Tensor:
         """Projected FIDs ``(..., time)`` of FIDs ``(..., time)``."""

@@ -11,6 +11,10 @@ function of ``d`` the damped template is a short Chebyshev series, ``exp(-d t) =
 with modified Bessel functions ``c_k(t)``, so both come from one matrix product of the signals with
 fixed filters. A shift acts on the model as an imaginary damping, so the step in both is one
 complex number and the Cramér-Rao bounds have a closed form.
+
+How much of a signal the template explains says whether it is there at all: of white noise in ``n``
+complex dimensions one vector explains a share above ``r`` with probability ``(1 - r)^(n-1)``, and
+the search looks at about ``2 * limit * duration`` independent shifts.
 """
 
 from __future__ import annotations
@@ -66,12 +70,14 @@ class Solver:
 class Registration:
     """A template made ready: what does not depend on the signals.
 
-    ``filters (time, order)`` complex64 are the conjugated projected terms of the damped template,
-    ``gram (order, order)`` complex128 their inner products; ``damping`` is (low, high) in 1/s,
-    ``start_damping`` where the fit begins; ``first`` samples of every FID are left out.
+    ``seen`` is what counts; ``filters (time, order)`` complex64 are the conjugated projected terms
+    of the damped template, ``gram (order, order)`` complex128 their inner products; ``damping`` is
+    (low, high) in 1/s, ``start_damping`` where the fit begins; ``first`` samples of every FID are
+    left out.
     ``start_filter (time,)`` complex64 and ``start_band`` are for the cross-correlation.
     """
 
+    seen: Projection
     filters: Tensor
     gram: Tensor
     start_filter: Tensor
@@ -128,6 +134,7 @@ class Registration:
         start = start or projection
         begin = template[first:last] * torch.exp(-start_damping * torch.from_numpy(t)).to(template)
         return cls(
+            seen=projection.to(template.device),
             filters=projected.conj().mT.to(torch.complex64).contiguous(),
             gram=terms.conj() @ projected.mT,
             start_filter=start.apply(begin.to(torch.complex128)).conj().to(torch.complex64),
@@ -141,6 +148,7 @@ class Registration:
         """The same on another device."""
         return replace(
             self,
+            seen=self.seen.to(device),
             filters=self.filters.to(device),
             gram=self.gram.to(device),
             start_filter=self.start_filter.to(device),
@@ -233,6 +241,43 @@ def correlate(
     return replace(found, code=torch.where(done, int(Code.CONVERGED), found.code))
 
 
+def hold(
+    registration: Registration,
+    fids: Tensor,
+    noise_sd: Tensor,
+    shift: Tensor,
+    shift_sd: Tensor,
+    damping: Tensor,
+) -> Alignment:
+    """Phase and amplitude of signals whose shift is known otherwise, to ``shift_sd``.
+
+    Nothing is searched for, so ``chance`` is that of noise at this one shift.
+
+    Parameters
+    ----------
+    registration, fids, noise_sd
+        As for :func:`register`.
+    shift, shift_sd, damping
+        ``(signal,)`` float64 in Hz, Hz and 1/s.
+    """
+    kept, noise = fids[:, registration.first : registration.last], noise_sd.to(torch.float64)
+    code = torch.full_like(shift, Code.CONVERGED, dtype=torch.int64)
+    still = Solver(limit_hz=0.0)
+    found = _finish(registration, kept, noise, still, shift, damping, code)
+    # The bound on the phase holds what an unknown shift adds, in proportion to its variance.
+    alone = _phase_sd_alone(registration, found, noise)
+    share = (shift_sd / found.shift_sd).square()
+    added = (found.phase_sd.square() - alone.square()) * share
+    return replace(found, shift_sd=shift_sd, phase_sd=(alone.square() + added).sqrt())
+
+
+def _phase_sd_alone(registration: Registration, found: Alignment, noise: Tensor) -> Tensor:
+    """Error of the phase where shift and damping are known."""
+    value, _ = registration.weights(found.damping)
+    norm = _form(registration.gram, value, value).real
+    return noise / (found.amplitude * norm.sqrt())
+
+
 def _register(
     registration: Registration, fids: Tensor, noise: Tensor, solver: Solver, shift: Tensor | None
 ) -> Alignment:
@@ -304,6 +349,7 @@ def _finish(
     own = 1 / (point.scale.abs().square() * point.norm)
     phase_sd = noise * (own + (coupling / information).square()).sqrt()
     known = (code != Code.SINGULAR) & torch.isfinite(information)
+    chance = _chance(registration, fids, shift, point, solver.limit_hz)
     return Alignment(
         shift=torch.where(known, shift, torch.nan),
         phase=torch.where(known, wrapped(point.scale.angle()), torch.nan),
@@ -311,8 +357,20 @@ def _finish(
         damping=torch.where(known, damping, torch.nan),
         shift_sd=torch.where(known, noise / (2 * math.pi * information), torch.nan),
         phase_sd=torch.where(known, phase_sd, torch.nan),
+        chance=torch.where(known, chance, torch.nan),
         code=torch.where(known, code, torch.full_like(code, Code.SINGULAR)),
     )
+
+
+def _chance(
+    registration: Registration, fids: Tensor, shift: Tensor, point: _Point, limit_hz: float
+) -> Tensor:
+    """How often white noise is explained as well, at any of the shifts looked at."""
+    seen = registration.seen
+    back = turned(fids, registration.dwell_time, -shift, first=registration.first)
+    explained = point.scale.abs().square() * point.norm / seen.energy(back)
+    tried = 1 + 2 * limit_hz * seen.band.duration
+    return tried * (1 - explained).clamp_min(0.0) ** (seen.rank - 1)
 
 
 def _chebyshev_terms(t: NDArray[np.float64], damping: tuple[float, float]) -> NDArray[np.float64]:

@@ -16,7 +16,6 @@ from mrsi_engine.kernels.alignment import Alignment, turned
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.projection import Projection
 from mrsi_engine.kernels.registration import Registration, Solver, register
-from mrsi_engine.kernels.varpro import Code
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,8 @@ def summarise_aligned(
 ) -> TemplateSums:
     """Sum of a block's signals, aligned and weighted as least squares for the template asks.
 
-    A signal counts with its amplitude over its noise variance; signals whose registration did not
-    converge do not count.
+    A signal counts with its amplitude over its noise variance; signals whose registration is not
+    trusted do not count.
 
     Parameters
     ----------
@@ -82,7 +81,7 @@ def summarise_aligned(
     dwell_time
         s.
     """
-    good = (alignment.code == Code.CONVERGED) & (noise_sd > 0)
+    good = alignment.trusted & (noise_sd > 0)
     fids, amplitude = fids[good], alignment.amplitude[good]
     variance = noise_sd[good].to(torch.float64).square()
     aligned = turned(fids, dwell_time, -alignment.shift[good], -alignment.phase[good])

@@ -7,9 +7,11 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from mrsi_engine.conventions import Declaration, Quantity
+from mrsi_engine.conventions import Acquisition, Declaration, Quantity
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import eddy
+from mrsi_engine.kernels.registration import Registration
+from mrsi_engine.kernels.water_phase import water_registration, water_shift
 from mrsi_engine.stages.base import Apply, Block, Context
 from mrsi_engine.stages.ranges import OptionalStage, refuse_coils
 
@@ -19,6 +21,24 @@ EDDY_TRUSTED = Quantity(
     "Share of the FID over which the phase of the water reference stood out of its noise; 0 where "
     "nothing was corrected",
 )
+
+SHIFT = Quantity(
+    "eddy_shift",
+    "Hz",
+    "frequency of the water reference, which was corrected; positive is towards lower ppm",
+    "Eddy current shift",
+    "lineshape",
+)
+PHASE = Quantity(
+    "eddy_phase",
+    "rad",
+    "phase of the water reference, which was corrected",
+    "Eddy current phase",
+    "lineshape",
+)
+
+#: From the start of the water reference, where its frequency is read.
+_WATER_SECONDS = 0.2
 
 
 class EddyCurrent(OptionalStage):
@@ -36,8 +56,10 @@ class EddyCurrent(OptionalStage):
         return "" if context.has_water else "the scan has no water reference: give --water FILE"
 
     def declare(self, context: Context) -> Declaration:
-        """The measure ``eddy_trusted``."""
-        return Declaration(measures=() if self.skipped(context) else (EDDY_TRUSTED,))
+        """Shift and phase of the water, which were corrected, and the measure ``eddy_trusted``."""
+        if self.skipped(context):
+            return Declaration()
+        return Declaration(parameters=(SHIFT, PHASE), measures=(EDDY_TRUSTED,))
 
     def check(self, context: Context) -> Self:
         """This stage, once the scan is known to have a water reference and one coil.
@@ -53,7 +75,10 @@ class EddyCurrent(OptionalStage):
 
     def build(self, context: Context) -> Apply:
         """The correction of a block."""
-        return (lambda block: None) if self.skipped(context) else _correct
+        if self.skipped(context):
+            return lambda block: None
+        line = _line(context.acquisition).to(context.device)
+        return lambda block: _correct(block, line)
 
 
 def mean_reference(water: Tensor, points: int) -> Tensor:
@@ -72,20 +97,27 @@ def mean_reference(water: Tensor, points: int) -> Tensor:
     return water.flatten(1, -2).mean(1) if water.ndim > 2 else water
 
 
-def _correct(block: Block) -> None:
+def _line(acquisition: Acquisition) -> Registration:
+    """Water at 0 Hz, where the correction puts it."""
+    points = min(acquisition.points, round(_WATER_SECONDS / acquisition.dwell_time))
+    return water_registration(acquisition.with_points(points), acquisition.reference_ppm)
+
+
+def _correct(block: Block, line: Registration) -> None:
     assert block.water is not None
     points = block.fids.shape[-1]
     reference = mean_reference(block.water, points)
-    corrected, trusted = _with_reference(block.fids, reference)
-    block.water, _ = _with_reference(block.water, reference)
-    block.fids = corrected
+    turn, trusted = eddy.undoing(reference)
+    block.fids, block.water = _times(block.fids, turn), _times(block.water, turn)
     block.measures[EDDY_TRUSTED.name] = trusted.to(torch.float32) / points
+    water = water_shift(line, reference, eddy.noise_sd(reference))
+    for name in ("estimate", "sd"):
+        suffix = "_sd" if name == "sd" else ""
+        for quantity, value in ((SHIFT, "shift"), (PHASE, "phase")):
+            values = getattr(water, value + suffix)
+            getattr(block, name)[quantity.name] = values.masked_fill(trusted == 0, torch.nan)
 
 
-def _with_reference(fids: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """FIDs ``(voxel, [dynamic,] time)`` corrected, and the trusted samples ``(voxel,)``."""
-    each = fids.flatten(1, -2) if fids.ndim > 2 else fids[:, None]
-    voxels, transients, points = each.shape
-    spread = reference[:, None].expand(-1, transients, -1).reshape(-1, points)
-    found = eddy.correct(each.reshape(-1, points), spread)
-    return found.fids.reshape(fids.shape), found.trusted.view(voxels, transients)[:, 0]
+def _times(fids: Tensor, turn: Tensor) -> Tensor:
+    """FIDs ``(voxel, [dynamic,] time)`` times one turn ``(voxel, time)`` for each voxel."""
+    return fids * (turn[:, None] if fids.ndim > 2 else turn)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import ClassVar, Literal, Self
 
@@ -16,9 +16,12 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.alignment import Alignment, corrected
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.creatine import CreatineReferencing, reference_to_creatine
+from mrsi_engine.kernels.even_sample import EvenSample, combine_samples, sample_evenly
 from mrsi_engine.kernels.projection import LineRange, Projection
-from mrsi_engine.kernels.registration import Registration, Solver, correlate, register
-from mrsi_engine.kernels.similarity import similarity_to
+from mrsi_engine.kernels.reference_choice import choose_reference
+from mrsi_engine.kernels.registration import Registration, Solver, correlate, hold, register
+from mrsi_engine.kernels.shift_field import FieldSums, Grid, ShiftField
+from mrsi_engine.kernels.similarity import similarity_matrix, similarity_to
 from mrsi_engine.kernels.template import (
     Pick,
     TemplateSums,
@@ -28,7 +31,6 @@ from mrsi_engine.kernels.template import (
     summarise_aligned,
     summarise_pick,
 )
-from mrsi_engine.kernels.varpro import Code
 from mrsi_engine.kernels.water_phase import water_registration, water_shift
 from mrsi_engine.stages.base import Apply, Block, Context, State
 from mrsi_engine.stages.eddy_current import mean_reference
@@ -37,12 +39,24 @@ from mrsi_engine.stages.ranges import NoiseRange, PpmRange, hertz_between, refus
 #: Where the first template is picked by its tallest peak, ppm: between lipids and water.
 _PICK_PPM = (1.9, 3.5)
 
+#: The same in the thesis' choice by k-means.
+_K_MEANS_PPM = (2.5, 4.0)
+
 #: Window of the thesis' similarity index, ppm.
 _SIMILARITY_PPM = (2.5, 3.5)
 
 #: Range of dampings (1/s) of water and lipid lines, and the vectors their tails span in the window.
 _WATER_DAMPING, _WATER_RANK = (5.0, 120.0), 12
 _LIPID_DAMPING, _LIPID_RANK = (30.0, 200.0), 6
+
+#: Signals of the similarity matrix, and those among which k-means chooses the reference.
+_MATRIX_SIZE, _K_MEANS_SIZE = 64, 256
+
+#: Passes that fit the smooth field: a first one, and one without voxels far from that.
+_FIELD_PASSES = 2
+
+#: Signals make the field where noise looks like them this rarely.
+_SURE = 1e-6
 
 SHIFT = Quantity(
     "fpc_shift",
@@ -57,7 +71,8 @@ PHASE = Quantity(
 APPLIED = Quantity(
     "fpc_applied",
     "1",
-    "Share of the transients whose correction converged; others stay as they are",
+    "Share of the transients whose shift and phase stood out of noise and were corrected; other "
+    "transients go with the mean of their voxel, other voxels stay as they are",
 )
 SPREAD = (
     Quantity("fpc_shift_spread", "Hz", "SD over transients of the frequency corrected"),
@@ -77,12 +92,25 @@ SIMILARITY = (
 Find = Callable[[Tensor, Tensor], Alignment]
 
 
+@dataclass(frozen=True)
+class _Signals:
+    """Signals of a block outside the scalp: ``fids``, ``noise_sd`` and ``place (signal, 4)``."""
+
+    fids: Tensor
+    noise_sd: Tensor
+    place: Tensor
+
+
 class FrequencyPhaseCorrection(NoiseRange):
     """Bring every voxel, and every transient, to one frequency and phase.
 
     ``robust``, ``registration`` and ``correlation`` compare with a template: the signal of the
-    scan with the highest peak, then ``template_passes`` times the mean of all signals aligned to
-    it. With ``frame = "creatine"`` the template's creatine is put at 3.027 ppm and phase 0.
+    scan that ``reference`` says, then ``template_passes`` times the mean of all signals aligned
+    to it. With ``frame = "creatine"`` the template's creatine is put at 3.027 ppm and phase 0. A
+    signal that looks no more like it than noise would is left as it is.
+
+    The state holds ``similarity_matrix_before`` and ``similarity_matrix_after``, scalar products
+    of up to 64 signals spread evenly over the scan, ``(signal, signal)``, slice by slice.
 
     Parameters
     ----------
@@ -102,6 +130,13 @@ class FrequencyPhaseCorrection(NoiseRange):
         From the start of the FID that are looked at.
     max_shift_hz
         Largest shift looked for.
+    reference
+        The first template: the signal with the ``"highest-peak"`` over its noise, or the choice
+        by ``"k-means"`` (Shamaei et al. 2023) among 256 signals spread evenly over the scan.
+    smooth, smooth_order
+        Combine each voxel's shift with a polynomial of its place fitted to the scan, of total
+        degree ``smooth_order``, by their precisions. Voxels whose own shift is lost in noise get
+        that of their surroundings, those measured well keep theirs.
     """
 
     stage: ClassVar[str] = "fpc"
@@ -116,6 +151,9 @@ class FrequencyPhaseCorrection(NoiseRange):
     max_shift_hz: float = Field(default=60.0, gt=0, le=1000)
     template_passes: int = Field(default=2, ge=0, le=10)
     frame: Literal["creatine", "template"] = "creatine"
+    reference: Literal["highest-peak", "k-means"] = "highest-peak"
+    smooth: bool = False
+    smooth_order: int = Field(default=6, ge=1, le=12)
 
     @property
     def uses_template(self) -> bool:
@@ -136,7 +174,7 @@ class FrequencyPhaseCorrection(NoiseRange):
         ------
         InputError
             If a window leaves the spectrum or holds too few points, there is no water reference
-            for ``"water"``, or coils are not combined.
+            for ``"water"``, coils are not combined, or a map cannot be smoothed.
         """
         refuse_coils(context, self.stage)
         self.quiet_bins(context.acquisition)
@@ -147,47 +185,59 @@ class FrequencyPhaseCorrection(NoiseRange):
             )
         if self.uses_template:
             _view(self, context.acquisition)
+        if self.smooth and (not self.uses_template or DYNAMIC in context.dimensions):
+            raise InputError(
+                "stage 'fpc': smooth = true needs one FID a voxel and method 'robust', "
+                f"'registration' or 'correlation', found {self.method!r} and the dimensions "
+                f"{list(context.dimensions)}; put averaging before it or set smooth = false"
+            )
         if self.method == "creatine" or (self.uses_template and self.frame == "creatine"):
             self._creatine(context.acquisition)
         return self
 
     def passes(self, context: Context) -> int:
-        """One to pick a signal, and ``template_passes`` to average those aligned to it."""
-        return 1 + self.template_passes if self.uses_template else 0
+        """One to pick a signal, ``template_passes`` to average, and two for the smooth map."""
+        if not self.uses_template:
+            return 0
+        return 1 + self.template_passes + (_FIELD_PASSES if self.smooth else 0)
 
     def summarise(self, context: Context, block: Block, step: int) -> State:
         """The best signal of the block, then the sum of its signals aligned to the template."""
-        fids, noise = self._template_signals(context, block)
-        if step == 0:
-            return _pick(fids, noise, _band(context.acquisition, _PICK_PPM))
-        # The first template is one noisy signal, whose damping would be fitted to its noise.
-        solver = first_pass(self._solver) if step == 1 else self._solver
-        alignment = self._to_template(context, solver)(fids, noise)
-        sums = summarise_aligned(fids, alignment, noise, context.acquisition.dwell_time)
-        return {"fid": sums.fid, "weight": sums.weight}
+        signals = self._signals(context, block)
+        if step > self.template_passes:
+            return self._field_sums(context, signals)
+        sample = sample_evenly(
+            signals.fids, signals.noise_sd, signals.place, self._sample_size(step)
+        )
+        return {**self._reference_sums(context, signals, step), **_sample_state(sample)}
 
     def combine(self, first: State, second: State, step: int) -> State:
-        """The better of two signals, then the sum of both sums."""
-        if step > 0:
+        """The better of two signals, then the sum of both sums; one sample of both."""
+        if step > self.template_passes:
             return super().combine(first, second, step)
-        return _state(combine_picks(Pick(**first), Pick(**second)))
+        samples = _sample(first), _sample(second)
+        both = _sample_state(combine_samples(*samples, self._sample_size(step)))
+        if step > 0:
+            return {**both, **{name: first[name] + second[name] for name in ("fid", "weight")}}
+        return {**both, **_extent_of_both(first, second), **_better(first, second)}
 
     def finish(self, context: Context, summary: State, step: int) -> State:
-        """``template (time,)`` complex64.
+        """``template (time,)`` complex64; with the last, the similarity matrices; then the field.
 
         Raises
         ------
         InputError
             If no voxel has a signal to begin with.
         """
-        if step == 0 and not torch.isfinite(summary["snr"]):
-            raise InputError("stage 'fpc': no voxel has a signal; check the mask and the data")
-        template = (
-            summary["fid"]
-            if step == 0
-            else finish_template(TemplateSums(**summary), context.state["template"])
-        )
-        return {"template": self._framed(template, context)}
+        if step > self.template_passes:
+            sums = FieldSums(**summary)
+            return _field_state(self._field(context).updated(sums, self.max_shift_hz))
+        found = {"template": self._framed(self._template(context, summary, step), context)}
+        if step == 0:
+            found |= {name: summary[name] for name in ("low", "high")}
+        known = replace(context, state={**context.state, **found})
+        last = step == self.template_passes
+        return {**found, **(self._matrices(known, _sample(summary)) if last else {})}
 
     def build(self, context: Context) -> Apply:
         """Template and projection made ready, bound to the correction of a block."""
@@ -196,8 +246,8 @@ class FrequencyPhaseCorrection(NoiseRange):
 
         def apply(block: Block) -> None:
             fids = block.fids.flatten(0, -2)
-            found = _trusted(align(block, fids), block, len(fids) // len(block.fids))
-            straight = corrected(fids, dwell, found.shift, found.phase)
+            found = _believed(align(block, fids), block, len(fids) // len(block.fids))
+            straight = corrected(fids, dwell, *_for_all_transients(found, block))
             _write(block, found)
             for name, value in compare(fids, straight).items():
                 block.measures[name] = _over_transients(value, block).nanmean(1)
@@ -215,6 +265,8 @@ class FrequencyPhaseCorrection(NoiseRange):
             return self._by_water(context)
         find = self._by_creatine(context) if self.method == "creatine" else None
         find = find or self._to_template(context, self._solver)
+        if self.smooth:
+            return self._smoothed(context, find)
         return lambda block, fids: find(fids, self.noise_of(fids, context))
 
     def _by_water(self, context: Context) -> Callable[[Block, Tensor], Alignment]:
@@ -235,12 +287,44 @@ class FrequencyPhaseCorrection(NoiseRange):
         return lambda fids, noise: reference_to_creatine(line, fids, noise, self.max_shift_hz)
 
     def _to_template(self, context: Context, solver: Solver) -> Find:
-        template = context.state["template"].to("cpu")
-        seen, start = _view(self, context.acquisition)
-        ready = Registration.build(template, seen, start=start).to(context.device)
+        ready = self._registration(context)
         if self.method == "correlation":
             return lambda fids, noise: correlate(ready, fids, noise, solver.limit_hz)
         return lambda fids, noise: register(ready, fids, noise, solver)
+
+    def _registration(self, context: Context) -> Registration:
+        seen, start = _view(self, context.acquisition)
+        template = context.state["template"].to("cpu")
+        return Registration.build(template, seen, start=start).to(context.device)
+
+    def _smoothed(self, context: Context, find: Find) -> Callable[[Block, Tensor], Alignment]:
+        """Alignments whose shift is that of voxel and field together."""
+        ready, field = self._registration(context), self._field(context)
+
+        def align(block: Block, fids: Tensor) -> Alignment:
+            noise, place = self.noise_of(fids, context), _places(block)[:, :3]
+            own = find(fids, noise)
+            shift = torch.where(own.trusted, own.shift, torch.nan)
+            best, sd = field.combined(place, shift, own.shift_sd, own.chance)
+            return hold(ready, fids, noise, best, sd, own.damping.nan_to_num(0.0))
+
+        return align
+
+    def _field(self, context: Context) -> ShiftField:
+        """The field found so far."""
+        grid = Grid(context.state["low"], context.state["high"], self.smooth_order)
+        if "coefficients" not in context.state:
+            return ShiftField.unknown(grid, self.max_shift_hz)
+        parts = (context.state[name] for name in ("coefficients", "covariance", "variance"))
+        return ShiftField(grid, *parts)
+
+    def _field_sums(self, context: Context, signals: _Signals) -> State:
+        found = self._to_template(context, self._solver)(signals.fids, signals.noise_sd)
+        # A false peak is far from the field, but would widen it.
+        good = found.trusted & (found.chance < _SURE) & torch.isfinite(found.shift_sd)
+        place = signals.place[good, :3]
+        sums = self._field(context).summarise(place, found.shift[good], found.shift_sd[good])
+        return _state(sums)
 
     def _creatine(self, acquisition: Acquisition) -> CreatineReferencing:
         """Creatine's line made ready.
@@ -266,11 +350,52 @@ class FrequencyPhaseCorrection(NoiseRange):
         """(low, high) in Hz of the setting ``key``."""
         return hertz_between(acquisition, getattr(self, key), f"stage 'fpc': {key}")
 
-    def _template_signals(self, context: Context, block: Block) -> tuple[Tensor, Tensor]:
-        """Signals that make the template and their noise: scalp has none of its peaks."""
-        inside = block.fids if block.scalp is None else block.fids[~block.scalp]
-        fids = inside.flatten(0, -2)
-        return fids, self.noise_of(fids, context)
+    def _signals(self, context: Context, block: Block) -> _Signals:
+        """Signals that make the template: scalp has none of its peaks."""
+        scalp = torch.zeros(len(block.fids), dtype=torch.bool, device=block.fids.device)
+        inside = ~(scalp if block.scalp is None else block.scalp)
+        fids = block.fids[inside].flatten(0, -2)
+        each = inside.repeat_interleave(_transients(block))
+        return _Signals(fids, self.noise_of(fids, context), _places(block)[each])
+
+    def _sample_size(self, step: int) -> int:
+        """Signals kept of the scan in a pass."""
+        if step == 0 and self.reference == "k-means":
+            return _K_MEANS_SIZE
+        return _MATRIX_SIZE if step == self.template_passes else 0
+
+    def _reference_sums(self, context: Context, signals: _Signals, step: int) -> State:
+        fids, noise, place = signals.fids, signals.noise_sd, signals.place
+        if step == 0:
+            picked = _pick(fids, noise, _band(context.acquisition, _PICK_PPM))
+            return {**picked, **_extent(place)}
+        # The first template is one noisy signal, whose damping would be fitted to its noise.
+        solver = first_pass(self._solver) if step == 1 else self._solver
+        alignment = self._to_template(context, solver)(fids, noise)
+        return _state(summarise_aligned(fids, alignment, noise, context.acquisition.dwell_time))
+
+    def _template(self, context: Context, summary: State, step: int) -> Tensor:
+        if step > 0:
+            sums = TemplateSums(summary["fid"], summary["weight"])
+            return finish_template(sums, context.state["template"])
+        if not torch.isfinite(summary["snr"]):
+            raise InputError("stage 'fpc': no voxel has a signal; check the mask and the data")
+        if self.reference == "highest-peak":
+            return summary["fid"]
+        sample = _sample(summary).by_place()
+        band = _band(context.acquisition, _K_MEANS_PPM)
+        return sample.fids[choose_reference(sample.fids, band)]
+
+    def _matrices(self, context: Context, sample: EvenSample) -> State:
+        """Similarity matrices of signals spread over the scan, before and after correction."""
+        few = sample.first(_MATRIX_SIZE).by_place()
+        found = self._to_template(context, self._solver)(few.fids, few.noise_sd)
+        dwell, band = context.acquisition.dwell_time, _band(context.acquisition, _SIMILARITY_PPM)
+        straight = corrected(few.fids, dwell, *_where_trusted(found))
+        return {
+            "similarity_matrix_before": similarity_matrix(few.fids, band),
+            "similarity_matrix_after": similarity_matrix(straight, band),
+        }
 
     def _framed(self, template: Tensor, context: Context) -> Tensor:
         """The template with creatine at its place; as it is where none is found."""
@@ -278,7 +403,7 @@ class FrequencyPhaseCorrection(NoiseRange):
             return template
         found = self._by_creatine(context)(template[None], self.noise_of(template[None], context))
         dwell = context.acquisition.dwell_time
-        return corrected(template[None], dwell, *_where_converged(found))[0]
+        return corrected(template[None], dwell, *_where_trusted(found))[0]
 
     def _comparison(self, context: Context) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
         """Similarity of signals ``(signal, time)`` before and after to the template."""
@@ -338,12 +463,57 @@ def _pick(fids: Tensor, noise: Tensor, band: Band) -> State:
     return _state(Pick(fids.new_zeros(fids.shape[1]), nothing, noise.new_ones(())))
 
 
-def _state(pick: Pick) -> State:
-    return {"fid": pick.fid, "snr": pick.snr, "noise_sd": pick.noise_sd}
+def _state(record: Pick | TemplateSums | FieldSums | EvenSample) -> dict[str, Tensor]:
+    return {f.name: getattr(record, f.name) for f in fields(record)}
 
 
-def _where_converged(found: Alignment) -> tuple[Tensor, Tensor]:
-    good = found.code == Code.CONVERGED
+def _better(first: State, second: State) -> State:
+    names = [f.name for f in fields(Pick)]
+    picks = (Pick(**{name: state[name] for name in names}) for state in (first, second))
+    return _state(combine_picks(*picks))
+
+
+def _sample_state(sample: EvenSample) -> State:
+    return {f"sample_{name}": values for name, values in _state(sample).items()}
+
+
+def _sample(state: State) -> EvenSample:
+    return EvenSample(*(state[f"sample_{f.name}"] for f in fields(EvenSample)))
+
+
+def _field_state(field: ShiftField) -> State:
+    return {n: getattr(field, n) for n in ("coefficients", "covariance", "variance")}
+
+
+def _transients(block: Block) -> int:
+    return block.fids[0].numel() // block.fids.shape[-1] if len(block.fids) else 1
+
+
+def _places(block: Block) -> Tensor:
+    """x, y, z and transient of every signal, ``(signal, 4)`` int64."""
+    transients = _transients(block)
+    voxels = torch.arange(len(block.fids), device=block.fids.device)
+    xyz = voxels[:, None].expand(-1, 3) if block.coordinates is None else block.coordinates
+    number = torch.arange(transients, device=xyz.device).repeat(len(xyz))
+    return torch.cat([xyz.long().repeat_interleave(transients, 0), number[:, None]], dim=1)
+
+
+def _extent(place: Tensor) -> State:
+    """The box that holds all voxels; nothing is in the box that combines with any."""
+    nowhere = torch.full((1, 3), torch.inf, dtype=torch.float64, device=place.device)
+    xyz = place[:, :3].to(torch.float64)
+    return {"low": torch.cat([xyz, nowhere]).amin(0), "high": torch.cat([xyz, -nowhere]).amax(0)}
+
+
+def _extent_of_both(first: State, second: State) -> State:
+    return {
+        "low": torch.minimum(first["low"], second["low"]),
+        "high": torch.maximum(first["high"], second["high"]),
+    }
+
+
+def _where_trusted(found: Alignment) -> tuple[Tensor, Tensor]:
+    good = found.trusted
     return torch.where(good, found.shift, torch.nan), torch.where(good, found.phase, torch.nan)
 
 
@@ -351,13 +521,22 @@ def _chosen(found: Alignment, index: Tensor) -> Alignment:
     return Alignment(*(getattr(found, f.name)[index] for f in fields(found)))
 
 
-def _trusted(found: Alignment, block: Block, transients: int) -> Alignment:
-    """The alignment, NaN where it did not converge and on the scalp, which has no such peaks."""
-    shift, phase = _where_converged(found)
+def _believed(found: Alignment, block: Block, transients: int) -> Alignment:
+    """The alignment, NaN where it is not trusted and on the scalp, which has no such peaks."""
+    shift, phase = _where_trusted(found)
     if block.scalp is not None:
         scalp = block.scalp.repeat_interleave(transients)
         shift, phase = shift.masked_fill(scalp, torch.nan), phase.masked_fill(scalp, torch.nan)
     return replace(found, shift=shift, phase=phase)
+
+
+def _for_all_transients(found: Alignment, block: Block) -> tuple[Tensor, Tensor]:
+    """Shift and phase ``(signal,)``, where there is none of its own the mean of the voxel's."""
+    shift, phase = (_over_transients(each, block) for each in (found.shift, found.phase))
+    mean = torch.polar(torch.isfinite(phase).double(), phase.nan_to_num(0.0)).sum(1, keepdim=True)
+    shift = torch.where(torch.isfinite(shift), shift, shift.nanmean(1, keepdim=True))
+    phase = torch.where(torch.isfinite(phase), phase, mean.angle())
+    return shift.flatten(), phase.flatten()
 
 
 def _over_transients(values: Tensor, block: Block) -> Tensor:

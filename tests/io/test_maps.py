@@ -17,7 +17,7 @@ from nifti_mrs.validator import validate_nifti_mrs
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.files import safe_label, safe_stem, write_atomically
-from mrsi_engine.io.maps import export_maps, export_signals, relative_crlb
+from mrsi_engine.io.maps import export_maps, export_signals, relative_crlb, total_of
 from tests.report.synthetic import AFFINE, brain_result
 
 SHAPE = (8, 7, 3)
@@ -70,6 +70,43 @@ def test_values_stand_at_their_voxels(result: xr.Dataset, folder: Path) -> None:
         assert read(folder, f"met-CrPCr_desc-{desc}")[x, y, z] == expected
     assert read(folder, "desc-fwhm")[x, y, z] == result["quality"].sel(measure="fwhm")[10]
     assert read(folder, "desc-b0shift")[x, y, z] == result["estimate"].sel(parameter="shift")[10]
+
+
+def corrected_before_the_fit(result: xr.Dataset) -> xr.Dataset:
+    """The result as if a stage before the fit had moved every voxel but number 4 by 3 Hz."""
+    moved = result.sel(parameter=["shift", "phase"]).copy(deep=True)
+    moved = moved.assign_coords(parameter=["fpc_shift", "fpc_phase"])
+    moved["estimate"][:, 0], moved["estimate"][:, 1], moved["sd"][:] = 3.0, 2.0, 0.7
+    moved["estimate"][4], moved["sd"][4] = np.nan, np.nan
+    return xr.concat([moved, result], "parameter", data_vars="minimal", combine_attrs="override")
+
+
+def test_shifts_and_phases_of_all_stages_add_up(result: xr.Dataset, tmp_path: Path) -> None:
+    both = corrected_before_the_fit(result)
+    export_maps(both, tmp_path)
+    maps = {
+        desc: at_voxels(result, read(tmp_path, f"desc-{desc}"))
+        for desc in ("b0shift", "fitshift", "fpcshift", "phase", "fitphase", "fpcphase")
+    }
+    np.testing.assert_allclose(maps["b0shift"][5:], maps["fitshift"][5:] + 3, rtol=1e-6)
+    assert maps["b0shift"][4] == maps["fitshift"][4]
+    turned = np.exp(1j * (maps["phase"] - maps["fitphase"] - 2))[5:]
+    np.testing.assert_allclose(turned, 1, atol=1e-6)
+    assert np.nanmax(np.abs(maps["phase"])) <= np.pi
+    # The fit finds again what the correction got wrong: its bound holds for the sum.
+    fit, total = result["sd"].sel(parameter="shift"), total_of(both, "shift")["sd"]
+    np.testing.assert_array_equal(total[2:], fit[2:])
+    assert sidecar(tmp_path, "desc-b0shift")["Definition"].endswith("(fpc_shift + shift)")
+
+
+def test_a_shift_that_only_a_correction_found_has_its_bound(result: xr.Dataset) -> None:
+    both = corrected_before_the_fit(result)
+    total = total_of(both.sel(parameter=both["parameter"] != "shift"), "shift")
+    assert np.isnan(total["estimate"][4])
+    assert float(total["estimate"][5]) == 3
+    assert float(total["sd"][5]) == np.float32(0.7)
+    with pytest.raises(InputError, match="no stage"):
+        total_of(result.sel(parameter=["NAA"]), "shift")
 
 
 def test_crlb_is_percent_of_the_estimate(result: xr.Dataset, folder: Path) -> None:

@@ -17,7 +17,7 @@ from fpc_signals import AXIS, TIME, angle_between, hertz, placed, spectrum_3t, w
 
 from mrsi_engine.kernels.alignment import corrected, turned, wrapped
 from mrsi_engine.kernels.projection import LineRange, Projection
-from mrsi_engine.kernels.registration import Registration, Solver, correlate, register
+from mrsi_engine.kernels.registration import Registration, Solver, correlate, hold, register
 from mrsi_engine.kernels.varpro import Code
 
 TEMPLATE = spectrum_3t()
@@ -212,6 +212,36 @@ class TestLimits:
         given_ = {"template": TEMPLATE, "projection": PROJECTIONS["window"]} | change
         with pytest.raises(ValueError, match=message):
             Registration.build(**given_)
+
+
+class TestTrust:
+    @names
+    def test_chance_is_that_of_noise(self, name):
+        """Damping and the search between the shifts counted as tried make it a few times more."""
+        noise = white(4000, 1.0, seed=11).to(torch.complex64)
+        found = register(REGISTRATIONS[name], noise, noise_sd(4000, 1.0), Solver(20.0))
+        share = float((found.chance < 0.01).double().mean())
+        assert 0.002 < share < 0.05
+        assert found.trusted.sum() <= 30
+
+    def test_signals_are_trusted(self):
+        signals, _ = random_signals(50, 2.0, seed=3)
+        found = register(REGISTRATIONS["baseline"], signals, noise_sd(50, 2.0), Solver(70.0))
+        assert found.trusted.all()
+
+    def test_a_known_shift_gives_the_phase(self):
+        signals, truth = random_signals(400, 4.0, seed=5)
+        noise, ready = noise_sd(400, 4.0), REGISTRATIONS["baseline"]
+        shift, damping = (torch.from_numpy(truth[name]) for name in ("shift", "damping"))
+        own = register(ready, signals, noise, Solver(70.0))
+        known = hold(ready, signals, noise, shift, torch.zeros(400).double(), damping)
+        error = angle_between(known.phase, truth["phase"])
+        assert torch.equal(known.shift, shift)
+        # 400 draws know an SD to 3.5 %.
+        assert float((error / known.phase_sd).std()) == pytest.approx(1, abs=0.15)
+        same = hold(ready, signals, noise, own.shift, own.shift_sd, own.damping)
+        torch.testing.assert_close(same.phase_sd, own.phase_sd)
+        assert (known.phase_sd < same.phase_sd).all()
 
 
 class TestCorrelation:

@@ -24,6 +24,7 @@ class Scan:
     scalp: Tensor | None = None
     dimensions: tuple[str, ...] = ()
     basis: Basis | None = field(default=None)
+    coordinates: Tensor | None = None
 
     @property
     def context(self) -> Context:
@@ -37,10 +38,13 @@ class Scan:
 
     def blocks(self, size: int) -> list[Block]:
         parts = [slice(start, start + size) for start in range(0, len(self.fids), size)]
+        place = torch.nn.functional.pad(torch.arange(len(self.fids))[:, None], (0, 2))
+        place = (place if self.coordinates is None else self.coordinates).int()
         return [
             Block(
                 self.fids[p].clone(),
                 None if self.water is None else self.water[p].clone(),
+                coordinates=place[p],
                 scalp=None if self.scalp is None else self.scalp[p],
             )
             for p in parts
