@@ -76,7 +76,7 @@ def lineshape_quantities(settings: FitSettings, basis: Basis) -> list[Quantity]:
         found += _group_quantities(suffix)
     if settings.starts_late:
         doc = "first-order phase: how much later than those of the basis the FIDs begin"
-        found.append(Quantity("first_order_phase", "ms", doc, "First-order phase", "lineshape"))
+        found.append(Quantity("delay", "ms", doc, "First-order phase", "lineshape"))
     if settings.metabolite_shift_sd_hz > 0:
         found += [
             Quantity(

@@ -288,9 +288,9 @@ class LeastSquares:
         """From what is iterated to what is reported."""
         estimates["shift"] = estimates["shift"] + frame
         estimates["phase"] = wrapped(estimates["phase"])
-        if "first_order_phase" in estimates:
+        if "delay" in estimates:
             known = self.settings.first_order_phase_ms
-            estimates["first_order_phase"] = estimates["first_order_phase"] + known
+            estimates["delay"] = estimates["delay"] + known
         for name in estimates:
             if name.startswith("gaussian"):
                 root = estimates[name].sqrt()

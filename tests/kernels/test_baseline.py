@@ -86,3 +86,28 @@ def test_none_changes_nothing():
     assert torch.equal(baseline.remove(rows), rows)
     assert not baseline.fitted(rows).any()
     assert baseline.degrees_of_freedom() == 0
+
+
+@pytest.mark.parametrize("order", [0, 3])
+def test_a_polynomial_is_fitted_as_numpy_fits_it(order):
+    residual = np.random.default_rng(0).standard_normal((2, 2 * BINS)).astype(np.float32)
+    baseline = Baseline.polynomial(BINS, order, CPU)
+    fitted = baseline.fitted(torch.from_numpy(residual)).numpy()
+    x = np.linspace(-1, 1, BINS)
+    for channel in (0, 1):
+        expected = [np.polyval(np.polyfit(x, r, order), x) for r in residual[:, channel::2]]
+        np.testing.assert_allclose(fitted[:, channel::2], expected, atol=1e-5)
+    assert float(baseline.degrees_of_freedom()) == 2 * (order + 1)
+
+
+def test_each_voxel_may_have_its_own_stiffness():
+    stiffnesses, rows = (0.01, 50.0), torch.randn(2, 3, 2 * BINS)
+    made = [Baseline.splines(BINS, COEFFICIENTS, s, CPU) for s in stiffnesses]
+    shares = torch.stack([made[0].shares(s) for s in stiffnesses])
+    removed = made[0].remove(rows, shares)
+    fitted = made[0].fitted(rows[:, 0], shares)
+    for v, one in enumerate(made):
+        torch.testing.assert_close(removed[v], one.remove(rows[v]), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(fitted[v], one.fitted(rows[v, 0]), atol=1e-5, rtol=1e-4)
+        dimension = one.degrees_of_freedom().item()
+        assert made[0].degrees_of_freedom(shares)[v].item() == pytest.approx(dimension, rel=1e-5)

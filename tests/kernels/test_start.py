@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -86,3 +88,14 @@ def test_unlikely_points_need_evidence():
     assert careful[:, 1].abs().mean() < plain[:, 1].abs().mean()
     strong = window(Lineshape(0.0, 14.0, 8.0), 60.0, 20)
     assert (starts(unlikely=rare).best(strong)[:, 1] == 14.0).all()
+
+
+def test_the_next_best_starts_lie_elsewhere():
+    data, one = window(Lineshape(0.5, -6.0, 8.0), 60.0, 10), starts()
+    shifts = torch.stack([one.best(data, rank)[:, 1] for rank in range(3)])
+    assert (shifts[0] == -6.0).all()
+    apart = (shifts[:, None] - shifts[None]).abs()[[0, 0, 1], [1, 2, 2]]
+    assert (apart > 4.0).all()
+    narrow = replace(one, theta=one.theta.clone())
+    narrow.theta[:, 1] = 0.0
+    assert narrow.best(data, 2).isfinite().all()

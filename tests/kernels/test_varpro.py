@@ -13,8 +13,18 @@ from scipy.optimize import nnls
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.baseline import Baseline
 from mrsi_engine.kernels.crlb import Bounds
-from mrsi_engine.kernels.lcm import LinearCombinationModel
-from mrsi_engine.kernels.varpro import Code, Evaluation, Problem, Spectra, evaluate, fit
+from mrsi_engine.kernels.late_start import late_derivative
+from mrsi_engine.kernels.lcm import Delay, LinearCombinationModel
+from mrsi_engine.kernels.priors import Priors
+from mrsi_engine.kernels.varpro import (
+    Code,
+    Evaluation,
+    Problem,
+    Spectra,
+    evaluate,
+    fit,
+    stiffness_scores,
+)
 from tests.scenes import noise, press_basis
 
 BASIS = press_basis().select(["NAA", "Cr", "PCr", "GPC", "Glu", "Ins", "MM"])
@@ -22,6 +32,10 @@ AXIS = BASIS.acquisition
 BAND = Band.between(AXIS.points, AXIS.dwell_time, *sorted(AXIS.frequency_of((0.2, 4.2))))
 AMPLITUDES = np.array([9.0, 4.5, 3.5, 1.2, 10.0, 5.5, 8.0])
 CPU = torch.device("cpu")
+
+#: All but MM and Glu.
+MOVABLE = torch.tensor([name not in ("MM", "Glu") for name in BASIS.names])
+OWN_SHIFTS = [0.4, -0.3, 0.2, 0.5, -0.6]
 
 LINESHAPES = {"lorentzian": (True, False), "gaussian": (False, True), "voigt": (True, True)}
 
@@ -34,6 +48,8 @@ class Case:
     groups: int = 1
     stiffness: float | None = None
     nonnegative: bool = False
+    delayed: bool = False
+    own_shifts: bool = False
 
     @cached_property
     def baseline(self) -> Baseline:
@@ -49,24 +65,42 @@ class Case:
     def problem(self) -> Problem:
         reduced = torch.from_numpy(BAND.reduce(BASIS.fids)).to(torch.complex64)
         time = torch.from_numpy(BAND.short_time()).float()
-        model = LinearCombinationModel(reduced, self.group, time)
+        delay = None
+        if self.delayed:
+            frequencies, edge = delay_on(torch.fft.fftfreq(AXIS.points, AXIS.dwell_time).double())
+            bins = torch.arange(BAND.first_bin, BAND.first_bin + BAND.bins) % AXIS.points
+            delay = Delay(frequencies[bins].float(), edge[:, bins].to(torch.complex64))
+        model = LinearCombinationModel(reduced, self.group, time, delay, self.movable)
         lorentzian, gaussian = LINESHAPES[self.lineshape]
-        free = torch.tensor([True] + [True, lorentzian, gaussian] * self.groups)
-        upper = torch.tensor([np.inf] + [20.0, 100.0, 1e4] * self.groups).double()
-        lower = torch.tensor([-np.inf] + [-20.0, 0.0, 0.0] * self.groups).double()
+        more = self.delayed + (len(OWN_SHIFTS) if self.own_shifts else 0)
+        free = torch.tensor([True] + [True, lorentzian, gaussian] * self.groups + [True] * more)
+        upper = torch.tensor([np.inf] + [20.0, 100.0, 1e4] * self.groups + [5.0] * more).double()
+        lower = torch.tensor([-np.inf] + [-20.0, 0.0, 0.0] * self.groups + [-5.0] * more).double()
         signed = torch.full((len(AMPLITUDES),), not self.nonnegative)
         return Problem(BAND, model, self.baseline, free, lower, upper, signed)
+
+    @property
+    def movable(self) -> torch.Tensor | None:
+        return MOVABLE if self.own_shifts else None
 
     @cached_property
     def theta(self) -> torch.Tensor:
         lorentzian, gaussian = LINESHAPES[self.lineshape]
         one = [2.5, 9.0 * lorentzian, 144.0 * gaussian, 1.5, 25.0 * lorentzian, 200.0 * gaussian]
-        return torch.tensor([0.6, *one[: 3 * self.groups]]).double()
+        more = [0.06] * self.delayed + OWN_SHIFTS * self.own_shifts
+        return torch.tensor([0.6, *one[: 3 * self.groups], *more]).double()
 
     def exact(self, amplitudes: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         """The model in the window, by the transform of the full columns, as real rows."""
+        delay = None
+        if self.delayed:
+            delay = Delay(*delay_on(torch.fft.fftfreq(AXIS.points, AXIS.dwell_time).double()))
         full = LinearCombinationModel(
-            torch.from_numpy(BASIS.fids), self.group, torch.from_numpy(AXIS.time)
+            torch.from_numpy(BASIS.fids),
+            self.group,
+            torch.from_numpy(AXIS.time),
+            delay,
+            self.movable,
         )
         return rows(full.synthesise(amplitudes[None], theta[None]))[0]
 
@@ -94,6 +128,16 @@ def rows(fids: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(BAND.crop(fids)).flatten(-2)
 
 
+def delay_on(frequencies: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frequencies from the middle of the window and edge (per ms) on all bins, float64."""
+    pivot = float(BAND.frequencies.mean())
+    change = torch.from_numpy(late_derivative(BASIS.fids, AXIS.time, pivot))
+    spectra = torch.fft.fft(torch.from_numpy(BASIS.fids), norm="ortho")
+    from_pivot = frequencies - pivot
+    edge = torch.fft.fft(change, norm="ortho") - 2j * np.pi * from_pivot * spectra
+    return from_pivot, 1e-3 * edge
+
+
 def bound(state: Evaluation, noise_sd: float) -> torch.Tensor:
     """CRLB of all parameters ``(voxel, parameter)``."""
     bounds = Bounds.of(state.fisher, torch.full((len(state.theta),), noise_sd))
@@ -106,16 +150,24 @@ CASES = [
     for groups in (1, 2)
     for stiffness in (None, 0.0, 0.3)
 ]
+MORE = [
+    Case(delayed=True),
+    Case(own_shifts=True),
+    Case("voigt", 2, 0.3, delayed=True, own_shifts=True),
+]
 
 
 def named(case: Case) -> str:
-    return f"{case.lineshape}-{case.groups}-{case.stiffness}"
+    more = "-delayed" * case.delayed + "-own" * case.own_shifts
+    return f"{case.lineshape}-{case.groups}-{case.stiffness}{more}"
 
 
-@pytest.mark.parametrize("case", CASES, ids=named)
+@pytest.mark.parametrize("case", CASES + MORE, ids=named)
 def test_normal_equations_are_those_of_the_exact_model(case):
     data = case.data(2, sd=20.0)
-    off = case.theta + torch.tensor([0.05, 0.4, 1.0, 9.0, 0.3, 2.0, -9.0])[: len(case.theta)]
+    off = case.theta.clone()
+    moved = torch.tensor([0.05, 0.4, 1.0, 9.0, 0.3, 2.0, -9.0])[: 1 + 3 * case.groups]
+    off[: len(moved)] += moved
     off = torch.where(case.problem.free, off, case.theta)
     state = evaluate(case.problem, Spectra(data.to(torch.complex64)), off.repeat(2, 1), None)
     assert state.ok.all()
@@ -178,7 +230,7 @@ def test_nonnegative_amplitudes_are_scipys():
     np.testing.assert_allclose(state.amplitudes, expected, rtol=5e-3, atol=0.05)
 
 
-@pytest.mark.parametrize("case", CASES, ids=named)
+@pytest.mark.parametrize("case", CASES + MORE[:2], ids=named)
 def test_crlb_is_that_of_the_exact_model(case):
     """Full Fisher matrix in numpy: spline coefficients too where they are free."""
     state = evaluate(case.problem, case.spectra(1, 1e-3), case.theta[None], None)
@@ -199,9 +251,11 @@ def test_crlb_with_a_free_baseline_is_that_of_all_parameters_together():
     np.testing.assert_allclose(sd.numpy(), exact, rtol=3e-3)
 
 
-@pytest.mark.parametrize("case", CASES, ids=named)
+@pytest.mark.parametrize("case", CASES + MORE, ids=named)
 def test_fit_finds_the_truth_without_noise(case):
-    start = case.theta + torch.tensor([0.3, 2.0, 4.0, 40.0, -1.0, 5.0, -80.0])[: len(case.theta)]
+    start = torch.zeros_like(case.theta)
+    away = torch.tensor([0.3, 2.0, 4.0, 40.0, -1.0, 5.0, -80.0])[: 1 + 3 * case.groups]
+    start[: len(away)] = case.theta[: len(away)] + away
     start = torch.where(case.problem.free, start, case.theta)
     result = fit(case.problem, case.spectra(1, 0.0), start[None])
     assert result.code.tolist() == [Code.CONVERGED]
@@ -269,3 +323,103 @@ def test_a_silent_window_converges_on_nothing():
     result = fit(case.problem, Spectra(window), case.theta.repeat(2, 1))
     assert result.code.tolist() == [Code.CONVERGED] * 2
     assert not result.last.amplitudes.any()
+
+
+# --- priors --------------------------------------------------------------------------------------
+
+GLU, INS, NAA = (BASIS.names.index(n) for n in ("Glu", "Ins", "NAA"))
+
+
+def priors() -> Priors:
+    """Ins = 5 +- 0.5 and Glu / NAA = 1 +- 0.1."""
+    rows, reference = torch.zeros(2, 2, len(BASIS.names)).double()
+    rows[0, INS] = rows[1, GLU] = 1.0
+    reference[1, NAA] = 1.0
+    rows[1, NAA] = -1.0
+    return Priors(rows, torch.tensor([5.0, 0]).double(), torch.tensor([0.5, 0.1]).double(),
+                  reference)  # fmt: skip
+
+
+def with_priors(case: Case, voxels: int, sd: float) -> Spectra:
+    """Data with the priors scaled to their noise, NAA taken to be 9."""
+    first = torch.from_numpy(AMPLITUDES).repeat(voxels, 1)
+    unit, noise_sd = torch.ones(voxels).double(), torch.full((voxels,), sd).double()
+    scaled = priors().scaled(first, torch.zeros(voxels, 2).double(), unit, noise_sd)
+    precision = torch.where(torch.arange(len(case.theta)) >= 4, (sd / 0.5) ** 2, 0.0).double()
+    spectra = case.spectra(voxels, sd)
+    return replace(spectra, priors=scaled, precision=precision.repeat(voxels, 1))
+
+
+def test_priors_are_further_rows_of_least_squares():
+    case, sd = Case(), 100.0
+    spectra = with_priors(case, 3, sd)
+    state = evaluate(case.problem, spectra, case.theta.repeat(3, 1), None)
+    columns = case.jacobian(torch.from_numpy(AMPLITUDES), case.theta)[:, : len(AMPLITUDES)]
+    spread = torch.tensor([0.5, 0.1 * 9.0]).double()
+    rows = torch.cat([columns, priors().rows * (sd / spread)[:, None]])
+    for v in range(3):
+        target = torch.view_as_real(spectra.window[v]).flatten().double()
+        target = torch.cat([target, priors().mean * sd / spread])
+        expected = np.linalg.lstsq(rows.numpy(), target.numpy(), rcond=None)[0]
+        off = (state.amplitudes[v] - torch.from_numpy(expected)).abs()
+        # The ridge of the solver is what the difference of Cr and PCr shows.
+        assert (off < 1e-2 * bound(state, sd)[v, : len(expected)]).all()
+        left = target.numpy() - rows.numpy() @ expected
+        assert state.cost[v].item() == pytest.approx((left**2).sum(), rel=1e-3)
+    assert (state.amplitudes - evaluate(case.problem, case.spectra(3, sd),
+            case.theta.repeat(3, 1), None).amplitudes).abs().max() > 0.05  # fmt: skip
+
+
+def test_gradient_and_degrees_of_freedom_know_the_priors():
+    case = Case(own_shifts=True)
+    spectra, theta = with_priors(case, 1, 20.0), 1.05 * case.theta
+    gradient = evaluate(case.problem, spectra, theta[None], None).gradient[0]
+    for p in (1, 2, 4, 5, 8):
+        h = 0.02 * theta[p].abs().item()
+        both = torch.stack([theta, theta])
+        both[0, p] += h
+        both[1, p] -= h
+        two = spectra.rows(torch.tensor([0, 0]))
+        costs = evaluate(case.problem, two, both, None).cost
+        column = list(case.problem.free.nonzero().squeeze(1)).index(p)
+        slope = -(costs[0] - costs[1]).item() / (4 * h)
+        assert gradient[column].item() == pytest.approx(slope, rel=0.01)
+    plain = Spectra(spectra.window).degrees_of_freedom(case.problem)
+    assert (spectra.degrees_of_freedom(case.problem) - plain).tolist() == [2.0 + 5.0]
+
+
+def test_a_voxels_own_stiffness_is_that_stiffness():
+    case = Case(stiffness=0.3)
+    theta, other = case.theta.repeat(2, 1), Case(stiffness=30.0)
+    shares = torch.stack([case.baseline.shares(0.3), case.baseline.shares(30.0)])
+    own = evaluate(case.problem, replace(case.spectra(2, 20.0), fitted_share=shares), theta, None)
+    for v, one in enumerate((case, other)):
+        expected = evaluate(one.problem, case.spectra(2, 20.0), theta, None)
+        torch.testing.assert_close(own.amplitudes[v], expected.amplitudes[v], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(own.gram[v], expected.gram[v], rtol=1e-4, atol=1.0)
+    freedom = replace(case.spectra(2, 20.0), fitted_share=shares).degrees_of_freedom(case.problem)
+    assert freedom[1] > freedom[0] + 3
+
+
+def test_stiffness_scores_are_akaikes():
+    case = Case(stiffness=0.0)
+    spectra, theta = case.spectra(2, 50.0), case.theta.repeat(2, 1)
+    stiffnesses = (1e-2, 1.0, 100.0)
+    shares = torch.stack([case.baseline.shares(s) for s in stiffnesses])
+    scores = stiffness_scores(case.problem, spectra, theta, shares, weight=2.0)
+    turned = spectra.turned_back(theta)
+    columns = Case().jacobian(torch.from_numpy(AMPLITUDES), theta[0])[:, : len(AMPLITUDES)]
+    # The jacobian is at the voxels' phase; the baseline does not mind a turn.
+    columns = torch.view_as_complex(columns.T.reshape(len(AMPLITUDES), -1, 2).contiguous())
+    columns = torch.view_as_real(columns * np.exp(-0.6j)).flatten(-2)
+    for i, stiffness in enumerate(stiffnesses):
+        smooth = Baseline.splines(BAND.bins, 12, stiffness, CPU)
+        for v in range(2):
+            data = torch.view_as_real(turned[v]).flatten().double()
+            linear, target = smooth.remove(columns), smooth.remove(data)
+            best = torch.linalg.lstsq(linear.T, target[:, None]).solution[:, 0]
+            left = data - best @ columns
+            left = left - smooth.fitted(left.float()[None])[0]
+            dimension = float(smooth.degrees_of_freedom())
+            expected = len(left) * np.log(left.square().sum()) + 2 * 2.0 * dimension
+            assert scores[v, i].item() == pytest.approx(float(expected), abs=0.05)
