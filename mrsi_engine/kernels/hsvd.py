@@ -169,7 +169,7 @@ def remove_band(fids: Tensor, plan: BandPlan) -> BandRemoval:
 
 def _remove(fids: Tensor, plan: BandPlan) -> tuple[Tensor, Tensor, Tensor]:
     signal = fids.to(torch.complex128)
-    scale = torch.linalg.vector_norm(signal, dim=1)
+    scale = _energy(signal).sqrt()
     usable = torch.isfinite(scale) & (scale > 0)
     # Any signal will do for the others, as long as it can be decomposed.
     safe = torch.where(usable[:, None], signal / scale[:, None], 1.0)
@@ -214,7 +214,8 @@ def _rates(narrow: Tensor, plan: BandPlan) -> Tensor:
     last = leading[:, -1, :, None].conj()
     across = leading[:, :-1].mH @ leading[:, 1:]
     rest = (1 - last.abs().square().sum(1, keepdim=True)).clamp_min(1e-12)
-    shift = (across + last @ (last.mH @ across) / rest).to(torch.complex64)
+    along = (last.conj() * across).sum(1, keepdim=True)
+    shift = (across + last * along / rest).to(torch.complex64)
     poles = torch.linalg.eigvals(shift.nan_to_num()).to(torch.complex128)
     return torch.complex(poles.abs().clamp_min(1e-6).log(), poles.angle()) / plan.step
 
@@ -229,14 +230,15 @@ def _gram(narrow: Tensor, rows: int) -> Tensor:
     size = 1 << (narrow.shape[1] - 1).bit_length()
     ahead = torch.fft.fft(narrow[:, :columns], n=size) * torch.fft.fft(narrow, n=size).conj()
     first = torch.fft.fft(ahead)[:, :rows] / size
-    head, tail = narrow[:, : rows - 1], narrow[:, columns:]
-    change = torch.stack([tail, head], 2) @ torch.stack([tail, -head], 1).conj()
-    change = change.transpose(0, 1).contiguous()
+    gone, new = narrow[:, : rows - 1], narrow[:, columns:]
+    gone_conj, new_conj = -gone.conj().resolve_conj(), new.conj().resolve_conj()
+    # Row by row: it is faster than with all products at once, which do not fit the cache.
     gram = narrow.new_empty(rows, len(narrow), rows)
-    gram[0] = first
-    gram[1:, :, 0] = first[:, 1:].conj().T
+    gram[0], gram[1:, :, 0] = first, first[:, 1:].conj().T
     for i in range(1, rows):
-        torch.add(gram[i - 1, :, :-1], change[i - 1], out=gram[i, :, 1:])
+        row = gram[i, :, 1:]
+        torch.addcmul(gram[i - 1, :, :-1], new[:, i - 1 : i], new_conj, out=row)
+        row.addcmul_(gone[:, i - 1 : i], gone_conj)
     return gram.transpose(0, 1)
 
 
@@ -248,7 +250,7 @@ def _leading(gram: Tensor, components: int) -> Tensor:
     where signal is.
     """
     apart = min(2, (gram.shape[1] - 1) // max(components - 1, 1))
-    vectors = gram[:, :, : apart * components : apart]
+    vectors = gram[:, :, : apart * components : apart].contiguous()
     for _ in range(_ITERATIONS - 1):
         vectors = gram @ _orthonormal(vectors)
     return torch.linalg.qr(vectors)[0]
@@ -263,7 +265,8 @@ def _orthonormal(vectors: Tensor) -> Tensor:
     diagonal = normal.diagonal(dim1=1, dim2=2)
     diagonal.add_(1e-14 * diagonal.real.sum(1, keepdim=True))
     factor = torch.linalg.cholesky_ex(normal)[0]
-    return torch.linalg.solve_triangular(factor.mH, vectors, upper=True, left=False)
+    one = torch.eye(factor.shape[1], dtype=factor.dtype, device=factor.device)
+    return vectors @ torch.linalg.solve_triangular(factor, one, upper=False).mH
 
 
 @dataclass(frozen=True)
@@ -335,13 +338,15 @@ def _products(poles: Tensor, narrow: Tensor) -> tuple[Tensor, Tensor]:
     number, components = narrow.shape[1], poles.shape[1]
     inner = math.isqrt(number - 1) + 1
     outer = -(-number // inner)
-    data = torch.nn.functional.pad(narrow, (0, inner * outer - number)).unflatten(1, (outer, inner))
-    fine = _powers(poles, inner).conj()
-    coarse = _powers(poles**inner, outer).conj()
-    both = data @ torch.cat([fine, fine * _count(inner, narrow)[:, None]], 2)
+    padded = torch.nn.functional.pad(narrow.conj(), (0, inner * outer - number))
+    fine = _powers(poles, inner)
+    coarse = _powers(fine[:, -1] * poles, outer)
+    weighted = torch.cat([fine, fine * _count(inner, narrow)[:, None]], 2)
+    both = padded.unflatten(1, (outer, inner)) @ weighted
     plain = both[:, :, :components] * coarse
     within = both[:, :, components:] * coarse
-    return plain.sum(1), (within + plain * (inner * _count(outer, narrow))[:, None]).sum(1)
+    moment = within + plain * (inner * _count(outer, narrow))[:, None]
+    return plain.sum(1).conj(), moment.sum(1).conj()
 
 
 def _significant(narrow: Tensor, model: _Model, plan: BandPlan) -> tuple[_Model, Tensor]:
@@ -356,7 +361,7 @@ def _significant(narrow: Tensor, model: _Model, plan: BandPlan) -> tuple[_Model,
     voxel = torch.arange(len(kept), device=kept.device)
     for _ in range(kept.shape[1] + 1):
         diagonal = inverse.diagonal(dim1=1, dim2=2).real.clamp_min(1e-300)
-        explained = torch.where(kept, weights.abs().square() / diagonal, torch.inf)
+        explained = torch.where(kept, _squared(weights) / diagonal, torch.inf)
         noise = left / (narrow.shape[1] - 2 * kept.sum(1)).clamp_min(1)
         cost, k = explained.min(1)
         drop = kept.any(1) & (cost < _SIGNIFICANT * noise)
@@ -480,7 +485,12 @@ def _count(number: int, like: Tensor) -> Tensor:
 
 
 def _energy(signal: Tensor) -> Tensor:
-    return signal.abs().square().sum(1)
+    return _squared(signal).sum(1)
+
+
+def _squared(numbers: Tensor) -> Tensor:
+    """Squared magnitude; ``abs`` guards against overflow, at ten times the price."""
+    return torch.view_as_real(numbers.resolve_conj()).square().sum(-1)
 
 
 def _low_pass(passed: float, stopped: float) -> NDArray[np.float64]:
