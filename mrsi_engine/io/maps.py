@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -62,13 +62,17 @@ _STANDARD_METHODS = {
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """One map to be written: ``values (voxel,)``, and ``mrsiprep`` where no number is known."""
+    """One map to be written: ``values (voxel,)``, and ``mrsiprep`` where no number is known.
+
+    ``more`` is what its sidecar says beyond that of every map.
+    """
 
     entities: str
     values: NDArray[np.floating]
     units: str
     definition: str
     mrsiprep: float = np.nan
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fitted_voxels(result: xr.Dataset) -> NDArray[np.bool_]:
@@ -158,6 +162,9 @@ def export_maps(
     so do the status and the mask. ``desc-b0shift`` and ``desc-phase`` are those of the data as
     acquired, over all stages; where several stages share them each has its own file beside, the
     fit's called ``desc-fitshift`` and ``desc-fitphase``. Maps are float32 with the scan's affine.
+
+    Ratios and concentrations get ``desc-conc`` and ``desc-concsd``; their sidecars say all that
+    they rest on, and how many voxels have none.
 
     Parameters
     ----------
@@ -254,6 +261,8 @@ def _check_names_differ(names: list[str]) -> None:
 def _all_maps(result: xr.Dataset) -> Iterator[Map]:
     for name in parameter_names(result, *AMPLITUDE_KINDS):
         yield from _amplitude_maps(result, name)
+    for name in parameter_names(result, "concentration"):
+        yield from _concentration_maps(result, name)
     yield from _lineshape_maps(result)
     for name in result["measure"].values:
         yield _measure_map(result, str(name))
@@ -296,6 +305,30 @@ def _total_map(result: xr.Dataset, name: str, parts: list[str]) -> Map:
         about.unit,
         f"{about.doc} ({' + '.join(parts)})",
     )
+
+
+def _concentration_maps(result: xr.Dataset, name: str) -> Iterator[Map]:
+    row = result.sel(parameter=name)
+    units, doc = (str(row[c].values) for c in ("unit", "doc"))
+    met, more = f"met-{safe_label(name.removesuffix('_conc'))}", _rests_on(result)
+    values, sd = (_fitted(result, row[kind].values) for kind in ("estimate", "sd"))
+    yield Map(f"{met}_desc-conc", values, units, doc, 0.0, more)
+    yield Map(f"{met}_desc-concsd", sd, units, f"SD of {doc}", more=more)
+
+
+def _rests_on(result: xr.Dataset) -> dict[str, Any]:
+    """What concentrations rest on beside the data, and which voxels have none."""
+    row = result.sel(measure="not_scaled")
+    reasons = _fitted(result, row["quality"].values)
+    codes, counts = np.unique_counts(reasons[np.isfinite(reasons)])
+    return {
+        "Assumptions": result.attrs.get("assumptions", {}).get("scale", {}),
+        "Import": list(result.attrs.get("notes", [])),
+        "NotScaled": {
+            "Definition": str(row["measure_doc"].values),
+            "Voxels": {str(int(c)): int(n) for c, n in zip(codes, counts, strict=True)},
+        },
+    }
 
 
 def _measure_map(result: xr.Dataset, name: str) -> Map:
@@ -379,6 +412,7 @@ def _sidecar(
         "Pipeline": attrs.get("pipeline"),
         "MaskOrigin": attrs.get("mask_origin"),
         "GeneratedBy": [{"Name": "mrsi_engine", "Version": attrs["engine_version"]}],
+        **described.more,
     }
     return {**sidecar, "Notes": notes} if notes else sidecar
 

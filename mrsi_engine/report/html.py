@@ -63,6 +63,7 @@ _STATUS_COLOURS = {
     Status.NOT_PROCESSED: "#8b929c",
 }
 _KINDS = {
+    "concentration": "Ratios and concentrations",
     "combination": "Sums of overlapping metabolites",
     "metabolite": "Single metabolites",
     "macromolecule": "Macromolecules and lipids",
@@ -234,9 +235,17 @@ def _remarks(result: xr.Dataset) -> Iterator[str]:
         )
     if any(s.get("stage") == Denoise.stage for s in _tables(result.attrs)):
         yield _DENOISED
+    yield from _not_scaled(result)
     if result.attrs.get("mask_origin") == "signal energy":
         yield _MASKS["signal energy"]
     yield from (str(note) for note in result.attrs.get("notes", []))
+
+
+def _not_scaled(result: xr.Dataset) -> Iterator[str]:
+    missing = int((measure(result, "not_scaled") > 0).sum())
+    if missing:
+        reasons = str(result.sel(measure="not_scaled")["measure_doc"].values)
+        yield f"{_voxels(missing)} fitted but without concentrations ({reasons}): blank there."
 
 
 def _mask_voxels(result: xr.Dataset) -> int:

@@ -43,11 +43,11 @@ def limits(result: xr.Dataset) -> QualityControl:
 
 
 def metabolite_table(result: xr.Dataset) -> list[MetaboliteRow]:
-    """One row for every combination, metabolite and macromolecule, in that order.
+    """One row for every concentration, combination, metabolite and macromolecule, in that order.
 
     A zero estimate has no relative CRLB and counts as not reliable.
     """
-    kinds = ("combination", "metabolite", "macromolecule")
+    kinds = ("concentration", "combination", "metabolite", "macromolecule")
     names = [name for kind in kinds for name in parameter_names(result, kind)]
     limit, usable = limits(result).max_crlb_percent, usable_voxels(result)
     return [_metabolite_row(result, name, limit, usable) for name in names]
