@@ -122,6 +122,16 @@ def test_recovers_exact_exponentials():
     assert np.linalg.norm(error) < 2e-3 * np.linalg.norm(inside)
 
 
+@pytest.mark.parametrize(("height", "goes"), [(5.0, False), (5000.0, True)])
+def test_a_wide_line_at_the_edge_goes_only_if_strong(height, goes):
+    """38 Hz wide at 5 Hz from the edge: macromolecules, unless it can only be water."""
+    noise = simulate(16, 0, seed=11)[2]
+    noise /= noise.std()
+    wide = height * line(BAND[0] + 5, 120)
+    share = np.linalg.norm(removed(wide + noise), axis=1) / np.linalg.norm(wide)
+    assert abs(np.median(share) - goes) < 0.1
+
+
 def test_water_free_data_stay_below_noise():
     """In the band HSVD may fit noise, about what its components can hold; elsewhere nothing."""
     metabolites, _, noise, sd = simulate(64, 0, seed=4)
