@@ -117,16 +117,36 @@ class Spectra:
     def degrees_of_freedom(self, problem: Problem) -> Tensor:
         """Real data and priors minus real parameters, the baseline by its effective number.
 
-        ``(voxel,)`` float64.
+        ``(voxel,)`` float64: what the cost is of noise alone, in units of its variance.
         """
-        data = 2.0 * problem.band.bins - len(problem.signed) - int(problem.free.sum())
-        left = torch.full((len(self.window),), data, dtype=torch.float64)
-        left = left.to(self.window.device) - problem.baseline.degrees_of_freedom(self.fitted_share)
+        left = self._free_data(problem) - problem.baseline.degrees_of_freedom(self.fitted_share)
         if self.priors is not None:
             left = left + self.priors.count
         if self.precision is not None:
             left = left + (self.precision > 0).sum(1)
         return left.clamp_min(1.0)
+
+    def residual_freedom(self, problem: Problem, inverse: Tensor) -> Tensor:
+        """What the residual energy is of noise alone, in units of its variance, ``(voxel,)``.
+
+        ``inverse (voxel, parameter, parameter)`` is that of the Fisher matrix at unit noise: it
+        says how much of a parameter its prior holds.
+        """
+        share = problem.baseline.fitted_share if self.fitted_share is None else self.fitted_share
+        share = share.to(torch.float64)
+        left = self._free_data(problem) - (share * (2 - share)).sum(-1)
+        columns = len(problem.signed)
+        if self.priors is not None:
+            left = left + (self.priors.gram * inverse[:, :columns, :columns]).sum((1, 2))
+        if self.precision is not None:
+            variances = inverse.diagonal(dim1=1, dim2=2)[:, columns:]
+            left = left + (self.precision[:, problem.free] * variances).sum(1)
+        return left.clamp_min(1.0)
+
+    def _free_data(self, problem: Problem) -> Tensor:
+        data = 2.0 * problem.band.bins - len(problem.signed) - int(problem.free.sum())
+        shape, device = (len(self.window),), self.window.device
+        return torch.full(shape, data, dtype=torch.float64, device=device)
 
     def turned_back(self, theta: Tensor) -> Tensor:
         """The windows at phase 0, ``(voxel, bin)`` complex64."""
@@ -283,6 +303,26 @@ def evaluate(
         cost=cost,
         ok=ok & solved,
     )
+
+
+def residual_energy(problem: Problem, spectra: Spectra, last: Evaluation) -> Tensor:
+    """Squared norm of data less model and baseline, at the last estimates, ``(voxel,)`` float64.
+
+    Unlike the cost it holds neither the penalty of the baseline nor that of priors.
+    """
+    model, theta = problem.model, torch.nan_to_num(last.theta)
+    amplitudes, single = torch.nan_to_num(last.amplitudes).float(), theta.to(torch.float32)
+    shapes = model.layout.lineshape(single, model.time)
+    summed = (shapes * model.by_group(amplitudes, model.pure(single))).sum(1)
+    fitted = problem.band.spectrum(summed)
+    if model.delay is not None:
+        delay = single[:, model.layout.delay, None]
+        edge = amplitudes.to(fitted.dtype) @ model.delay.edge
+        fitted = fitted * model.delay.turn(delay).squeeze(1) + edge * delay
+    left = spectra.real_rows(problem, (spectra.turned_back(theta) - fitted)[:, None, :])
+    # The baseline takes a row times its root once from the data and once from the residual.
+    left = problem.baseline.remove(left, spectra.fitted_share)
+    return left.to(torch.float64).square().sum((1, 2))
 
 
 def stiffness_scores(

@@ -1,12 +1,13 @@
 """Parametric macromolecules (MM) and lipids as columns of a basis.
 
-Two tables of measured lines ship here. ``PATTERN_3T``: 18 Lorentzian lines, the AMARES
+Tables of measured lines ship here. ``PATTERN_3T``: 18 Lorentzian lines, the AMARES
 parametrisation of the macromolecule signal of the ISMRM 2016 fitting challenge used by Shamaei et
 al. (Comput Biol Med 2023;158:106837), fitted at 3 T. Its published offsets count from 4.7 ppm;
 read so, its peaks stand at the literature's 0.92, 1.21, 1.39, 2.04, 2.26, 2.99 and 3.21 ppm
 (Cudalbu et al., NMR Biomed 2021;34:e4393). ``LINES``: the Gaussian MM and lipid components that
 LCModel simulates by default (Provencher, LCModel manual, section 11.7), with the lines between 3
-and 4 ppm that it lacks taken from ``PATTERN_3T``.
+and 4 ppm that it lacks taken from ``PATTERN_3T``. Above 190 MHz (7 T) they have the widths that
+LCModel 6.3 takes there, a third of those at 3 T in ppm; any line may be Lorentzian instead.
 """
 
 from __future__ import annotations
@@ -202,8 +203,8 @@ def with_macromolecules(
     Raises
     ------
     InputError
-        If the model is unknown, the basis already has macromolecules or lipids, or the pattern
-        is asked for at a field it was not measured at.
+        If the model is unknown, the basis already has what is to be added, or the pattern is
+        asked for at a field it was not measured at.
     """
     if model not in ("none", "pattern", "lines"):
         raise InputError(
@@ -211,10 +212,11 @@ def with_macromolecules(
         )
     if model == "none" and not lipids:
         return basis
-    if basis.macromolecules:
+    twice = [n for n in basis.macromolecules if (lipids if is_lipid(n) else model != "none")]
+    if twice:
         raise InputError(
-            f"{basis.source}: the basis already has {list(basis.macromolecules)}; set the "
-            "macromolecule model to none, or leave those columns out"
+            f"{basis.source}: the basis already has {twice}; set the macromolecule model to none, "
+            "or leave those columns out"
         )
     acquisition = basis.acquisition
     delay = (acquisition.echo_time or 0.0) if basis.sequence == "fid" else 0.0
@@ -224,6 +226,11 @@ def with_macromolecules(
     if model == "pattern":
         columns = {"MM": macromolecule_pattern(acquisition, delay=delay), **columns}
     return basis.extended(columns, np.stack(list(columns.values())))
+
+
+def is_lipid(name: str) -> bool:
+    """Whether a column is a lipid's."""
+    return name.upper().startswith("LIP")
 
 
 def _lines_fid(

@@ -197,8 +197,7 @@ OF_THE_FIT = (
     Quantity(
         "fit_quality",
         "1",
-        "SD of the residual in the fit window over the SD of the noise, priors counted as data; "
-        "1 is noise alone",
+        "SD of the residual in the fit window over the SD of the noise; 1 is noise alone",
         "Fit quality",
     ),
     Quantity("iterations", "1", "steps of the non-linear fit", "Iterations"),

@@ -11,7 +11,7 @@ from mrsi_engine.conventions import COMBINATIONS, Acquisition, is_macromolecule
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.spectra.macromolecules import with_macromolecules
+from mrsi_engine.spectra.macromolecules import is_lipid, with_macromolecules
 from mrsi_engine.stages.priors import PriorTable
 from mrsi_engine.stages.ranges import NoiseRange, PpmRange
 
@@ -47,7 +47,8 @@ class FitSettings(NoiseRange):
         What is fitted of them: as the basis has them, nothing, a measured 3 T pattern or single
         lines, Gaussian or Lorentzian; and whether they have a shift and damping of their own.
     lipids, lipid_lineshape
-        Whether to fit lines of mobile lipids, with macromolecules or with a lineshape of their own.
+        What is fitted of mobile lipids: as the basis has them, nothing or single lines; with the
+        lineshape of the macromolecules or one of their own.
     leave_out
         Columns of the basis that are not fitted.
     baseline, baseline_splines_per_ppm, baseline_stiffness, baseline_order
@@ -62,7 +63,8 @@ class FitSettings(NoiseRange):
         lipids' own shifts may lie from the metabolites'.
     metabolite_shift_sd_hz
         SD of the prior on a small shift of each metabolite's own; 0 is none. 0.5 Hz at 3 T is
-        LCModel's 0.004 ppm.
+        LCModel's 0.004 ppm. Shifts of metabolites that are hardly seen are not linear in the noise:
+        SDs of those and of their neighbours are then up to 10 % too small.
     first_order_phase_ms, first_order_phase_sd_ms
         How much later than the basis the FIDs begin, a first-order phase, and the SD of its
         prior; 0 keeps it fixed. 1 degree per ppm is 0.0225 ms at 123.2 MHz.
@@ -83,7 +85,7 @@ class FitSettings(NoiseRange):
     macromolecules: Literal["basis", "none", "pattern", "lines"] = "basis"
     macromolecule_lines: Literal["gaussian", "lorentzian"] = "gaussian"
     macromolecule_lineshape: Literal["shared", "own"] = "shared"
-    lipids: Literal["basis", "lines"] = "basis"
+    lipids: Literal["basis", "none", "lines"] = "basis"
     lipid_lineshape: Literal["shared", "own"] = "shared"
     leave_out: tuple[str, ...] = ()
     baseline: Literal["none", "spline", "polynomial"] = "none"
@@ -198,8 +200,8 @@ class FitSettings(NoiseRange):
             If a name to leave out is not in the basis or no metabolite is left.
         """
         left_out = set(basis.select(self.leave_out).names) if self.leave_out else set()
-        if self.macromolecules != "basis":
-            left_out |= set(basis.macromolecules)
+        replaced = {True: self.lipids != "basis", False: self.macromolecules != "basis"}
+        left_out |= {name for name in basis.macromolecules if replaced[is_lipid(name)]}
         kept = [name for name in basis.names if name not in left_out]
         if all(is_macromolecule(name) for name in kept):
             raise InputError("stage 'quantify': leave_out leaves no metabolite to fit")
@@ -211,7 +213,7 @@ class FitSettings(NoiseRange):
 
     def group_of(self, name: str) -> str:
         """The lineshape group of a column, by its suffix in names of parameters."""
-        if name.startswith("Lip") and self.lipid_lineshape == "own":
+        if is_lipid(name) and self.lipid_lineshape == "own":
             return "_lip"
         own = is_macromolecule(name) and self.macromolecule_lineshape == "own"
         return "_mm" if own else ""

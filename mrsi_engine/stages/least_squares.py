@@ -13,7 +13,15 @@ from mrsi_engine.kernels.alignment import wrapped
 from mrsi_engine.kernels.crlb import Bounds, sd_of_ratio
 from mrsi_engine.kernels.noise import noise_sd
 from mrsi_engine.kernels.priors import Priors
-from mrsi_engine.kernels.varpro import Code, Fit, Problem, Spectra, fit, stiffness_scores
+from mrsi_engine.kernels.varpro import (
+    Code,
+    Fit,
+    Problem,
+    Spectra,
+    fit,
+    residual_energy,
+    stiffness_scores,
+)
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.stages.base import Block
 from mrsi_engine.stages.fit_quantities import (
@@ -239,8 +247,10 @@ class LeastSquares:
         """What one estimator found."""
         result, suffix = solved.result, estimator.suffix
         bounds = Bounds.of(result.last.fisher, solved.noise)
-        left = solved.spectra.degrees_of_freedom(estimator.problem)
-        quality = (result.last.cost / left).sqrt() / solved.noise
+        energy = residual_energy(estimator.problem, solved.spectra, result.last)
+        inverse = bounds.covariance / solved.noise.square()[:, None, None]
+        left = solved.spectra.residual_freedom(estimator.problem, inverse)
+        quality = (energy / left).sqrt() / solved.noise
         reached = self._reached(result)
         measures = (quality, result.iterations, bounds.condition, reached)
         names = (_named(q.name, suffix) for q in OF_THE_FIT)
@@ -315,20 +325,19 @@ class LeastSquares:
 
     def _write_spectrum(self, out: Block, solved: Solved) -> None:
         """Measures of the data and of the main fit."""
-        height, width = self.reference.measure(self.tables.problem.model, solved.result)
+        problem, last = self.tables.problem, solved.result.last
+        height, width = self.reference.measure(problem.model, solved.result)
         # The window was divided by its norm, so that its energy is 1 but for rounding.
         measures = {
             "snr": height / solved.noise,
             "fwhm": width / self.reference.spectrometer_frequency,
             "fwhm_hz": width,
-            "relative_residual": solved.result.last.cost.sqrt(),
+            "relative_residual": residual_energy(problem, solved.spectra, last).sqrt(),
             "noise_sd": solved.noise * solved.size,
         }
         if solved.spectra.fitted_share is not None:
-            baseline = self.tables.problem.baseline
-            measures["baseline_dimension"] = (
-                baseline.degrees_of_freedom(solved.spectra.fitted_share) / 2
-            )
+            dimension = problem.baseline.degrees_of_freedom(solved.spectra.fitted_share)
+            measures["baseline_dimension"] = dimension / 2
         _write_measures(out, solved.result, measures)
 
     def _reached(self, result: Fit) -> Tensor:

@@ -17,6 +17,7 @@ from mrsi_engine.spectra.macromolecules import (
     MACROMOLECULE_LINES,
     macromolecule_lines,
     macromolecule_pattern,
+    macromolecule_table,
     with_macromolecules,
 )
 from mrsi_engine.spectra.simulation import simulate_basis
@@ -91,6 +92,27 @@ def test_lines_scale_with_the_field_and_the_pattern_refuses() -> None:
     assert "MM09" in with_macromolecules(at_7t, "lines").names
     with pytest.raises(InputError, match=r"measured at 123\.23 MHz \(3 T\), this is 298\.0 MHz"):
         with_macromolecules(at_7t, "pattern")
+
+
+def test_lines_are_sharper_in_ppm_at_7t() -> None:
+    table, at_7t = macromolecule_table(123.2, lipids=True), macromolecule_table(298.0, lipids=True)
+    assert list(table) == list(at_7t)
+    for name, lines in table.items():
+        assert [line.ppm for line in lines] == [line.ppm for line in at_7t[name]]
+        assert [line.amplitude for line in lines] == [line.amplitude for line in at_7t[name]]
+        narrower = [b.fwhm / a.fwhm for a, b in zip(lines, at_7t[name], strict=True)]
+        assert all(0.3 < ratio < 0.45 for ratio in narrower), name
+    assert macromolecule_table(123.2)["MM09"] == MACROMOLECULE_LINES["MM09"]
+
+
+def test_lorentzian_lines_are_as_wide_as_gaussian_ones() -> None:
+    (line,) = MACROMOLECULE_LINES["MM09"]
+    fid = macromolecule_lines(AXIS, shape="lorentzian")["MM09"]
+    position, width = measured(fid)
+    assert position == pytest.approx(line.ppm, abs=0.002)
+    assert width == pytest.approx(line.fwhm, rel=0.02)
+    gaussian = macromolecule_lines(AXIS)["MM09"]
+    assert abs(fid[100]) < 0.8 * abs(gaussian[100])
 
 
 def test_what_is_there_already_or_unknown_is_refused() -> None:

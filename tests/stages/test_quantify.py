@@ -88,6 +88,14 @@ def test_macromolecules_as_asked_for(choice, present):
     assert bool(found) == bool(present)
 
 
+@pytest.mark.parametrize(("choice", "present"), [("none", 0), ("lines", 4), ("basis", 1)])
+def test_lipids_are_apart_from_macromolecules(choice, present):
+    lipid = press_basis().extended(("Lip13",), press_basis()["MM"][None])
+    found = parameters(Quantify(lipids=choice, macromolecules="basis"), lipid)
+    assert "MM" in found
+    assert sum(name.startswith("Lip") for name in found) == present
+
+
 def test_left_out_metabolites_are_gone():
     declared = parameters(Quantify(leave_out=("PCr", "mIns")))
     assert not {"PCr", "Ins", "CrPCr"} & set(declared)
@@ -184,14 +192,25 @@ def test_refuses_the_3t_pattern_at_another_field():
 ANY = st.builds(
     Quantify,
     window_ppm=st.tuples(st.floats(-0.5, 1.8), st.floats(3.3, 4.4)),
-    amplitudes=st.sampled_from(["free", "nonnegative"]),
+    amplitudes=st.sampled_from(["free", "nonnegative", "map", ("nonnegative", "map", "free")]),
     lineshape=st.sampled_from(["lorentzian", "gaussian", "voigt"]),
     macromolecules=st.sampled_from(["basis", "none", "pattern", "lines"]),
     macromolecule_lineshape=st.sampled_from(["shared", "own"]),
     leave_out=st.sets(st.sampled_from(["NAA", "PCr", "Cr", "Glu", "sIns", "Asp"])).map(tuple),
-    baseline=st.sampled_from(["none", "spline"]),
+    macromolecule_lines=st.sampled_from(["gaussian", "lorentzian"]),
+    lipids=st.sampled_from(["basis", "none", "lines"]),
+    lipid_lineshape=st.sampled_from(["shared", "own"]),
+    baseline=st.sampled_from(["none", "spline", "polynomial"]),
     baseline_splines_per_ppm=st.floats(0.1, 8),
-    baseline_stiffness=st.sampled_from([0.0, 1e-3, 1.0, 1e6]),
+    baseline_stiffness=st.sampled_from([0.0, 1e-3, 1.0, 1e6, "adaptive"]),
+    baseline_order=st.integers(0, 4),
+    metabolite_shift_sd_hz=st.sampled_from([0.0, 0.0, 0.5]),
+    first_order_phase_ms=st.sampled_from([0.0, 0.05]),
+    first_order_phase_sd_ms=st.sampled_from([0.0, 0.05]),
+    skip_points=st.integers(0, 5),
+    acquired_points=st.sampled_from([None, 450, 512]),
+    errors=st.sampled_from(["noise", "residual"]),
+    ratio_to=st.sampled_from([(), ("Ins",), ("Ins", "GPCPCh")]),
     max_shift_hz=st.floats(0.1, 60),
     max_damping=st.floats(0.1, 150),
     max_macromolecule_offset_hz=st.floats(0, 20),
@@ -220,11 +239,16 @@ def test_any_settings_write_what_they_declare_and_finite(stage):
     assert sorted(block.signals) == sorted(q.name for q in declared.signals)
     assert (block.status == Status.LEAST_SQUARES).all()
     for name in names:
-        assert block.estimate[name].isfinite().all(), name
+        # A ratio to an amplitude that is on its bound is not known.
+        unknown = "_per_" in name and (block.estimate[name.split("_per_")[1]] == 0)
+        assert (block.estimate[name].isfinite() | unknown).all(), name
         assert not (block.sd[name] < 0).any(), name
+    for name, share in block.measures.items():
+        if name.startswith("data_share"):
+            assert (((share >= 0) & (share <= 1)) | share.isnan()).all(), name
     for name, signal in block.signals.items():
         assert torch.isfinite(torch.view_as_real(signal)).all(), name
-    if stage.amplitudes == "nonnegative":
+    if stage.estimators[0] == "nonnegative":
         assert all((block.estimate[n] >= 0).all() for n in basis.names if n in names)
     step = 1 / basis.acquisition.duration
     assert (block.estimate["shift"].abs() <= stage.max_shift_hz + step).all()
