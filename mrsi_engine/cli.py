@@ -110,7 +110,7 @@ class Files:
     mask
         NIfTI volume, not zero where to quantify; without one it is made from signal energy.
     water
-        Unsuppressed water reference, NIfTI-MRS on the scan's grid.
+        Unsuppressed water reference, NIfTI-MRS. One on another grid is resampled.
     tissue
         4-D NIfTI of tissue fractions; name its classes with --tissue-classes.
     tissue_classes

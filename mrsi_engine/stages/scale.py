@@ -147,11 +147,8 @@ class Scale(Stage):
         labels = [q.name for q in amplitudes(context)]
         if not labels:
             raise InputError("stage 'scale' has nothing to scale; put it after a stage 'quantify'")
-        if self.quantity == "ratio" and self.reference not in labels:
-            raise InputError(
-                f"stage 'scale': reference = {self.reference!r} is not quantified; there are "
-                f"{', '.join(labels)}"
-            )
+        if self.quantity == "ratio":
+            self._check_reference(context, labels)
         if self.by_water:
             self._check_water(context)
             self._factors(context)
@@ -192,6 +189,17 @@ class Scale(Stage):
             amplitude.label,
             "concentration",
         )
+
+    def _check_reference(self, context: Context, labels: list[str]) -> None:
+        if self.reference not in labels:
+            raise InputError(
+                f"stage 'scale': reference = {self.reference!r} is not quantified; there are "
+                f"{', '.join(labels)}"
+            )
+        kept = {q.name for q in context.written if q.kind == "combination"}
+        kept |= {q.name.rpartition("_per_")[2] for q in context.written if q.kind == "ratio"}
+        if self.reference not in kept:
+            raise InputError(_without_covariance(self.reference))
 
     def _check_water(self, context: Context) -> None:
         if not context.has_water:
@@ -449,11 +457,15 @@ def _write_ratios(block: Block, labels: list[str], reference: str) -> None:
 
 def _covariance(block: Block, label: str, reference: str) -> Tensor:
     if reference not in block.covariance_with:
-        raise InputError(
-            f"stage 'scale': the covariance with {reference} was not kept, without which ratios to "
-            f"it have no SD; set ratio_to = [\"{reference}\"] in stage 'quantify'"
-        )
+        raise InputError(_without_covariance(reference))
     return block.covariance_with[reference][label]
+
+
+def _without_covariance(reference: str) -> str:
+    return (
+        f"stage 'scale': the covariance with {reference} is not kept, without which ratios to it "
+        f"have no SD; set ratio_to = [\"{reference}\"] in stage 'quantify'"
+    )
 
 
 def _nothing(block: Block) -> None:

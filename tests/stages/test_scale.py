@@ -192,7 +192,10 @@ def test_one_bad_voxel_stops_nothing(basis):
 
 def ratios(values: np.ndarray, covariance: np.ndarray, stage: Scale) -> Block:
     """The stage on amplitudes ``(voxel, 2)`` of NAA and Cr whose covariance is known."""
-    written = tuple(Quantity(n, "data units", "", kind="metabolite") for n in ("NAA", "Cr"))
+    written = (
+        *(Quantity(n, "data units", "", kind="metabolite") for n in ("NAA", "Cr")),
+        Quantity("NAA_per_Cr", "1", "", kind="ratio"),
+    )
     block = Block(torch.zeros(len(values), 16, dtype=torch.complex64))
     for i, name in enumerate(("NAA", "Cr")):
         block.estimate[name] = torch.from_numpy(values[:, i].copy())
@@ -226,10 +229,28 @@ def test_no_ratio_to_what_may_be_nothing():
     assert done.estimate["NAA_conc"].isnan().tolist() == [True, True, False]
 
 
-def test_a_ratio_without_its_covariance_is_refused():
-    stage = Scale(reference="NAA")
-    with pytest.raises(InputError, match=r"covariance with NAA .* set ratio_to = \[\"NAA\"\]"):
-        ratios(np.full((2, 2), 5.0), np.eye(2), stage)
+def test_the_true_ratio_within_its_sd(basis):
+    voxels = 400
+    done = scaled(basis, phantom(basis, voxels), Scale(reference="CrPCr"))
+    seen = {n: c * left(*METABOLITE_TIMES.get(n, (1.2, 0.15)), 0.03, 1.5) for n, c in TRUE.items()}
+    for label in ("NAA", "Ins", "PCr"):
+        ratio = seen[label] / (seen["Cr"] + seen["PCr"])
+        z = (done.estimate[f"{label}_conc"] - ratio) / done.sd[f"{label}_conc"]
+        assert abs(float(z.mean())) < 4 / math.sqrt(voxels), label
+        assert 0.95 - 3 / math.sqrt(2 * voxels) < float(z.std()) < 1.1 + 3 / math.sqrt(2 * voxels)
+
+
+def test_a_ratio_without_its_covariance_is_refused(basis):
+    match = r"covariance with NAA is not kept.* set ratio_to = \[\"NAA\"\]"
+    with pytest.raises(InputError, match=match):
+        scaled(basis, phantom(basis, 1), Scale(reference="NAA"))
+    pipeline = Pipeline(name="t", stages=(Quantify(ratio_to=("NAA",)), Scale(reference="NAA")))
+    assert pipeline.check(context(basis)) is pipeline
+    block = Block(torch.zeros(1, 16, dtype=torch.complex64))
+    block.estimate["Cr"] = block.sd["Cr"] = torch.ones(1)
+    known = context(None, written=(Quantity("Cr", "data units", "", kind="metabolite"),))
+    with pytest.raises(InputError, match="covariance with Cr is not kept"):
+        Scale(reference="Cr").build(known)(block)
 
 
 def test_raw_leaves_everything_alone(basis):
