@@ -587,7 +587,10 @@ class TestOutputFolder:
         ("changed", "message"),
         [
             (["--basis", "press-3t-te35"], "changed since: basis '"),
-            (["--pipeline", "minimal"], r"'fpc', 'water_removal', 'quantify'] -> ['quantify']"),
+            (
+                ["--pipeline", "minimal"],
+                r"'water_removal', 'lipid_removal', 'quantify'] -> ['quantify']",
+            ),
             (["--block-size", 5], "block size 128 -> 5"),
             (["--keep", "fit"], "kept signals [] -> ['fit']"),
         ],

@@ -78,8 +78,9 @@ class TestBrain:
         assert low <= np.median(ratio) <= high
 
     def test_shifts(self, result: xr.Dataset) -> None:
-        """Of the data as acquired; measured -2.9 to 6.9 Hz."""
-        assert np.abs(total_of(result, "shift")["estimate"]).max() <= 15
+        """Of the data as acquired, where there are any to measure; measured -2.9 to 6.9 Hz."""
+        shift = total_of(result, "shift")["estimate"].values[usable_voxels(result)]
+        assert np.abs(shift).max() <= 15
 
     def test_water_is_removed(self, result: xr.Dataset) -> None:
         """It is 4 to 8 times the NAA peak, so 16 to 64 times its energy, before."""
