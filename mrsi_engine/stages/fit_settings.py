@@ -74,6 +74,9 @@ class FitSettings(NoiseRange):
     errors
         ``"noise"`` gives Cramér-Rao bounds; ``"residual"`` multiplies them by the fit quality where
         that is above 1, an error for a model that does not fit.
+    noise_sd
+        SD of the noise per channel of a FID's first samples in data units, where it is known and
+        cannot be measured: FIDs that were apodised hold less noise later. Else it is measured.
     ratio_to
         Metabolites or sums, e.g. ``CrPCr``, that ratios are written to.
     """
@@ -102,6 +105,7 @@ class FitSettings(NoiseRange):
     skip_points: int = Field(default=0, ge=0)
     acquired_points: int | None = Field(default=None, ge=1)
     errors: Literal["noise", "residual"] = "noise"
+    noise_sd: float | None = Field(default=None, gt=0)
     ratio_to: tuple[str, ...] = ()
     max_iterations: int = Field(default=60, ge=1, le=1000)
 

@@ -151,10 +151,7 @@ class LeastSquares:
 
     def __call__(self, block: Block) -> None:
         """Fit every voxel of the block."""
-        given = block.noise_sd
-        if given is None:
-            given = noise_sd(block.fids[:, self.used], self.quiet)
-        batches = zip(block.fids.split(_BATCH), given.split(_BATCH), strict=True)
+        batches = zip(block.fids.split(_BATCH), self._noise(block).split(_BATCH), strict=True)
         parts = [self._fitted(fids, noise, block.keep_signals) for fids, noise in batches]
         block.status = torch.cat([part.status for part in parts])
         for kind in ("estimate", "sd", "measures", "signals"):
@@ -162,6 +159,14 @@ class LeastSquares:
         for reference in parts[0].covariance_with:
             tables = [part.covariance_with[reference] for part in parts]
             block.covariance_with[reference] = _merged(tables)
+
+    def _noise(self, block: Block) -> Tensor:
+        """SD per channel of a FID sample, ``(voxel,)``: stated, of a stage before, or measured."""
+        if self.settings.noise_sd is not None:
+            return torch.full_like(block.fids[:, 0].real, self.settings.noise_sd)
+        if block.noise_sd is not None:
+            return block.noise_sd
+        return noise_sd(block.fids[:, self.used], self.quiet)
 
     def _fitted(self, given: Tensor, noise: Tensor, keep_signals: bool) -> Block:
         # Squares of very small or large samples would leave the range of float32.

@@ -293,6 +293,17 @@ def test_ratios_to_what_is_not_fitted_are_refused():
         Quantify(ratio_to=("GPCPCh",)).check(Context(small_basis().acquisition, small_basis()))
 
 
+def test_noise_that_is_stated_is_what_errors_come_from():
+    fids = signals(typical(30))
+    measured, stated = (
+        run_stage(Quantify(noise_sd=n), small_basis(), fids) for n in (None, 2 * NOISE)
+    )
+    ratio = 2 * NOISE / measured.measures["noise_sd"]
+    torch.testing.assert_close(stated.sd["NAA"], measured.sd["NAA"] * ratio, rtol=1e-5, atol=0)
+    torch.testing.assert_close(stated.estimate["NAA"], measured.estimate["NAA"])
+    assert stated.measures["fit_quality"].mean().item() == pytest.approx(0.5, rel=0.02)
+
+
 def test_residual_errors_are_the_bounds_times_the_misfit():
     fids = signals(typical(30))
     axis = small_basis().acquisition
