@@ -335,11 +335,7 @@ class FrequencyPhaseCorrection(NoiseRange):
             If the spectrum does not hold it, or too few points of it.
         """
         try:
-            return (
-                CreatineReferencing.build(acquisition)
-                if self.window_ppm
-                else CreatineReferencing.build(acquisition, None)
-            )
+            return _creatine_line(acquisition, within_window=bool(self.window_ppm))
         except ValueError as error:
             raise InputError(
                 f"stage 'fpc': creatine at 3.03 ppm is not seen: {error}; choose another method, "
@@ -417,6 +413,13 @@ class FrequencyPhaseCorrection(NoiseRange):
             return {q.name: similarity_to(template, fids, band) for q, fids in both}
 
         return compare
+
+
+@lru_cache(maxsize=8)
+def _creatine_line(acquisition: Acquisition, within_window: bool) -> CreatineReferencing:
+    if within_window:
+        return CreatineReferencing.build(acquisition)
+    return CreatineReferencing.build(acquisition, None)
 
 
 @lru_cache(maxsize=8)
