@@ -156,8 +156,16 @@ def monte_carlo(
     return outcomes
 
 
-def run_stage(stage: Stage, basis: Basis, fids: np.ndarray, keep_signals: bool = False) -> Block:
-    """The block that a stage makes of FIDs ``(voxel, time)``."""
+def run_stage(
+    stage: Stage,
+    basis: Basis,
+    fids: np.ndarray,
+    keep_signals: bool = False,
+    noise_sd: float | None = None,
+) -> Block:
+    """The block that a stage makes of FIDs ``(voxel, time)``, whose noise may be known."""
     block = Block(torch.from_numpy(fids.astype(np.complex64)), keep_signals=keep_signals)
+    if noise_sd is not None:
+        block.noise_sd = torch.full((len(fids),), noise_sd)
     stage.build(Context(basis.acquisition, basis))(block)
     return block

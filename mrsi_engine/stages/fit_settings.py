@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from mrsi_engine.conventions import COMBINATIONS, Acquisition, is_macromolecule
 from mrsi_engine.errors import InputError
@@ -16,6 +16,13 @@ from mrsi_engine.stages.priors import PriorTable
 from mrsi_engine.stages.ranges import NoiseRange, PpmRange
 
 Estimator = Literal["free", "nonnegative", "map"]
+
+
+def _stiffer(value: tuple[float, float]) -> tuple[float, float]:
+    low, high = value
+    if not 0 < low <= high:
+        raise ValueError(f"give [least, most] above 0, found [{low:g}, {high:g}]")
+    return value
 
 
 def _distinct(value: object) -> object:
@@ -57,6 +64,9 @@ class FitSettings(NoiseRange):
     baseline_weight
         How much dearer a parameter of an adaptive baseline is than by Akaike's criterion; 5 is the
         published value, a larger one makes baselines stiffer.
+    baseline_stiffness_range
+        What an adaptive baseline chooses from. A limit above keeps it from being stiffer than the
+        data can tell, which would make error bars too small.
     max_shift_hz, max_damping, max_macromolecule_offset_hz
         How far shifts are searched, dampings (1/s) may go beyond the basis' own, up to where
         :mod:`mrsi_engine.kernels.band` is exact enough, and how far the macromolecules' and the
@@ -95,6 +105,10 @@ class FitSettings(NoiseRange):
     baseline_splines_per_ppm: float = Field(default=4.0, gt=0, le=50)
     baseline_stiffness: Annotated[float, Field(ge=0)] | Literal["adaptive"] = 1.0
     baseline_weight: float = Field(default=5.0, gt=0, le=100)
+    baseline_stiffness_range: Annotated[tuple[float, float], AfterValidator(_stiffer)] = (
+        1e-3,
+        1e3,
+    )
     baseline_order: int = Field(default=2, ge=0, le=20)
     max_shift_hz: float = Field(default=20.0, gt=0, le=100)
     max_damping: float = Field(default=100.0, gt=0, le=150)
@@ -118,6 +132,12 @@ class FitSettings(NoiseRange):
     def adaptive(self) -> bool:
         """Whether every voxel has a baseline of its own stiffness."""
         return self.baseline == "spline" and self.baseline_stiffness == "adaptive"
+
+    @property
+    def stiffnesses(self) -> list[float]:
+        """Those an adaptive baseline chooses from, about two a factor of 10."""
+        low, high = self.baseline_stiffness_range
+        return [float(s) for s in np.geomspace(low, high, 1 + round(2 * np.log10(high / low)))]
 
     @property
     def starts_late(self) -> bool:

@@ -33,8 +33,7 @@ _START_DAMPINGS = (2.0, 8.0, 20.0, 40.0)
 #: Strong patterns of a brain spectrum; members of one overlap so that their sum is the pattern.
 _LANDMARKS = (("NAA", "NAAG"), ("Cr", "PCr"), ("GPC", "PCh"), ("Glu", "Gln"), ("Ins",), ("Lac",))
 
-#: Stiffnesses an adaptive baseline chooses from, and the one it is first fitted with.
-STIFFNESSES = tuple(float(s) for s in np.geomspace(1e-3, 1e3, 13))
+#: Stiffness that an adaptive baseline is first fitted with, as far as its range allows.
 _FIRST_STIFFNESS = 0.1
 
 #: Limits of own shifts and of the delay, in SDs of their priors.
@@ -158,7 +157,8 @@ def _baseline(
     if settings.baseline == "polynomial":
         return Baseline.polynomial(band.bins, settings.baseline_order, device)
     stiffness = settings.baseline_stiffness
-    first = _FIRST_STIFFNESS if isinstance(stiffness, str) else stiffness
+    low, high = settings.baseline_stiffness_range
+    first = min(max(_FIRST_STIFFNESS, low), high) if isinstance(stiffness, str) else stiffness
     return Baseline.splines(band.bins, coefficients, first, device)
 
 

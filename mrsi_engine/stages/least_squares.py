@@ -34,7 +34,7 @@ from mrsi_engine.stages.fit_quantities import (
     ratio_quantity,
 )
 from mrsi_engine.stages.fit_settings import FitSettings
-from mrsi_engine.stages.fit_tables import STIFFNESSES, FitTables
+from mrsi_engine.stages.fit_tables import FitTables
 from mrsi_engine.stages.reference_peak import ReferencePeak
 
 #: Voxels fitted at a time: what one batch touches stays in a core's cache.
@@ -222,7 +222,7 @@ class LeastSquares:
     def _adapted(self, solved: Solved) -> Solved:
         """Fits with each voxel's own stiffness of the baseline."""
         problem, theta = self.tables.problem, torch.nan_to_num(solved.result.last.theta)
-        shares = torch.stack([problem.baseline.shares(s) for s in STIFFNESSES])
+        shares = torch.stack([problem.baseline.shares(s) for s in self.settings.stiffnesses])
         weight = self.settings.baseline_weight
         scores = stiffness_scores(problem, solved.spectra, theta, shares, weight)
         chosen = torch.nan_to_num(scores, nan=torch.inf).argmin(1)

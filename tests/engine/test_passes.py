@@ -82,7 +82,7 @@ def test_two_steps_find_the_mean_and_the_scatter_around_it(scan, tmp_path):
     np.testing.assert_allclose(result.estimate[good, 0], distance, rtol=1e-5)
     stored = zarr.open_group(tmp_path / "out" / "state" / "0" / "0", mode="r")
     np.testing.assert_allclose(stored["mean"][:], mean, rtol=1e-12)
-    assert set(result.data_vars) == {"estimate", "sd", "quality", "status"}
+    assert set(result.data_vars) == {"estimate", "sd", "quality", "status", "flags"}
 
 
 @pytest.mark.parametrize("where", ["threads", "processes"])
