@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-calibration clean
 
 demo: $(INSTALLED)            ## simulate a brain, fit it, write maps and report to demo-out/
 	$(BIN)/mrsi demo --out demo-out
@@ -17,11 +17,17 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)           ## measure; prints a table and writes bench.json
+bench: $(INSTALLED)           ## measure speed, and corrections against published figures
 	$(BIN)/python tests/benchmarks/bench.py --out bench.json
+	$(BIN)/python tests/benchmarks/bench_fpc.py
+	$(BIN)/python tests/benchmarks/bench_water.py
+	$(BIN)/python tests/benchmarks/bench_lipid.py
+
+bench-calibration: $(INSTALLED)  ## are the error bars true? tables, and figures in calibration/
+	$(BIN)/python tests/benchmarks/bench_calibration.py --out calibration
 
 clean:
-	rm -rf .venv demo-out bench.json
+	rm -rf .venv demo-out bench.json calibration
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
