@@ -163,8 +163,8 @@ def export_maps(
     acquired, over all stages; where several stages share them each has its own file beside, the
     fit's called ``desc-fitshift`` and ``desc-fitphase``. Maps are float32 with the scan's affine.
 
-    Ratios and concentrations get ``desc-conc`` and ``desc-concsd``; their sidecars say all that
-    they rest on, and how many voxels have none.
+    Ratios of the fit get ``desc-ratio`` and ``desc-ratiosd``, scaled amplitudes ``desc-conc`` and
+    ``desc-concsd``, whose sidecars say all that they rest on and how many voxels have none.
 
     Parameters
     ----------
@@ -263,6 +263,8 @@ def _all_maps(result: xr.Dataset) -> Iterator[Map]:
         yield from _amplitude_maps(result, name)
     for name in parameter_names(result, "concentration"):
         yield from _concentration_maps(result, name)
+    for name in parameter_names(result, "ratio"):
+        yield from _ratio_maps(result, name)
     yield from _lineshape_maps(result)
     for name in result["measure"].values:
         yield _measure_map(result, str(name))
@@ -314,6 +316,14 @@ def _concentration_maps(result: xr.Dataset, name: str) -> Iterator[Map]:
     values, sd = (_fitted(result, row[kind].values) for kind in ("estimate", "sd"))
     yield Map(f"{met}_desc-conc", values, units, doc, 0.0, more)
     yield Map(f"{met}_desc-concsd", sd, units, f"SD of {doc}", more=more)
+
+
+def _ratio_maps(result: xr.Dataset, name: str) -> Iterator[Map]:
+    row = result.sel(parameter=name)
+    units, doc = (str(row[c].values) for c in ("unit", "doc"))
+    values, sd = (_fitted(result, row[kind].values) for kind in ("estimate", "sd"))
+    yield Map(f"met-{safe_label(name)}_desc-ratio", values, units, doc, 0.0)
+    yield Map(f"met-{safe_label(name)}_desc-ratiosd", sd, units, f"SD of {doc}")
 
 
 def _rests_on(result: xr.Dataset) -> dict[str, Any]:

@@ -24,6 +24,27 @@ from mrsi_engine.kernels.hsvd import BandPlan, Removal, remove_band
 #: Roughness left in the band over the noise's, above which a voxel is done alone.
 DEFAULT_RESIDUAL = 2.0
 
+#: Most bytes of a state that workers hold and add to another: the Gram matrix of 2048 points.
+MOST_BYTES = 2**26
+
+_BYTES = 16
+
+
+def refuse_large(what: str, matrices: int, side: int, remedy: str) -> None:
+    """Refuse square complex128 matrices that take more than :data:`MOST_BYTES` together.
+
+    Raises
+    ------
+    InputError
+        If they do: names ``what`` needs them, and the ``remedy``.
+    """
+    size = matrices * side**2 * _BYTES
+    if size > MOST_BYTES:
+        raise InputError(
+            f"{what}: {matrices} matrices of {side} x {side} would take {size / 1e6:.0f} MB in "
+            f"every worker, and {MOST_BYTES / 1e6:.0f} MB are allowed; {remedy}"
+        )
+
 
 @dataclass(frozen=True)
 class Gram:

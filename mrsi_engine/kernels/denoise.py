@@ -24,13 +24,10 @@ from torch import Tensor
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.casorati import Gram, Subspace, finish
 
-#: Most bytes of a state that workers hold and add to another: the Gram matrix of 2048 points.
-MOST_BYTES = 2**26
-
 #: Most time courses that those of patches are made of.
 MOST_COURSES = 128
 
-_SPARE_COURSES, _BYTES = 4, 16
+_SPARE_COURSES = 4
 
 
 @dataclass(frozen=True)
@@ -98,22 +95,6 @@ class PatchGrams:
 def marchenko_pastur_edge(rows: int, columns: int, noise_sd: float) -> float:
     """Largest singular value, for large sizes, of complex noise of that SD per real channel."""
     return math.sqrt(2) * noise_sd * (math.sqrt(rows) + math.sqrt(columns))
-
-
-def refuse_large(matrices: int, side: int, remedy: str) -> None:
-    """Refuse square matrices that take more than :data:`MOST_BYTES` together.
-
-    Raises
-    ------
-    InputError
-        If they do.
-    """
-    size = matrices * side**2 * _BYTES
-    if size > MOST_BYTES:
-        raise InputError(
-            f"denoise: {matrices} matrices of {side} x {side} would take {size / 1e6:.0f} MB in "
-            f"every worker, and {MOST_BYTES / 1e6:.0f} MB are allowed; {remedy}"
-        )
 
 
 def signal_subspace(gram: Gram, noise_sd: float, rank: int | None = None) -> Subspace:

@@ -11,6 +11,7 @@ from torch import Tensor
 from mrsi_engine.conventions import Declaration, Quantity
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import denoise
+from mrsi_engine.kernels.casorati import refuse_large
 from mrsi_engine.stages.base import Apply, Block, Context, State
 from mrsi_engine.stages.ranges import NoiseRange, one_fid_a_voxel
 from mrsi_engine.stages.water_removal import check_rank, gram_with_noise, read_gram_with_noise
@@ -71,8 +72,11 @@ class Denoise(NoiseRange):
                 f"{most} courses; ask for fewer, or leave rank out to have it found"
             )
         self.quiet_bins(context.acquisition)
-        denoise.refuse_large(
-            1, context.acquisition.points, "leave the stage out for FIDs this long"
+        refuse_large(
+            "stage 'denoise'",
+            1,
+            context.acquisition.points,
+            "leave the stage out for FIDs this long",
         )
         return self
 
@@ -125,7 +129,8 @@ class Denoise(NoiseRange):
             return {"basis": found.basis}
         reduced = denoise.reduction(gram, noise, self.courses, self.rank or 1)
         bounds = {name: summary[name] for name in ("low", "high")}
-        denoise.refuse_large(
+        refuse_large(
+            "stage 'denoise'",
             self._grid(bounds).patches,
             len(reduced.scale),
             f"choose larger patches than patch = {self.patch} or fewer courses",

@@ -20,6 +20,7 @@ EDDY_TRUSTED = Quantity(
     "1",
     "Share of the FID over which the phase of the water reference stood out of its noise; 0 where "
     "nothing was corrected",
+    "Eddy currents trusted",
 )
 
 SHIFT = Quantity(

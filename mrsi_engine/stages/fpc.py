@@ -73,10 +73,21 @@ APPLIED = Quantity(
     "1",
     "Share of the transients whose shift and phase stood out of noise and were corrected; other "
     "transients go with the mean of their voxel, other voxels stay as they are",
+    "FPC applied",
 )
 SPREAD = (
-    Quantity("fpc_shift_spread", "Hz", "SD over transients of the frequency corrected"),
-    Quantity("fpc_phase_spread", "rad", "Circular SD over transients of the phase corrected"),
+    Quantity(
+        "fpc_shift_spread",
+        "Hz",
+        "SD over transients of the frequency corrected",
+        "FPC shift spread",
+    ),
+    Quantity(
+        "fpc_phase_spread",
+        "rad",
+        "Circular SD over transients of the phase corrected",
+        "FPC phase spread",
+    ),
 )
 SIMILARITY = (
     Quantity(
@@ -84,6 +95,7 @@ SIMILARITY = (
         "1",
         "Normalised scalar product with the template over 2.5-3.5 ppm before correction, mean over "
         "transients",
+        "Similarity before",
     ),
     Quantity("similarity", "1", "The same after correction", "Similarity"),
 )

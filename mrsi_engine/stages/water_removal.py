@@ -28,7 +28,8 @@ RESIDUAL_PPM = (4.2, 5.1)
 WATER_RESIDUAL = Quantity(
     "water_residual",
     "1",
-    "Signal energy in 4.2-5.1 ppm after water removal over that before (noise included)",
+    "Signal energy in 4.2-5.1 ppm after water removal over that before; what is left "
+    "holds noise, and macromolecules and metabolites near water",
     title="Water residual",
 )
 METABOLITE_CHANGE = Quantity(
@@ -42,6 +43,7 @@ WATER_BY_VOXEL = Quantity(
     "water_by_voxel",
     "1",
     "1 where the water shared by the scan left too much and HSVD of the voxel itself was used",
+    title="Water by voxel",
 )
 
 
@@ -92,6 +94,8 @@ class WaterRemoval(NoiseRange):
         self._plan(context.acquisition)
         if self.method == "casorati":
             self.quiet_bins(context.acquisition)
+            remedy = 'use method = "hsvd", or import fewer --points'
+            casorati.refuse_large("stage 'water_removal'", 1, context.acquisition.points, remedy)
         check_rank(self.rank, context.acquisition.points, self.stage)
         return self
 

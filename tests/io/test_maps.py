@@ -72,6 +72,18 @@ def test_values_stand_at_their_voxels(result: xr.Dataset, folder: Path) -> None:
     assert read(folder, "desc-b0shift")[x, y, z] == result["estimate"].sel(parameter="shift")[10]
 
 
+def test_ratios_have_maps_and_errors(result: xr.Dataset, tmp_path: Path) -> None:
+    ratio = result.sel(parameter=["NAA"]).copy(deep=True)
+    ratio = ratio.assign_coords(parameter=["NAA_per_CrPCr"], kind=("parameter", ["ratio"]))
+    ratio = ratio.assign_coords(unit=("parameter", ["1"]))
+    both = xr.concat([result, ratio], "parameter", data_vars="minimal", combine_attrs="override")
+    export_maps(both, tmp_path)
+    for desc, variable in (("ratio", "estimate"), ("ratiosd", "sd")):
+        values = at_voxels(result, read(tmp_path, f"met-NAAperCrPCr_desc-{desc}"))
+        np.testing.assert_array_equal(values[2:], result[variable].sel(parameter="NAA")[2:])
+    assert sidecar(tmp_path, "met-NAAperCrPCr_desc-ratio")["Units"] == "1"
+
+
 def corrected_before_the_fit(result: xr.Dataset) -> xr.Dataset:
     """The result as if a stage before the fit had moved every voxel but number 4 by 3 Hz."""
     moved = result.sel(parameter=["shift", "phase"]).copy(deep=True)

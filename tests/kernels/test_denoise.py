@@ -139,6 +139,6 @@ def test_global_rank_beyond_the_data_is_refused():
 
 
 def test_states_too_large_for_workers_are_refused():
-    denoise.refuse_large(1, 2048, "")
+    casorati.refuse_large("denoise", 1, 2048, "")
     with pytest.raises(InputError, match=r"268 MB in every worker.*choose"):
-        denoise.refuse_large(1, 4096, "choose fewer")
+        casorati.refuse_large("denoise", 1, 4096, "choose fewer")

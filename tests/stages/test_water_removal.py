@@ -76,6 +76,12 @@ def test_fids_too_short_are_refused():
         WaterRemoval().check(Context(ACQUISITION.with_points(64)))
 
 
+def test_water_shared_by_very_long_fids_is_refused():
+    stage, long = WaterRemoval(method="casorati"), Context(ACQUISITION.with_points(4096))
+    with pytest.raises(InputError, match='4096 x 4096 would take 268 MB .* use method = "hsvd"'):
+        stage.check(long)
+
+
 def test_check_gives_the_stage_back():
     stage = WaterRemoval()
     assert stage.check(CONTEXT) is stage
