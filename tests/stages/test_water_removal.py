@@ -78,7 +78,7 @@ def test_fids_too_short_are_refused():
 
 def test_water_shared_by_very_long_fids_is_refused():
     stage, long = WaterRemoval(method="casorati"), Context(ACQUISITION.with_points(4096))
-    with pytest.raises(InputError, match='4096 x 4096 would take 268 MB .* use method = "hsvd"'):
+    with pytest.raises(InputError, match=r'4096 x 4096 would take 268 MB .* use method = "hsvd"'):
         stage.check(long)
 
 
