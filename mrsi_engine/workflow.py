@@ -25,7 +25,7 @@ from mrsi_engine.engine.voxels import Layout
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.basis_cache import cached_basis
 from mrsi_engine.io.basis_files import read_basis
-from mrsi_engine.io.importing import import_scan, is_import_of, signal_dimensions
+from mrsi_engine.io.importing import changed_since, import_scan, signal_dimensions
 from mrsi_engine.io.lcmodel_results import read_lcmodel_csv
 from mrsi_engine.io.maps import export_maps, export_signals
 from mrsi_engine.io.nifti_mrs import read_header, stem_of
@@ -302,11 +302,13 @@ def imported(
     settings = inputs.import_settings()
     if is_scan_store(target) and not overwrite:
         store = ScanStore.open(target)
-        if is_import_of(store, inputs.scan, **settings):
+        changed = changed_since(store, inputs.scan, **settings)
+        if not changed:
             return store
         raise InputError(
             f"{target}: imported from other files or with other settings (its scan was "
-            f"{store.source}); give another --out, or --overwrite to replace it"
+            f"{store.source}); changed since: {', '.join(changed)}. Give another --out, or "
+            "--overwrite to replace it"
         )
     store = import_scan(inputs.scan, target, overwrite=overwrite, progress=progress, **settings)
     for leftover in _killed_imports(target):

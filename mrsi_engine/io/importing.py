@@ -180,7 +180,7 @@ def import_scan(
     return ScanStore.open(out)
 
 
-def is_import_of(
+def changed_since(
     store: ScanStore,
     scan: str | Path,
     *,
@@ -191,8 +191,8 @@ def is_import_of(
     scalp: str | Path | None = None,
     chunk: int = DEFAULT_CHUNK,
     points: int | None = None,
-) -> bool:
-    """Whether a store was made from exactly these files with these settings.
+) -> list[str]:
+    """Which files and settings differ from those a store was made from; empty if none.
 
     The files are read to compare their contents, not their names or dates.
 
@@ -203,7 +203,9 @@ def is_import_of(
     """
     request = _request(scan, mask, water, tissue, tissue_classes, scalp, chunk, points)
     water_checksum = None if request.water is None else _checksum(request.water)
-    return store.inputs == _provenance(request, _checksum(request.scan), water_checksum)
+    now = _provenance(request, _checksum(request.scan), water_checksum)
+    names = {**store.inputs, **now}
+    return [name for name in names if store.inputs.get(name) != now.get(name)]
 
 
 def _request(

@@ -100,6 +100,7 @@ class Errors:
     def figures(self) -> dict[str, float]:
         """SD, mean and coverage of the judged z-scores."""
         z = np.concatenate(self.z)
+        z = z[np.isfinite(z)]
         if len(z) < 100:
             return {"judged": len(z)}
         inside = np.abs(z) < 1.959964
@@ -195,15 +196,18 @@ def calibration(quick: bool) -> dict[str, dict[str, dict[str, float]]]:
     return {n: {b: e.figures() for b, e in bins.items()} for n, bins in found.items()}
 
 
-def z_scores(
-    block: Block, truth: Mapping[str, NDArray[np.float64]], inflation: NDArray | float = 1.0
-) -> dict[str, NDArray[np.float64]]:
-    """Judged z-scores of every quantity with a known truth."""
+def z_scores(block: Block, truth: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray]:
+    """z-scores of every quantity with a known truth whose bound is judged in this scene.
+
+    The median bound of the scene decides, not each voxel's own: that would pick the voxels whose
+    noise happens to make their bounds small.
+    """
     scores = {}
     for name, known in truth.items():
         estimate, sd = block.estimate[name].numpy(), block.sd[name].numpy()
-        judged = np.isfinite(estimate) & (sd < JUDGED * known)
-        scores[name] = ((estimate - known) / (sd * inflation))[judged]
+        judged = np.isfinite(estimate) & np.isfinite(sd)
+        judged &= np.nanmedian(sd / known) < JUDGED
+        scores[name] = np.where(judged, (estimate - known) / sd, np.nan)
     return scores
 
 
@@ -233,11 +237,9 @@ def _errors_of(
         block = run_stage(stage, basis, drawn.fids)
         inflation = np.maximum(block.measures["fit_quality"].numpy(), 1.0)
         for name in ("NAANAAG", "CrPCr", "GPCPCh", "GluGln", "Ins"):
-            one = {name: drawn.truth[name]}
-            noise.setdefault(name, Errors()).z.append(z_scores(block, one)[name])
-            judged = _judged(block, name, drawn.truth[name])
-            inflated = z_scores(block, one)[name] / inflation[judged]
-            residual.setdefault(name, Errors()).z.append(inflated)
+            z = z_scores(block, {name: drawn.truth[name]})[name]
+            noise.setdefault(name, Errors()).z.append(z)
+            residual.setdefault(name, Errors()).z.append(z / inflation)
     return {
         name: {
             "sd": noise[name].figures().get("sd", float("nan")),
@@ -246,11 +248,6 @@ def _errors_of(
         }
         for name in noise
     }
-
-
-def _judged(block: Block, name: str, known: NDArray[np.float64]) -> NDArray[np.bool_]:
-    estimate, sd = block.estimate[name].numpy(), block.sd[name].numpy()
-    return np.isfinite(estimate) & (sd < JUDGED * known)
 
 
 def _changed(stage: Quantify, **settings: Any) -> Quantify:

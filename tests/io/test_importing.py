@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 from mrsi_engine.conventions import NAA_PPM
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io import streaming
-from mrsi_engine.io.importing import import_scan, is_import_of
+from mrsi_engine.io.importing import changed_since, import_scan
 from mrsi_engine.io.nifti_mrs import read_header
 from mrsi_engine.io.scan_store import SCHEMA_VERSION, ScanStore
 from tests.io.conftest import AFFINE, write_plain
@@ -262,8 +262,9 @@ class TestImport:
         np.testing.assert_array_equal(store.coordinates(), places)
         np.testing.assert_array_equal(store.read_fids(0, store.voxels), fids)
         np.testing.assert_array_equal(store.read_scalp(0, store.voxels), rows(marked, kept)[0])
-        assert not is_import_of(store, scan, mask=mask if masked else None)
-        assert is_import_of(store, scan, mask=mask if masked else None, scalp=file)
+        changed = changed_since(store, scan, mask=mask if masked else None)
+        assert changed == ["scalp"]
+        assert not changed_since(store, scan, mask=mask if masked else None, scalp=file)
 
     def test_water_on_a_coarser_grid(self, tmp_path, scan, mask, mask_values, scan_file):
         """Complex FIDs that grow evenly over the head, on voxels twice as large and off by some."""
@@ -315,11 +316,11 @@ class TestImport:
 
     def test_knows_its_own_inputs(self, tmp_path, scan, mask, plain_file):
         store = import_scan(scan, tmp_path / "out", mask=mask)
-        assert is_import_of(store, scan, mask=mask)
-        assert not is_import_of(store, scan)
-        assert not is_import_of(store, scan, mask=mask, points=8)
+        assert changed_since(store, scan, mask=mask) == []
+        assert changed_since(store, scan) == ["mask"]
+        assert changed_since(store, scan, mask=mask, points=8) == ["points"]
         plain_file(mask, np.ones(SHAPE, np.uint8))
-        assert not is_import_of(store, scan, mask=mask)
+        assert changed_since(store, scan, mask=mask) == ["mask"]
 
 
 class TestRefusals:
