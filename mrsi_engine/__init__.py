@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # A voxel's maps must not depend on its neighbours in a block. MKL picks its kernels by the
@@ -20,13 +21,16 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mrsi_engine import plot
     from mrsi_engine.api import load_basis, load_pipeline, open_result, open_scan, quantify
 
-__all__ = ["load_basis", "load_pipeline", "open_result", "open_scan", "quantify"]
+__all__ = ["load_basis", "load_pipeline", "open_result", "open_scan", "plot", "quantify"]
 
 
 def __getattr__(name: str) -> Any:
     # The public functions need torch, Dask and Zarr, whose import takes seconds: only on use.
+    if name == "plot":
+        return import_module("mrsi_engine.plot")
     if name in __all__:
         from mrsi_engine import api
 

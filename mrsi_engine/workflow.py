@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.engine.blocks import Summary, plan, repeat_voxels, trace_voxels
+from mrsi_engine.engine.blocks import Summary, detail_voxels, plan, repeat_voxels, trace_voxels
 from mrsi_engine.engine.clusters import warm_up
 from mrsi_engine.engine.driver import PROCESSES_FROM, run
 from mrsi_engine.engine.events import Sink
@@ -40,6 +40,7 @@ from mrsi_engine.report.examples import (
     choose_examples,
     example_voxels,
     stored_examples,
+    with_components,
 )
 from mrsi_engine.report.html import write_report
 from mrsi_engine.report.truth import TruthRow, result_truth_table
@@ -49,6 +50,7 @@ from mrsi_engine.spectra.phantom import Phantom, PhantomSettings, make_phantom
 from mrsi_engine.spectra.simulation import BASIS_NAME_FORM, parse_basis_name
 from mrsi_engine.stages.fit_settings import FitSettings
 from mrsi_engine.stages.pipeline import Pipeline
+from mrsi_engine.stages.quantify import Quantify
 from mrsi_engine.stages.trace import StageTrace
 
 DEFAULT_PIPELINE = "brain-1h-3t"
@@ -408,7 +410,8 @@ def _stored_timings(result: xr.Dataset) -> dict[str, float]:
 def fitted_examples(folder: Path) -> list[SpectrumExample]:
     """Spectra of the best, median and worst voxel with their fits, for the report.
 
-    Fitting three voxels again costs milliseconds; keeping every signal would cost a scan's size.
+    The median one comes with its individual metabolites. Fitting voxels again costs milliseconds;
+    keeping every signal would cost a scan's size.
     """
     result = open_result(result_folder(folder))
     voxels = sorted(set(choose_examples(result).values()))
@@ -419,9 +422,16 @@ def fitted_examples(folder: Path) -> list[SpectrumExample]:
     signals = repeat_voxels(store, scan, voxels).signals
     few = result.isel(voxel=voxels).drop_vars(signals, errors="ignore")
     drawn = {n: (("voxel", "time"), s) for n, s in signals.items() if s.ndim == 2}
-    return stored_examples(
-        few.assign(drawn), _fit_window(Pipeline.from_settings(few.attrs["pipeline"]))
-    )
+    pipeline = Pipeline.from_settings(few.attrs["pipeline"])
+    examples = stored_examples(few.assign(drawn), _fit_window(pipeline))
+    if not any(isinstance(stage, Quantify) for stage in pipeline.stages):
+        return examples
+    median = choose_examples(result)["median"]
+    details = detail_voxels(store, scan, [median])
+    return [
+        with_components(e, result, median, details) if e.title == "Median voxel" else e
+        for e in examples
+    ]
 
 
 def traced_examples(folder: Path) -> tuple[StageTrace, ...]:
@@ -480,6 +490,7 @@ def demo(
         mask=folder / "scan" / "mask.nii.gz",
         water=folder / "scan" / "water.nii.gz",
         tissue={name: folder / "scan" / f"{name}.nii.gz" for name in phantom.tissue},
+        scalp=folder / "scan" / "scalp.nii.gz" if settings.nuisance in ("lipid", "all") else None,
     )
     outcome = process(
         inputs,

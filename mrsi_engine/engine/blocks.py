@@ -39,10 +39,11 @@ from mrsi_engine.io.result_store import (
     is_result_store,
     remove_result,
 )
-from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.io.scan_store import ScanStore, is_scan_store
 from mrsi_engine.io.summaries import Summaries
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.stages.base import Stage, State
+from mrsi_engine.stages.fit_details import FitDetails
 from mrsi_engine.stages.pipeline import Pipeline
 from mrsi_engine.stages.trace import StageTrace
 
@@ -351,6 +352,50 @@ def trace_voxels(
         If the passes of its stages over the scan are not all done.
     """
     return _finished(result, scan).trace(_single(scan, voxels))
+
+
+def detail_voxels(result: ResultStore, scan: ScanStore, voxels: Sequence[int]) -> FitDetails:
+    """Single voxels of a finished run fitted once more: every column's signal, and covariances.
+
+    Parameters
+    ----------
+    voxels
+        Their indices in the store; few, as each takes a signal for every column of the basis.
+
+    Raises
+    ------
+    InputError
+        If a voxel never reaches the fit, or the pipeline does not fit by least squares.
+    RunError
+        If the passes of its stages over the scan are not all done.
+    """
+    return _finished(result, scan).fit_in_detail(_single(scan, voxels))
+
+
+def scan_of(result: ResultStore) -> ScanStore:
+    """The scan store that results are of: where the run read it, or else beside them.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it is of another scan or mask.
+    """
+    known = Path(result.attributes["scan"])
+    beside = result.path.resolve().parent / known.name
+    found = next((path for path in (known, beside) if is_scan_store(path)), None)
+    if found is None:
+        raise InputError(
+            f"{result.path}: its scan store is needed, and is neither at {known} nor at {beside}; "
+            "move it back, or import the scan there again with `mrsi import`"
+        )
+    scan = ScanStore.open(found)
+    same = scan.checksum == result.attributes["checksum"]
+    if not same or not np.array_equal(scan.coordinates(), result.coordinates()):
+        raise InputError(
+            f"{found}: not the scan that {result.path} was made of (another file or mask); put "
+            "that one back, or process this one anew"
+        )
+    return scan
 
 
 def finalise(plan: Plan, timing: Mapping[str, Any] | None = None) -> Summary:

@@ -25,6 +25,7 @@ from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.result_store import BlockArrays
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.stages.base import Block, Context, Stage, State
+from mrsi_engine.stages.fit_details import FitDetails, fit_in_detail
 from mrsi_engine.stages.pipeline import Pipeline, prepare_pipeline
 from mrsi_engine.stages.trace import StageTrace, trace_pipeline
 
@@ -204,17 +205,24 @@ class Recipe:
         RunError
             If a stage has passes over the scan still to do.
         """
-        self._check_prepared()
-        lost = np.flatnonzero(~voxels.quantifiable)
-        if lost.size:
-            raise InputError(
-                f"voxels {lost.tolist()} of those to trace are scalp or hold NaN, Inf or only "
-                "zeros, so they reach no stage; choose others"
-            )
-        states = [_on(state, self.device) for state in self.states or [{}] * len(self.passes)]
-        block = voxels.block(voxels.quantifiable, self.device, False)
+        states, block = self._few(voxels)
         with _one_torch_thread():
             return trace_pipeline(self.pipeline, self.context, states, block)
+
+    def fit_in_detail(self, voxels: Voxels) -> FitDetails:
+        """Few voxels through the pipeline up to its least-squares fit, and that taken apart.
+
+        Raises
+        ------
+        InputError
+            If a voxel never reaches a stage: NaN, Inf, only zeros, or scalp; or no stage fits by
+            least squares.
+        RunError
+            If a stage has passes over the scan still to do.
+        """
+        states, block = self._few(voxels)
+        with _one_torch_thread():
+            return fit_in_detail(self.pipeline, self.context, states, block)
 
     def summarise(self, voxels: Voxels, step: int, found: State) -> State | None:
         """What a block adds to a pass of the first stage without a state; ``None`` if nothing.
@@ -257,6 +265,18 @@ class Recipe:
     def _check_prepared(self) -> None:
         if any(self.passes) and len(self.states) < len(self.passes):
             raise RunError("the passes of the stages over the whole scan are not done yet")
+
+    def _few(self, voxels: Voxels) -> tuple[list[State], Block]:
+        """What passes found for each stage, and the block of voxels to look into."""
+        self._check_prepared()
+        lost = np.flatnonzero(~voxels.quantifiable)
+        if lost.size:
+            raise InputError(
+                f"voxels {lost.tolist()} of those given are scalp or hold NaN, Inf or only "
+                "zeros, so they reach no stage; choose others"
+            )
+        states = [_on(state, self.device) for state in self.states or [{}] * len(self.passes)]
+        return states, voxels.block(voxels.quantifiable, self.device, False)
 
     def _next(self, found: State) -> tuple[Stage, Context]:
         index = len(self.states)

@@ -76,7 +76,8 @@ _FLAG_ATTRIBUTES = {
 }
 _DOCS = {
     "estimate": "estimated value, in the unit of its parameter",
-    "sd": "Cramer-Rao lower bound of the estimate's standard deviation",
+    "sd": "Cramer-Rao lower bound of the estimate's standard deviation; with priors its posterior "
+    "standard deviation",
     "quality": "quality measures",
 }
 _NAN = np.float32("nan")
@@ -272,6 +273,10 @@ class ResultStore:
                 if values.size:
                     self._arrays[name][start:stop] = values
 
+    def coordinates(self) -> NDArray[np.int32]:
+        """Voxel indices x, y, z in the volume, ``(voxel, 3)``."""
+        return np.stack([np.asarray(self._group[axis][:]) for axis in "xyz"], axis=1)
+
     def statuses(self) -> NDArray[np.uint8]:
         """Status of every voxel, ``(voxel,)``."""
         return np.asarray(self._arrays["status"][:])
@@ -387,7 +392,7 @@ class ResultStore:
 
 
 def open_result(path: str | Path) -> xr.Dataset:
-    """The results of a run as a lazily indexed Dataset.
+    """The results of a run as a lazily indexed Dataset; its ``encoding["source"]`` is the folder.
 
     Raises
     ------
@@ -404,6 +409,7 @@ def open_result(path: str | Path) -> xr.Dataset:
     )
     for variable in dataset.variables.values():
         variable.attrs.pop("_FillValue", None)
+    dataset.encoding["source"] = str(store.path.resolve())
     return dataset
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.io.maps import fitted_voxels
-from mrsi_engine.report.tables import measure
+from mrsi_engine.io.maps import fitted_voxels, relative_crlb
+from mrsi_engine.report.tables import estimate, measure
+from mrsi_engine.stages.fit_details import FitDetails
 
 #: Range (ppm) shown where the pipeline does not name its own.
 DEFAULT_WINDOW = (0.4, 4.2)
@@ -26,12 +28,26 @@ ZERO_FILLING = 4
 
 
 @dataclass(frozen=True, eq=False)
+class Component:
+    """One column of the basis as fitted in a voxel, and its part of the spectrum ``(n,)``.
+
+    ``amplitude`` is in data units, ``crlb`` in percent of it.
+    """
+
+    name: str
+    amplitude: float
+    crlb: float
+    spectrum: NDArray[np.inexact]
+
+
+@dataclass(frozen=True, eq=False)
 class SpectrumExample:
     """One voxel's spectrum and its fit.
 
     ``ppm``, ``data``, ``fit`` and ``baseline`` are ``(n,)``, real or complex (the real part is
     drawn); ``fit`` is the complete model, ``baseline`` included. ``voxel`` is its index in the
-    volume, ``window`` the range of ppm drawn.
+    volume, ``window`` the range of ppm drawn. ``components``, where known, add up to the fit with
+    the baseline; ``correlation (component, component)`` is that of their amplitudes' errors.
     """
 
     title: str
@@ -42,6 +58,8 @@ class SpectrumExample:
     baseline: NDArray[np.inexact] | None = None
     window: tuple[float, float] = DEFAULT_WINDOW
     caption: str = ""
+    components: tuple[Component, ...] = ()
+    correlation: NDArray[np.floating] | None = None
 
 
 def choose_examples(result: xr.Dataset) -> dict[str, int]:
@@ -85,7 +103,74 @@ def stored_examples(
     if "corrected" not in result or "fit" not in result:
         return []
     chosen = choose_examples(result)
-    return [_stored(result, name, voxel, window) for name, voxel in chosen.items()]
+    kept = [name for name in ("corrected", "fit", "baseline") if name in result]
+    return [
+        spectrum_example(
+            result,
+            voxel,
+            {signal: result[signal][voxel].values for signal in kept},
+            f"{name.capitalize()} voxel",
+            window,
+        )
+        for name, voxel in chosen.items()
+    ]
+
+
+def spectrum_example(
+    result: xr.Dataset,
+    voxel: int,
+    signals: Mapping[str, NDArray[np.complexfloating]],
+    title: str,
+    window: tuple[float, float] = DEFAULT_WINDOW,
+) -> SpectrumExample:
+    """Spectra of one voxel, phased and aligned by its fit.
+
+    Parameters
+    ----------
+    voxel
+        Its index in the result.
+    signals
+        Its FIDs ``(time,)``: ``corrected``, ``fit`` and, if there is one, ``baseline``.
+    """
+    drawn = _Drawing.of(result, voxel)
+    smooth = signals.get("baseline", np.zeros_like(signals["fit"]))
+    baseline = drawn.baseline(smooth)
+    x, y, z = (int(result[axis][voxel]) for axis in "xyz")
+    return SpectrumExample(
+        title=title,
+        voxel=(x, y, z),
+        ppm=drawn.padded.ppm,
+        data=drawn.signal(signals["corrected"]),
+        fit=drawn.signal(signals["fit"] - smooth) + baseline,
+        baseline=baseline if smooth.any() else None,
+        window=window,
+        caption=voxel_caption(result, voxel),
+    )
+
+
+def with_components(
+    example: SpectrumExample, result: xr.Dataset, voxel: int, details: FitDetails, row: int = 0
+) -> SpectrumExample:
+    """An example with what each metabolite adds to its fit.
+
+    Parameters
+    ----------
+    voxel
+        Its index in the result, which amplitudes and their errors are from.
+    details, row
+        The voxel fitted again, and where it stands there.
+    """
+    drawn = _Drawing.of(result, voxel)
+    components = tuple(
+        Component(
+            name,
+            float(estimate(result, name)[voxel]),
+            float(relative_crlb(result, name)[voxel]),
+            drawn.signal(fid),
+        )
+        for name, fid in zip(details.names, details.components[row], strict=True)
+    )
+    return replace(example, components=components, correlation=details.correlation[row])
 
 
 def voxel_caption(result: xr.Dataset, voxel: int) -> str:
@@ -95,34 +180,18 @@ def voxel_caption(result: xr.Dataset, voxel: int) -> str:
     return ", ".join(_CAPTIONS[n].format(values[n]) for n in known)
 
 
-def _stored(
-    result: xr.Dataset, name: str, voxel: int, window: tuple[float, float]
-) -> SpectrumExample:
-    acquisition = Acquisition(**result.attrs["acquisition"])
-    phase, shift = (lineshape_of(result, parameter, voxel) for parameter in ("phase", "shift"))
-    drawn = _Drawing(acquisition, phase, shift)
-    data, fit = (result[signal][voxel].values for signal in ("corrected", "fit"))
-    smooth = result["baseline"][voxel].values if "baseline" in result else np.zeros_like(fit)
-    baseline = drawn.baseline(smooth)
-    x, y, z = (int(result[axis][voxel]) for axis in "xyz")
-    return SpectrumExample(
-        title=f"{name.capitalize()} voxel",
-        voxel=(x, y, z),
-        ppm=drawn.padded.ppm,
-        data=drawn.signal(data),
-        fit=drawn.signal(fit - smooth) + baseline,
-        baseline=baseline if smooth.any() else None,
-        window=window,
-        caption=voxel_caption(result, voxel),
-    )
-
-
 class _Drawing:
     """Zero-filled spectra of one voxel, phased and aligned."""
 
     def __init__(self, acquisition: Acquisition, phase: float, shift: float) -> None:
         self._acquisition, self._phase, self._shift = acquisition, phase, shift
         self.padded = acquisition.with_points(ZERO_FILLING * acquisition.points)
+
+    @classmethod
+    def of(cls, result: xr.Dataset, voxel: int) -> _Drawing:
+        """By the phase and shift that the fit found in a voxel."""
+        phase, shift = (lineshape_of(result, name, voxel) for name in ("phase", "shift"))
+        return cls(Acquisition(**result.attrs["acquisition"]), phase, shift)
 
     def signal(self, fid: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
         """Spectrum of a FID, which starts at t = 0."""

@@ -43,7 +43,7 @@ _STYLE: Any = {
 
 def spectrum_figure(example: SpectrumExample) -> str:
     """Data, fit and baseline with the residual above, ppm from right to left."""
-    return svg_uri((10.6, 3.1), lambda figure: _spectrum(figure.add_subplot(), example))
+    return svg_uri((10.6, 3.1), lambda figure: draw_spectrum(figure.add_subplot(), example))
 
 
 def histogram_figure(values: NDArray[np.floating], label: str) -> str:
@@ -54,10 +54,16 @@ def histogram_figure(values: NDArray[np.floating], label: str) -> str:
 
 def scatter_figure(comparison: Comparison, rows: Sequence[ComparisonRow]) -> str:
     """Our ratio against LCModel's, one panel a metabolite."""
-    across = min(4, len(rows))
-    down = -(-len(rows) // across)
-    size = (2.65 * across, 2.55 * down)
-    return svg_uri(size, lambda figure: _scatters(figure, comparison, rows, across, down))
+    return _panels(rows, _scatter, "LCModel", f"mrsi_engine, ratio to {comparison.reference_title}")
+
+
+def difference_figure(comparison: Comparison, rows: Sequence[ComparisonRow]) -> str:
+    """Differences of both programs against their mean, one panel a metabolite.
+
+    As Bland & Altman (Lancet 1986;327:307) draw it: the mean difference and its 95 % limits.
+    """
+    below = f"mean ratio to {comparison.reference_title}"
+    return _panels(rows, _differences, below, "mrsi_engine less LCModel, %")
 
 
 def svg_uri(size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
@@ -71,7 +77,8 @@ def svg_uri(size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
     return data_uri(small, "image/svg+xml")
 
 
-def _spectrum(axes: Axes, example: SpectrumExample) -> None:
+def draw_spectrum(axes: Axes, example: SpectrumExample) -> None:
+    """Data, fit and baseline with the residual above, ppm from right to left, on any axes."""
     low, high = sorted(example.window)
     shown = (example.ppm >= low) & (example.ppm <= high)
     ppm, data, fit = example.ppm[shown], np.real(example.data[shown]), np.real(example.fit[shown])
@@ -115,16 +122,26 @@ def _histogram(axes: Axes, known: NDArray[np.floating], label: str) -> None:
     axes.set_xlabel(label)
 
 
-def _scatters(
-    figure: Figure, comparison: Comparison, rows: Sequence[ComparisonRow], across: int, down: int
-) -> None:
-    for n, row in enumerate(rows):
-        axes = figure.add_subplot(down, across, n + 1)
-        _scatter(axes, row)
-        if n % across == 0:
-            axes.set_ylabel(f"mrsi_engine, ratio to {comparison.reference_title}")
-        if n + across >= len(rows):
-            axes.set_xlabel("LCModel")
+def _panels(
+    rows: Sequence[ComparisonRow],
+    draw: Callable[[Axes, ComparisonRow], None],
+    below: str,
+    beside: str,
+) -> str:
+    """One panel a metabolite, four to a line, the outer ones labelled."""
+    across = min(4, len(rows))
+    down = -(-len(rows) // across)
+
+    def all_of_them(figure: Figure) -> None:
+        for n, row in enumerate(rows):
+            axes = figure.add_subplot(down, across, n + 1)
+            draw(axes, row)
+            if n % across == 0:
+                axes.set_ylabel(beside)
+            if n + across >= len(rows):
+                axes.set_xlabel(below)
+
+    return svg_uri((2.65 * across, 2.55 * down), all_of_them)
 
 
 def _scatter(axes: Axes, row: ComparisonRow) -> None:
@@ -138,3 +155,16 @@ def _scatter(axes: Axes, row: ComparisonRow) -> None:
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     correlation = f" · r = {row.r:.2f}" if np.isfinite(row.r) else ""
     axes.set_title(f"{row.title}{correlation} · n = {row.voxels}", fontsize=9, loc="left")
+
+
+def _differences(axes: Axes, row: ComparisonRow) -> None:
+    agreement = row.percent_agreement
+    axes.axhline(0, color=RULE, lw=0.8)
+    axes.plot(row.means, row.percent_differences, "o", color=BASELINE, ms=3.2, alpha=0.65, mew=0)
+    title = row.title
+    if np.isfinite(agreement.bias):
+        axes.axhline(agreement.bias, color=FIT, lw=1)
+        for limit in agreement.limits:
+            axes.axhline(limit, color=FIT, lw=0.8, ls=(0, (4, 3)))
+        title += f" · {agreement.bias:+.0f} ± {agreement.half_width:.0f} %"
+    axes.set_title(title, fontsize=9, loc="left")

@@ -18,9 +18,11 @@ from mrsi_engine.io.files import write_atomically
 from mrsi_engine.io.maps import fitted_voxels, relative_crlb, scalp_voxels, volume
 from mrsi_engine.report.compare import Comparison, ComparisonRow
 from mrsi_engine.report.examples import SpectrumExample, stored_examples
-from mrsi_engine.report.figures import scatter_figure, spectrum_figure
+from mrsi_engine.report.figures import difference_figure, scatter_figure, spectrum_figure
+from mrsi_engine.report.fit_figures import correlation_figure, fit_figure
 from mrsi_engine.report.mosaic import (
     BACKGROUND,
+    CRLB_SCALE,
     View,
     categorical,
     png_uri,
@@ -44,9 +46,6 @@ from mrsi_engine.report.tables import (
 from mrsi_engine.report.truth import TruthRow
 from mrsi_engine.stages.denoise import Denoise
 from mrsi_engine.stages.trace import StageTrace
-
-#: Ends of the logarithmic colour scale that all CRLB maps share, percent.
-CRLB_SCALE = (1.0, 100.0)
 
 #: Metabolites whose median CRLB is above this stand folded, with the macromolecules.
 FOLDED_CRLB = 50.0
@@ -362,14 +361,22 @@ def _status_picture(result: xr.Dataset, view: View) -> tuple[str, int]:
 
 
 def _spectra(examples: Sequence[SpectrumExample]) -> dict[str, Any]:
-    return {"spectra": [(e, spectrum_figure(e)) for e in examples]}
+    return {"spectra": [(e, spectrum_figure(e), _in_detail(e)) for e in examples]}
+
+
+def _in_detail(example: SpectrumExample) -> tuple[str, str] | None:
+    """Figures of its metabolites and of their correlations, where they are known."""
+    if example.correlation is None:
+        return None
+    return fit_figure(example), correlation_figure(example)
 
 
 def _compared(comparison: Comparison | None) -> dict[str, Any]:
     if comparison is None:
-        return {"comparison": None, "scatter": ""}
+        return {"comparison": None, "scatter": "", "differences": ""}
     shown: list[ComparisonRow] = [r for r in comparison.rows if r.voxels]
     return {
         "comparison": comparison,
         "scatter": scatter_figure(comparison, shown) if shown else "",
+        "differences": difference_figure(comparison, shown) if shown else "",
     }

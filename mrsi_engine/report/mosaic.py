@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 from base64 import b64encode
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import matplotlib
@@ -16,6 +17,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap,
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
+from mrsi_engine.errors import InputError
 from mrsi_engine.io.maps import volume
 
 #: Most slices a mosaic shows; more are thinned evenly.
@@ -48,6 +50,10 @@ COLOUR_MAPS: dict[str, Colormap] = {
     "quality": _truncated("cividis", 0.08, 1.0),
     "signed": _truncated("RdBu_r", 0.06, 0.94),
 }
+
+#: Ends of the logarithmic colour scale that all CRLB maps share, percent.
+CRLB_SCALE = (1.0, 100.0)
+
 _ORDERS = {
     "axial": "inferior to superior",
     "coronal": "posterior to anterior",
@@ -68,7 +74,9 @@ class View:
     """How volumes of one scan are laid out on a page.
 
     Images have the patient's right (or anterior, in a sagittal view) on their left; ``letters``
-    are the directions at the left, right, top and bottom edge.
+    are the directions at the left, right, top and bottom edge. ``pixel`` is a voxel's height and
+    width in mm. ``slices`` count from the right, posterior or inferior end; ``numbers`` says which
+    slice each of them is along ``axis`` (x, y or z) of the stored volume.
     """
 
     transform: NDArray[np.float64]
@@ -79,12 +87,30 @@ class View:
     rows: slice
     columns: slice
     pixel: tuple[float, float]
+    axis: str
+    numbers: tuple[int, ...]
 
     @property
     def across(self) -> int:
         """Tiles in a row of the mosaic."""
         count = len(self.slices)
         return count if count <= 3 else math.ceil(count / 2)
+
+    def showing(self, numbers: Sequence[int]) -> View:
+        """The same with other slices, given as they are stored, in this order.
+
+        Raises
+        ------
+        InputError
+            If there is no such slice.
+        """
+        wrong = [n for n in numbers if n not in self.numbers]
+        if wrong or not numbers:
+            raise InputError(
+                f"slices = {list(numbers)}: the volume has {self.plane} slices 0 to "
+                f"{len(self.numbers) - 1}"
+            )
+        return replace(self, slices=tuple(self.numbers.index(n) for n in numbers))
 
     @property
     def caption(self) -> str:
@@ -148,6 +174,7 @@ def view_of(result: xr.Dataset, most: int = MAX_SLICES) -> View:
     )
     turned = np.asarray(nib.orientations.apply_orientation(inside, turn))
     zooms = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+    across = int(np.flatnonzero(turn[:, 0] == 2)[0])
     filled = np.flatnonzero(turned.any(axis=(0, 1)))
     right, bottom = codes[0], codes[1]
     return View(
@@ -159,6 +186,8 @@ def view_of(result: xr.Dataset, most: int = MAX_SLICES) -> View:
         rows=_bounds(turned.max(axis=(0, 2)) > 0),
         columns=_bounds(turned.max(axis=(1, 2)) > 0),
         pixel=(float(zooms[1]), float(zooms[0])),
+        axis="xyz"[across],
+        numbers=tuple(range(inside.shape[across])[:: int(turn[across, 1])]),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mrsi_engine.conventions import Acquisition, Status
 from mrsi_engine.kernels.alignment import wrapped
@@ -15,6 +16,7 @@ from mrsi_engine.kernels.noise import noise_sd
 from mrsi_engine.kernels.priors import Priors
 from mrsi_engine.kernels.varpro import (
     Code,
+    Evaluation,
     Fit,
     Problem,
     Spectra,
@@ -160,6 +162,47 @@ class LeastSquares:
             tables = [part.covariance_with[reference] for part in parts]
             block.covariance_with[reference] = _merged(tables)
 
+    def solve(self, block: Block) -> Solved:
+        """The main estimator's fits of a block of few voxels, all at once."""
+        return self._estimated(self.estimators[0], self._solved(block.fids, self._noise(block)))
+
+    def signals(self, solved: Solved, points: int) -> tuple[Tensor, Tensor]:
+        """Fitted model with its baseline, and the baseline, ``(voxel, time)`` of ``points``."""
+        last, problem = solved.result.last, self.tables.problem
+        model = self.tables.full.synthesise(*_finite(last))
+        left = solved.spectra.window - problem.band.crop(model[:, self.used.start :])
+        residual = torch.view_as_real(left).flatten(-2)
+        smooth = problem.baseline.fitted(residual, solved.spectra.fitted_share)
+        window = torch.view_as_complex(smooth.unflatten(-1, (problem.band.bins, 2)).contiguous())
+        baseline = torch.zeros_like(model)
+        baseline[:, self.used.start :] = problem.band.expand(window)
+        to_data = self._to_data(solved)
+        rest = (0, points - model.shape[1])
+        return pad((model + baseline) * to_data, rest), pad(baseline * to_data, rest)
+
+    def components(self, solved: Solved, points: int) -> Tensor:
+        """What every column adds to the model, ``(voxel, column, time)`` of ``points``."""
+        amplitudes, theta = _finite(solved.result.last)
+        columns = amplitudes.shape[1]
+        # The model is linear in amplitudes: a voxel for every column, all others 0.
+        alone = torch.diag_embed(amplitudes).flatten(0, 1)
+        model = self.tables.full.synthesise(alone, theta.repeat_interleave(columns, 0))
+        in_units = model.unflatten(0, (-1, columns)) * self._to_data(solved)[:, None]
+        return pad(in_units, (0, points - model.shape[1]))
+
+    def covariance(self, solved: Solved) -> Tensor:
+        """Of the columns' amplitudes, ``(voxel, column, column)`` float64 in data units squared.
+
+        NaN where the data do not determine an amplitude.
+        """
+        bounds, outputs = Bounds.of(solved.result.last.fisher, solved.noise), self.outputs
+        columns = solved.result.last.amplitudes.shape[1]
+        known = bounds.sd(outputs.weights[:columns]).isfinite()
+        quality = self._fit_quality(self.estimators[0], solved, bounds)
+        scale = (solved.size * self._inflation(quality)).square()[:, None, None]
+        both = known[:, :, None] & known[:, None, :]
+        return torch.where(both, scale * bounds.covariance[:, :columns, :columns], torch.nan)
+
     def _noise(self, block: Block) -> Tensor:
         """SD per channel of a FID sample, ``(voxel,)``: stated, of a stage before, or measured."""
         if self.settings.noise_sd is not None:
@@ -168,14 +211,18 @@ class LeastSquares:
             return block.noise_sd
         return noise_sd(block.fids[:, self.used], self.quiet)
 
-    def _fitted(self, given: Tensor, noise: Tensor, keep_signals: bool) -> Block:
+    def _solved(self, given: Tensor, noise: Tensor) -> Solved:
+        """Fits of FIDs ``(voxel, time)`` before any estimator makes them its own."""
         # Squares of very small or large samples would leave the range of float32.
         largest = given.abs().amax(1)
         fids = given[:, self.used] / largest[:, None]
         unit = largest.to(torch.float64)
         noise = noise.to(torch.float64) / unit
         # Without any noise the bounds are not zero, they are not known.
-        solved = self._searched(fids, unit, torch.where(noise > 0, noise, torch.nan))
+        return self._searched(fids, unit, torch.where(noise > 0, noise, torch.nan))
+
+    def _fitted(self, given: Tensor, noise: Tensor, keep_signals: bool) -> Block:
+        solved = self._solved(given, noise)
         out = Block(given)
         out.status[solved.result.code != Code.SINGULAR] = Status.LEAST_SQUARES
         fits = [self._estimated(estimator, solved) for estimator in self.estimators]
@@ -183,7 +230,8 @@ class LeastSquares:
         for estimator, own in zip(self.estimators, fits, strict=True):
             self._write(out, estimator, own)
         if keep_signals:
-            self._write_signals(out, fits[0])
+            model, baseline = self.signals(fits[0], given.shape[1])
+            out.signals.update(corrected=given, fit=model, baseline=baseline)
         return out
 
     def _searched(self, fids: Tensor, unit: Tensor, noise: Tensor) -> Solved:
@@ -252,10 +300,7 @@ class LeastSquares:
         """What one estimator found."""
         result, suffix = solved.result, estimator.suffix
         bounds = Bounds.of(result.last.fisher, solved.noise)
-        energy = residual_energy(estimator.problem, solved.spectra, result.last)
-        inverse = bounds.covariance / solved.noise.square()[:, None, None]
-        left = solved.spectra.residual_freedom(estimator.problem, inverse)
-        quality = (energy / left).sqrt() / solved.noise
+        quality = self._fit_quality(estimator, solved, bounds)
         reached = self._reached(result)
         measures = (quality, result.iterations, bounds.condition, reached)
         names = (_named(q.name, suffix) for q in OF_THE_FIT)
@@ -268,15 +313,25 @@ class LeastSquares:
             named = zip(self.outputs.data_shares, shares.unbind(1), strict=True)
             _write_measures(out, result, dict(named))
 
+    def _fit_quality(self, estimator: Estimator, solved: Solved, bounds: Bounds) -> Tensor:
+        """SD of the residual over that of the noise, ``(voxel,)``."""
+        energy = residual_energy(estimator.problem, solved.spectra, solved.result.last)
+        inverse = bounds.covariance / solved.noise.square()[:, None, None]
+        left = solved.spectra.residual_freedom(estimator.problem, inverse)
+        return (energy / left).sqrt() / solved.noise
+
+    def _inflation(self, fit_quality: Tensor) -> Tensor:
+        """What errors are multiplied by, ``(voxel,)``."""
+        inflated = self.settings.errors == "residual"
+        return fit_quality.clamp_min(1.0) if inflated else torch.ones_like(fit_quality)
+
     def _write_parameters(
         self, out: Block, suffix: str, solved: Solved, bounds: Bounds, fit_quality: Tensor
     ) -> None:
         outputs, last, problem = self.outputs, solved.result.last, self.tables.problem
         values = torch.cat([last.amplitudes, last.theta[:, problem.free]], dim=1)
         values, sd = values @ outputs.weights.T, bounds.sd(outputs.weights)
-        inflation = torch.ones_like(fit_quality)
-        if self.settings.errors == "residual":
-            inflation = fit_quality.clamp_min(1.0)
+        inflation = self._inflation(fit_quality)
         values[solved.result.code == Code.SINGULAR] = torch.nan
         sd = torch.where(values.isnan(), torch.nan, sd * inflation[:, None])
         estimates = dict(zip(outputs.names, values.unbind(1), strict=True))
@@ -353,24 +408,10 @@ class LeastSquares:
         inside = (at > problem.lower[shift]) & (at < problem.upper[shift])
         return (result.code == Code.CONVERGED) & inside
 
-    def _write_signals(self, out: Block, solved: Solved) -> None:
-        last, problem = solved.result.last, self.tables.problem
-        band, time = problem.band, self.tables.full.time
-        model = self.tables.full.synthesise(
-            torch.nan_to_num(last.amplitudes).to(torch.float32),
-            torch.nan_to_num(last.theta).to(torch.float32),
-        )
-        left = solved.spectra.window - band.crop(model[:, self.used.start :])
-        residual = torch.view_as_real(left).flatten(-2)
-        smooth = problem.baseline.fitted(residual, solved.spectra.fitted_share)
-        window = torch.view_as_complex(smooth.unflatten(-1, (band.bins, 2)).contiguous())
-        baseline = torch.zeros_like(model)
-        baseline[:, self.used.start :] = band.expand(window)
-        to_data = _turn(solved.frame, time) * solved.size.to(torch.float32)[:, None]
-        rest = (0, out.fids.shape[1] - len(time))
-        out.signals["corrected"] = out.fids
-        out.signals["fit"] = torch.nn.functional.pad((model + baseline) * to_data, rest)
-        out.signals["baseline"] = torch.nn.functional.pad(baseline * to_data, rest)
+    def _to_data(self, solved: Solved) -> Tensor:
+        """What brings a fitted signal back to the data, ``(voxel, time)`` complex64."""
+        turn = _turn(solved.frame, self.tables.full.time)
+        return turn * solved.size.to(torch.float32)[:, None]
 
 
 def _estimator(settings: FitSettings, basis: Basis, problem: Problem, number: int) -> Estimator:
@@ -385,6 +426,11 @@ def _write_measures(out: Block, result: Fit, measures: dict[str, Tensor]) -> Non
     failed = result.code == Code.SINGULAR
     for name, values in measures.items():
         out.measures[name] = torch.where(failed, torch.nan, values.to(torch.float64))
+
+
+def _finite(last: Evaluation) -> tuple[Tensor, Tensor]:
+    """Amplitudes and non-linear parameters as the model takes them, 0 where there is no fit."""
+    return torch.nan_to_num(last.amplitudes).float(), torch.nan_to_num(last.theta).float()
 
 
 def _weighing(noise: Tensor) -> Tensor:

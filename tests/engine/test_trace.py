@@ -85,7 +85,7 @@ def test_dimensions_before_and_after(tmp_path):
 
 
 def test_voxels_that_reach_no_stage_are_refused(scan, tmp_path):
-    with pytest.raises(InputError, match=r"voxels \[1\] of those to trace .* reach no stage"):
+    with pytest.raises(InputError, match=r"voxels \[1\] of those given .* reach no stage"):
         traced(tmp_path / "out", scan, [8, 17], Scale())
 
 

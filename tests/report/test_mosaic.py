@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 from matplotlib.image import imread
 
+from mrsi_engine.errors import InputError
 from mrsi_engine.report.mosaic import (
     BACKGROUND,
     COLOUR_MAPS,
@@ -56,6 +57,19 @@ def test_axial_tiles_are_radiological(name: str) -> None:
         assert (np.diff(right, axis=1) < 0).all(), "the patient's right stands on the left"
         assert (np.diff(front, axis=0) < 0).all(), "anterior stands at the top"
     assert (np.diff([tile.mean() for tile in upward]) > 0).all(), "from inferior to superior"
+
+
+@pytest.mark.parametrize("name", ORIENTATIONS)
+def test_slices_are_asked_for_as_they_are_stored(name: str) -> None:
+    affine, shape = ORIENTATIONS[name], (6, 8, 4)
+    index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    whole = view_of(scan(shape, affine))
+    view = whole.showing([3, 1])
+    along = index[..., "xyz".index(view.axis)].astype(float)
+    assert [set(tile.ravel()) for tile in view.tiles(along)] == [{3.0}, {1.0}]
+    for wrong in ([], [-1], [len(whole.numbers)]):
+        with pytest.raises(InputError, match=f"slices 0 to {len(whole.numbers) - 1}"):
+            whole.showing(wrong)
 
 
 def test_slabs_are_shown_in_their_plane() -> None:
