@@ -28,7 +28,7 @@ def phantom_affine(shape: tuple[int, int, int]) -> NDArray[np.float64]:
 
 
 def write_phantom(phantom: Phantom, folder: str | Path) -> dict[str, Path]:
-    """Write the scan, its water reference, mask, tissue fractions and truth.
+    """Write the scan, its water reference, masks, tissue fractions and truth.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ def write_phantom(phantom: Phantom, folder: str | Path) -> dict[str, Path]:
     Returns
     -------
     dict
-        ``scan``, ``water``, ``mask``, ``gm``, ``wm``, ``csf``, ``lesion`` and ``truth/<label>``
-        to the files of those names with ``.nii.gz``.
+        ``scan``, ``water``, ``mask``, ``scalp``, ``gm``, ``wm``, ``csf``, ``lesion`` and
+        ``truth/<label>`` to the files of those names with ``.nii.gz``.
 
     Raises
     ------
@@ -53,6 +53,7 @@ def write_phantom(phantom: Phantom, folder: str | Path) -> dict[str, Path]:
     affine = phantom_affine(phantom.settings.shape)
     maps = {
         "mask": phantom.mask,
+        "scalp": phantom.scalp,
         **{name: share.astype(np.float32) for name, share in phantom.tissue.items()},
         "lesion": phantom.lesion.astype(np.float32),
         **{f"truth/{n}": values.astype(np.float32) for n, values in phantom.truth.items()},

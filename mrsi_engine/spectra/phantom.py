@@ -137,6 +137,9 @@ class PhantomSettings:
                 raise InputError(f"phantom {name}: expected {wanted}, found {getattr(self, name)}")
 
 
+#: Share of scalp from which a voxel is drawn into the scalp mask.
+_SCALP_SHARE = 0.3
+
 _NOT_NEGATIVE = ("b0_hz", "damping", "phase_deg", "residual_water", "lipid")
 
 
@@ -155,6 +158,8 @@ class Phantom:
         protons a molecule in the units of a basis that counts protons.
     mask
         The brain.
+    scalp
+        Voxels outside the brain of which the scalp is a good part.
     tissue
         Fractions ``gm``, ``wm`` and ``csf``, summing to 1 in the mask and 0 outside.
     lesion
@@ -171,6 +176,7 @@ class Phantom:
     fids: NDArray[np.complex64]
     water: NDArray[np.complex64]
     mask: NDArray[np.bool_]
+    scalp: NDArray[np.bool_]
     tissue: dict[str, Map]
     lesion: Map
     truth: dict[str, Map]
@@ -216,6 +222,7 @@ def make_phantom(
         _scan(scene, fitted, noise_sd),
         _water_reference(scene, noise_sd),
         head.mask,
+        (head.scalp > _SCALP_SHARE) & ~head.mask,
         head.tissue,
         head.lesion,
         _with_combinations(truth),

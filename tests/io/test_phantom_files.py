@@ -29,7 +29,17 @@ def files(phantom, tmp_path_factory):
 
 def test_every_file_is_there(files):
     maps = {"NAA", "NAAG", "NAANAAG", "shift", "lorentzian", "phase"}
-    expected = {"scan", "water", "mask", "gm", "wm", "csf", "lesion", *(f"truth/{m}" for m in maps)}
+    expected = {
+        "scan",
+        "water",
+        "mask",
+        "scalp",
+        "gm",
+        "wm",
+        "csf",
+        "lesion",
+        *(f"truth/{m}" for m in maps),
+    }
     assert set(files) == expected
     folder = files["scan"].parent
     for name, path in files.items():
