@@ -584,10 +584,16 @@ def _comparison_table(comparison: Comparison) -> Table:
         f"Ratios to {comparison.reference_title}: {comparison.passing} of {comparison.compared} "
         "voxels pass"
     )
-    table = Table(title=title)
-    for heading in ("metabolite", "voxels", "r", "slope", "median LCModel", "median mrsi"):
+    table = Table(
+        title=title, caption="difference: ours less LCModel's, mean ± 1.96 SD; % of both's mean"
+    )
+    for heading in ("metabolite", "voxels", "r", "slope", "difference, %", "difference"):
         table.add_column(heading, justify="left" if heading == "metabolite" else "right")
     for row in comparison.rows:
-        numbers = (row.r, row.slope, row.median_lcmodel, row.median_ours)
-        table.add_row(row.title, str(row.voxels), *(f"{n:.3f}" for n in numbers))
+        one, other = row.percent_agreement, row.agreement
+        table.add_row(
+            *(row.title, str(row.voxels), f"{row.r:.3f}", f"{row.slope:.3f}"),
+            f"{one.bias:+.1f} ± {one.half_width:.1f}",
+            f"{other.bias:+.3f} ± {other.half_width:.3f}",
+        )
     return table

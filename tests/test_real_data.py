@@ -133,26 +133,41 @@ def comparison(te16: Path) -> Comparison:
 
 
 class TestLCModel:
-    """The same voxels and basis as LCModel; bounds lie below the 5 % quantile of a bootstrap."""
+    """The same voxels and basis as LCModel; bounds of r and of the limits of agreement lie beyond
+    the 5 % and 95 % quantiles of a bootstrap over voxels.
+
+    With creatine's CH2 in the window (up to 3.95 ppm) r were 0.94, 0.95, 0.98, 0.83 and 0.80 and
+    differences in percent 12.5 +- 20.2, 25.7 +- 34.1, 14.4 +- 19.5, 7.3 +- 40.0 and 14.1 +- 32.6.
+    """
 
     @pytest.mark.parametrize(
         ("label", "voxels", "r"),
-        [("NAANAAG", 70, 0.89), ("GPCPCh", 60, 0.88), ("NAA", 65, 0.95), ("GluGln", 60, 0.70)],
+        [
+            *(("NAANAAG", 70, 0.93), ("GPCPCh", 60, 0.91), ("NAA", 65, 0.96)),
+            *(("GluGln", 60, 0.8), ("Ins", 75, 0.75)),
+        ],
     )
     def test_ratios_go_with_lcmodels(
         self, comparison: Comparison, label: str, voxels: int, r: float
     ) -> None:
-        """Measured 0.94 (78 voxels), 0.95 (66), 0.98 (74) and 0.83 (69)."""
+        """Measured 0.96 (79 voxels), 0.97 (67), 0.98 (75), 0.89 (69) and 0.83 (86)."""
         assert comparison[label].voxels >= voxels
         assert comparison[label].r >= r
 
-    @pytest.mark.parametrize(("label", "most"), [("NAANAAG", 0.25), ("Ins", 0.3)])
-    def test_medians_are_near_lcmodels(
-        self, comparison: Comparison, label: str, most: float
+    @pytest.mark.parametrize(
+        ("label", "bias", "half_width"),
+        [
+            *(("NAANAAG", 8, 20), ("GPCPCh", 15, 32), ("NAA", 8, 23)),
+            *(("GluGln", 8, 42), ("Ins", 7, 36)),
+        ],
+    )
+    def test_ratios_agree_with_lcmodels(
+        self, comparison: Comparison, label: str, bias: float, half_width: float
     ) -> None:
-        """Measured 1.09 for 0.95, and 1.10 for 0.94: our Cr is lower by a seventh."""
-        row = comparison[label]
-        assert row.median_ours == pytest.approx(row.median_lcmodel, rel=most)
+        """Measured 5.1 +- 15.4 %, 11.5 +- 27.1, 5.2 +- 17.3, 3.1 +- 32.8 and 3.1 +- 30.7."""
+        agreement = comparison[label].percent_agreement
+        assert abs(agreement.bias) <= bias
+        assert agreement.half_width <= half_width
 
     def test_the_command_prints_and_draws_it(
         self, te16: Path, comparison: Comparison, capsys: pytest.CaptureFixture[str]
@@ -162,4 +177,9 @@ class TestLCModel:
         row = comparison["NAANAAG"]
         assert re.search(rf"tNAA +│ +{row.voxels} │ +{row.r:.3f} │ +{row.slope:.3f} ", printed)
         assert f"{comparison.passing} of {comparison.compared} voxels pass" in printed
-        assert "LCModel" in (te16 / "report.html").read_text()
+        agreement = row.percent_agreement
+        limits = f"{agreement.bias:+.1f} ± {agreement.half_width:.1f}"
+        assert f"{limits} │" in printed
+        page = (te16 / "report.html").read_text()
+        assert "Bland-Altman plots" in page
+        assert limits in page

@@ -14,8 +14,36 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.io.maps import AMPLITUDE_KINDS, fitted_voxels, parameter_names
 from mrsi_engine.report.tables import measure
 
-#: Fewest voxels a correlation is given for.
+#: Fewest voxels a correlation, and limits of agreement, are given for.
 MIN_VOXELS = 3
+
+#: SDs of the differences from their mean to the limits that 95 % of them lie between.
+_LIMIT_SDS = 1.96
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Mean of ours less LCModel's (``bias``) and the limits that 95 % of differences lie between.
+
+    ``half_width`` is 1.96 SDs of the differences (Bland & Altman, Lancet 1986;327:307); both are
+    NaN for fewer than three voxels.
+    """
+
+    bias: float
+    half_width: float
+
+    @classmethod
+    def of(cls, differences: NDArray[np.float64]) -> Agreement:
+        """Of one difference a voxel, ``(voxels,)``."""
+        if len(differences) < MIN_VOXELS:
+            return cls(float("nan"), float("nan"))
+        spread = _LIMIT_SDS * np.std(differences, ddof=1)
+        return cls(float(np.mean(differences)), float(spread))
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The lower and the upper one."""
+        return self.bias - self.half_width, self.bias + self.half_width
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +68,34 @@ class ComparisonRow:
     def voxels(self) -> int:
         """How many voxels were compared."""
         return len(self.voxel)
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """Mean of both programs' ratios in each voxel, ``(voxels,)``."""
+        return (self.lcmodel + self.ours) / 2
+
+    @property
+    def differences(self) -> NDArray[np.float64]:
+        """Ours less LCModel's, ``(voxels,)``."""
+        return self.ours - self.lcmodel
+
+    @property
+    def percent_differences(self) -> NDArray[np.float64]:
+        """Of the mean of both, ``(voxels,)``; NaN where that is not above 0."""
+        percent = np.full(self.voxels, np.nan)
+        np.divide(100 * self.differences, self.means, out=percent, where=self.means > 0)
+        return percent
+
+    @property
+    def agreement(self) -> Agreement:
+        """Of the differences."""
+        return Agreement.of(self.differences)
+
+    @property
+    def percent_agreement(self) -> Agreement:
+        """Of the differences in percent, where they are known."""
+        percent = self.percent_differences
+        return Agreement.of(percent[np.isfinite(percent)])
 
     @property
     def median_lcmodel(self) -> float:

@@ -117,6 +117,7 @@ def test_too_few_voxels_have_no_correlation(result: xr.Dataset) -> None:
     row = compare_with_lcmodel(two, lcmodel(two, ("NAA", "CrPCr"), 1, 0, "CrPCr"))["NAA"]
     assert row.voxels == 2
     assert math.isnan(row.r)
+    assert math.isnan(row.agreement.bias)
     assert math.isfinite(row.median_ours)
 
 
@@ -138,3 +139,30 @@ def test_another_scan_or_another_basis_is_refused(result: xr.Dataset) -> None:
     table.attrs["reference"] = "Water"
     with pytest.raises(InputError, match="ratios are to Water"):
         compare_with_lcmodel(result, table)
+
+
+def test_limits_of_agreement_hold_a_constant_factor_and_noise(result: xr.Dataset) -> None:
+    """LCModel's ratios 1/1.2 of ours: 18.2 % of the mean of both, and 95 % within the limits."""
+    table = lcmodel(result, ("NAA", "CrPCr"), 1 / 1.2, 0.0, "CrPCr")
+    exact = compare_with_lcmodel(result, table)["NAA"].percent_agreement
+    assert exact.bias == pytest.approx(100 * 0.2 / 1.1)
+    assert exact.half_width == pytest.approx(0.0, abs=1e-4)
+
+    noise = np.random.default_rng(5).normal(0.0, 0.05, len(table))
+    row = compare_with_lcmodel(result, table.assign(ratio=table["ratio"] + noise))["NAA"]
+    low, high = row.agreement.limits
+    differences = row.ours - row.lcmodel
+    assert row.agreement.bias == pytest.approx(differences.mean())
+    assert (high - low) / (2 * 1.96) == pytest.approx(np.std(differences, ddof=1))
+    assert ((differences > low) & (differences < high)).mean() > 0.9
+    assert row.percent_differences == pytest.approx(200 * differences / (row.ours + row.lcmodel))
+
+
+def test_a_mean_that_is_not_positive_has_no_percent(result: xr.Dataset) -> None:
+    table = lcmodel(result, ("NAA", "CrPCr"), 1.0, 0.0, "CrPCr")
+    changed = result.copy(deep=True)
+    changed["estimate"].loc[{"parameter": "NAA", "voxel": 0}] *= -2
+    row = compare_with_lcmodel(changed, table)["NAA"]
+    assert np.flatnonzero(np.isnan(row.percent_differences)).tolist() == [0]
+    assert row.percent_agreement.bias == pytest.approx(0.0, abs=1e-4)
+    assert row.agreement.bias < 0
