@@ -15,7 +15,14 @@ import xarray as xr
 
 from mrsi_engine.conventions import Status
 from mrsi_engine.io.files import write_atomically
-from mrsi_engine.io.maps import fitted_voxels, relative_crlb, scalp_voxels, volume
+from mrsi_engine.io.maps import (
+    fitted_voxels,
+    parts_of,
+    relative_crlb,
+    scalp_voxels,
+    total_of,
+    volume,
+)
 from mrsi_engine.report.compare import Comparison, ComparisonRow
 from mrsi_engine.report.examples import SpectrumExample, stored_examples
 from mrsi_engine.report.figures import difference_figure, scatter_figure, spectrum_figure
@@ -344,11 +351,11 @@ def _quality_pictures(result: xr.Dataset, view: View, quality: Sequence[str]) ->
             row = result.sel(measure=name)
             title, unit = str(row["measure_title"].values) or name, str(row["measure_unit"].values)
             yield histogrammed(result, view, measure(result, name), title, unit, "quality")
-    for name in ("shift", "phase"):
-        if name in result["parameter"].values:
-            row = result.sel(parameter=name)
-            title, unit = str(row["title"].values) or name, str(row["unit"].values)
-            yield histogrammed(result, view, estimate(result, name), title, unit, "signed")
+    for name, title in (("shift", "Shift"), ("phase", "Phase")):
+        if parts_of(result, name):
+            total = total_of(result, name)
+            values = np.where(fitted_voxels(result), total["estimate"], np.nan)
+            yield histogrammed(result, view, values, title, total.attrs["unit"], "signed")
 
 
 def _status_picture(result: xr.Dataset, view: View) -> tuple[str, int]:

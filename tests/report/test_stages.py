@@ -104,7 +104,7 @@ def test_every_quantity_is_shown_once(page: Page) -> None:
         "Metabolite change",
     ):  # fmt: skip
         assert alts.count(f"{title} map") == 1, title
-    assert "Fpc applied 1 everywhere" in page.text
+    assert "FPC applied 1 everywhere" in page.text
     assert "CRLB of FPC shift 0.05 Hz everywhere Cramér-Rao bound" in page.text
     assert "over that before (noise included)." in page.text
 
