@@ -16,6 +16,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import COMBINATIONS, VOXEL, Status
@@ -212,8 +213,9 @@ def crlb_against_snr(
     limit = limits_of(result).max_crlb_percent
     axes.axhline(limit, color="0.4", lw=1, ls="--", label=f"limit, {limit:g} %")
     axes.set(xscale="log", yscale="log", xlabel="SNR", ylabel="Cramér-Rao bound (%)")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:g}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.legend(frameon=False, fontsize="small")
     return axes
 
@@ -341,7 +343,7 @@ def _draw_against(axes: Axes, snr: NDArray[np.floating], drawn: NamedMap) -> Non
     """Points of one amplitude, and the line of their medians in bins of SNR."""
     known = np.isfinite(snr) & np.isfinite(drawn.values) & (snr > 0)
     order = np.flatnonzero(known)[np.argsort(snr[known], kind="stable")]
-    points = axes.plot(snr[order], drawn.values[order], ".", ms=4, alpha=0.4, mew=0)
+    points = axes.plot(snr[order], drawn.values[order], ".", ms=6, alpha=0.4, mew=0)
     bins = min(_MOST_BINS, max(1, len(order) // _BIN_VOXELS))
     parts = [part for part in np.array_split(order, bins) if len(part)]
     across, medians = ([float(np.median(v[p])) for p in parts] for v in (snr, drawn.values))
