@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -315,6 +316,7 @@ def _maps(result: xr.Dataset, quality: Sequence[str]) -> dict[str, Any]:
         "orientation": view.caption,
         "letters": view.letters,
         "background": BACKGROUND,
+        "with_priors": any(math.isfinite(row.data_percent) for row in rows),
         "table": [(title, [r for r in rows if r.kind == kind]) for kind, title in _KINDS.items()],
         "maps": [p for p in pairs if not _folded(p[0])],
         "folded_maps": [p for p in pairs if _folded(p[0])],

@@ -13,13 +13,20 @@ from mrsi_engine.conventions import Flag, Status
 from mrsi_engine.io.maps import fitted_voxels, parameter_names, relative_crlb, scalp_voxels
 from mrsi_engine.stages.quality_control import QualityControl
 
+#: Start of the measures that say how much of an estimate is from the data.
+_DATA_SHARE = "data_share_"
+
+#: End of the names of estimates with priors that stand beside others.
+_MAP = "_map"
+
 
 @dataclass(frozen=True)
 class MetaboliteRow:
     """One metabolite over the fitted voxels; ``crlb`` is the median relative CRLB in percent.
 
     ``reliable_percent`` of the fitted voxels have a CRLB within the limit, ``coverage_percent`` of
-    the mask's voxels have that and are usable.
+    the mask's voxels have that and are usable. ``data_percent`` is the median share of an estimate
+    that is from the data rather than from its prior; NaN where it has none.
     """
 
     label: str
@@ -32,6 +39,7 @@ class MetaboliteRow:
     crlb: float
     reliable_percent: float
     coverage_percent: float
+    data_percent: float
 
 
 def limits(result: xr.Dataset) -> QualityControl:
@@ -146,7 +154,16 @@ def _metabolite_row(
         crlb=median(percent[inside]),
         reliable_percent=_share(reliable, inside),
         coverage_percent=_share(reliable & usable, ~scalp_voxels(result)),
+        data_percent=_data_percent(result, name),
     )
+
+
+def _data_percent(result: xr.Dataset, name: str) -> float:
+    """Median over voxels; where ``map`` is not the main estimator only its own rows have one."""
+    beside = any(str(p).endswith(_MAP) for p in result["parameter"].values)
+    if beside and not name.endswith(_MAP):
+        return math.nan
+    return 100.0 * median(measure(result, _DATA_SHARE + name.removesuffix(_MAP)))
 
 
 def _share(chosen: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from mrsi_engine.report.tables import (
     measure,
@@ -38,6 +39,26 @@ def test_a_zero_estimate_is_not_reliable() -> None:
     result["estimate"].loc[{"parameter": "NAA", "voxel": slice(2, 6)}] = 0.0
     row = {r.label: r for r in metabolite_table(result)}["NAA"]
     assert row.reliable_percent == pytest.approx(100 * (fitted - 4) / fitted)
+
+
+def test_rows_with_a_prior_say_how_much_is_data() -> None:
+    result = brain_result((8, 7, 3))
+    share = (
+        result["quality"]
+        .isel(measure=[0])
+        .copy(deep=True)
+        .assign_coords(measure=["data_share_NAA"])
+    )
+    share[:] = 0.8
+    known = xr.concat([result["quality"], share], "measure")
+    shared = result.drop_dims("measure").assign(quality=known)
+    rows = {r.label: r.data_percent for r in metabolite_table(shared)}
+    assert rows["NAA"] == pytest.approx(80)
+    assert math.isnan(rows["Cr"])
+    beside = shared.assign_coords(
+        parameter=[f"{p}_map" if p == "Cr" else p for p in shared["parameter"].values]
+    )
+    assert math.isnan({r.label: r.data_percent for r in metabolite_table(beside)}["NAA"])
 
 
 def test_sums_first_lineshape_never() -> None:
