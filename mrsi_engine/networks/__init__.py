@@ -1,0 +1,1 @@
+"""Networks that learn without labels: encoders, physics decoders, training and model folders."""

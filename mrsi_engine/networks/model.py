@@ -1,0 +1,296 @@
+"""A trained model is a folder: ``weights.safetensors`` and ``card.json``, which says what it is.
+
+The folder is complete: what a decoder needs beside the encoder's weights (basis columns, a
+template) is in the weights file as well. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mrsi_engine import __version__
+from mrsi_engine.conventions import REFERENCE_PPM, Acquisition
+from mrsi_engine.errors import InputError
+from mrsi_engine.networks.encoders import Encoder, EncoderSettings
+from mrsi_engine.spectra.basis import Basis
+
+#: Tensors of a quantification model that are no weights: the basis columns it was trained with.
+COLUMNS = "columns"
+
+_CARD, _WEIGHTS, _ENCODER = "card.json", "weights.safetensors", "encoder."
+
+#: Largest relative difference of frequencies (Hz axis) and of basis columns (norm). A basis that
+#: is simulated on another machine differs by rounding, so its fingerprint alone would not do.
+_SAME_FREQUENCY, _SAME_COLUMN = 1e-3, 1e-3
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Axis(_Part):
+    """The axis of the signals a model was trained on; fields as :class:`Acquisition` has them."""
+
+    points: PositiveInt
+    dwell_time: PositiveFloat
+    spectrometer_frequency: PositiveFloat
+    reference_ppm: float = REFERENCE_PPM
+    nucleus: str = "1H"
+    echo_time: float | None = None
+    repetition_time: float | None = None
+
+    @classmethod
+    def of(cls, acquisition: Acquisition) -> Axis:
+        """Of an acquisition."""
+        return cls(**{name: getattr(acquisition, name) for name in cls.model_fields})
+
+    @property
+    def acquisition(self) -> Acquisition:
+        """As the rest of the engine knows it."""
+        return Acquisition(**self.model_dump())
+
+
+class BasisCard(_Part):
+    """The basis a model was trained with."""
+
+    source: str
+    fingerprint: str
+    names: tuple[str, ...]
+
+
+class TrainingCard(_Part):
+    """How a model was trained. ``data`` is ``simulated`` or the scans' names."""
+
+    data: str
+    steps: int
+    signals: int
+    seed: int
+    seconds: float
+    device: str
+
+
+class Card(_Part):
+    """What a model is, was trained on and is good for; the JSON file of its folder.
+
+    ``decoder`` holds the settings of what reads the encoder's outputs, ``recipe`` all of the
+    training, ``ranges`` the smallest and largest value of each parameter in training (in the
+    parameter's unit), ``scores`` what was measured on signals that it had not seen.
+    """
+
+    format_version: Literal[1] = 1
+    kind: Literal["quantification", "fpc"]
+    name: str
+    encoder: EncoderSettings
+    input_points: PositiveInt
+    outputs: PositiveInt
+    decoder: dict[str, Any]
+    axis: Axis
+    basis: BasisCard | None = None
+    ranges: dict[str, tuple[float, float]] = {}
+    scores: dict[str, float] = {}
+    training: TrainingCard | None = None
+    recipe: dict[str, Any] = {}
+    licence: str = "BSD-3-Clause"
+    engine_version: str = __version__
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A card, the encoder it describes, and tensors that a decoder needs beside it.
+
+    Parameters
+    ----------
+    card
+        What the model is.
+    encoder
+        In evaluation mode once loaded.
+    tensors
+        By name, e.g. ``columns (metabolite, time)`` complex64.
+    source
+        Folder it came from, for messages.
+    """
+
+    card: Card
+    encoder: Encoder
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    source: str = "model in memory"
+
+    def to(self, device: str | torch.device) -> Model:
+        """The model on a device; the encoder itself moves."""
+        tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return Model(self.card, self.encoder.to(device), tensors, self.source)
+
+    def check_scan(self, acquisition: Acquisition, basis: Basis | None = None) -> Model:
+        """This model, once it is known to be for signals like these.
+
+        Parameters
+        ----------
+        acquisition
+            Axis of the scan.
+        basis
+            On the scan's axis; models with a basis need it.
+
+        Raises
+        ------
+        InputError
+            If the axis or the basis is another: names what differs, found and expected.
+        """
+        for name, found, expected, same in self._axis_pairs(acquisition):
+            if not same:
+                raise InputError(
+                    f"{self.source}: the model is for {name} {expected}, the scan has {found}; "
+                    "take or train a model for this acquisition"
+                )
+        if self.card.basis is not None:
+            self._check_basis(basis, self.card.basis)
+        return self
+
+    def _axis_pairs(self, scan: Acquisition) -> list[tuple[str, Any, Any, bool]]:
+        own = self.card.axis
+        tolerances = {
+            "points": 0.0,
+            "dwell_time": 1e-6,
+            "spectrometer_frequency": _SAME_FREQUENCY,
+            "reference_ppm": 1e-6,
+        }
+        pairs = [
+            (
+                n,
+                getattr(scan, n),
+                getattr(own, n),
+                math.isclose(getattr(scan, n), getattr(own, n), rel_tol=t),
+            )
+            for n, t in tolerances.items()
+        ]
+        return [("nucleus", scan.nucleus, own.nucleus, scan.nucleus == own.nucleus), *pairs]
+
+    def _check_basis(self, basis: Basis | None, own: BasisCard) -> None:
+        where = f"{self.source}: the model was trained with {own.source}"
+        if basis is None:
+            raise InputError(f"{where}; it needs that basis, none was given")
+        if basis.names != own.names:
+            apart = sorted(set(basis.names) ^ set(own.names))
+            differs = f"differ in {apart}" if apart else "are in another order"
+            raise InputError(
+                f"{where}; its columns and those of {basis.source} {differs}. Train a model for "
+                "this basis"
+            )
+        if basis.fingerprint != own.fingerprint:
+            self._check_columns(basis, where)
+
+    def _check_columns(self, basis: Basis, where: str) -> None:
+        columns = self.tensors[COLUMNS].cpu().numpy()
+        size = np.linalg.norm(columns, axis=1)
+        difference = np.linalg.norm(basis.fids[:, : columns.shape[1]] - columns, axis=1) / size
+        worst = int(difference.argmax())
+        if not difference[worst] <= _SAME_COLUMN:
+            raise InputError(
+                f"{where}; {basis.names[worst]} of {basis.source} differs from it by "
+                f"{100 * difference[worst]:.2g} % of its norm. Train a model for this basis"
+            )
+
+
+def save_model(folder: Path | str, model: Model) -> Path:
+    """Write a model; the card comes last, so that a folder with one is complete.
+
+    Raises
+    ------
+    InputError
+        If the folder holds files that are not of a model.
+    """
+    folder = Path(folder)
+    check_model_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {_ENCODER + name: tensor for name, tensor in model.encoder.state_dict().items()}
+    tensors = {**weights, **model.tensors}
+    temporary = folder / f".{_WEIGHTS}.partial"
+    save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary)
+    os.replace(temporary, folder / _WEIGHTS)
+    (folder / _CARD).write_text(model.card.model_dump_json(indent=2) + "\n")
+    return folder
+
+
+def check_model_folder(folder: Path) -> None:
+    """See that a model may be written to a folder.
+
+    Raises
+    ------
+    InputError
+        If it is a file, or holds files that are neither a model's nor of its training.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; a model needs a folder")
+    ours = {_CARD, _WEIGHTS, "checkpoint.json", "checkpoint.safetensors"}
+    others = sorted(f.name for f in folder.glob("*") if f.name not in ours and f.name[0] != ".")
+    if others:
+        raise InputError(f"{folder}: holds {others}, which is no model's; give a new folder")
+
+
+def load_model(folder: Path | str, kind: Literal["quantification", "fpc"] | None = None) -> Model:
+    """A model from its folder, in evaluation mode on the CPU.
+
+    Parameters
+    ----------
+    folder
+        As :func:`save_model` wrote it.
+    kind
+        What it must be for; anything if not given.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, the card has a wrong field (named), the weights do not belong to it,
+        or it is of another kind.
+    """
+    folder = Path(folder)
+    card = _read_card(folder / _CARD)
+    if kind is not None and card.kind != kind:
+        raise InputError(f"{folder}: kind is {card.kind!r}, expected a model for {kind!r}")
+    stored = _read_tensors(folder / _WEIGHTS)
+    encoder = Encoder(card.encoder, card.input_points, card.outputs)
+    weights = {n.removeprefix(_ENCODER): t for n, t in stored.items() if n.startswith(_ENCODER)}
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(
+            f"{folder / _WEIGHTS}: does not belong to the encoder of {_CARD}: {error}"
+        ) from error
+    tensors = {n: t for n, t in stored.items() if not n.startswith(_ENCODER)}
+    if card.basis is not None and COLUMNS not in tensors:
+        raise InputError(f"{folder / _WEIGHTS}: no tensor {COLUMNS!r}; copy the model again")
+    return Model(card, encoder.eval(), tensors, str(folder))
+
+
+def _read_card(path: Path) -> Card:
+    try:
+        return Card.model_validate(json.loads(path.read_text()))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; {path.parent} is no model folder") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{path}: {where}: {first['msg']}, found {first['input']!r}; copy the model again"
+        ) from error
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (FileNotFoundError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); copy the model again") from error
