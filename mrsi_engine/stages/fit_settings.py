@@ -11,6 +11,7 @@ from mrsi_engine.conventions import COMBINATIONS, Acquisition, is_macromolecule
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.spectra.basis import Basis
+from mrsi_engine.spectra.creatine import with_creatine_ch2
 from mrsi_engine.spectra.macromolecules import is_lipid, with_macromolecules
 from mrsi_engine.stages.priors import PriorTable
 from mrsi_engine.stages.ranges import NoiseRange, PpmRange
@@ -56,6 +57,9 @@ class FitSettings(NoiseRange):
     lipids, lipid_lineshape
         What is fitted of mobile lipids: as the basis has them, nothing or single lines; with the
         lineshape of the macromolecules or one of their own.
+    creatine_ch2
+        ``"free"`` adds a column ``-CrCH2`` that takes off what creatine's CH2 at 3.9 ppm lacks, by
+        water suppression or a filter. With ``"nonnegative"`` it can only take off, as in LCModel.
     leave_out
         Columns of the basis that are not fitted.
     baseline, baseline_splines_per_ppm, baseline_stiffness, baseline_order
@@ -83,7 +87,8 @@ class FitSettings(NoiseRange):
         zero-filled. Data and model are cut alike, and noise is that of the acquired points.
     errors
         ``"noise"`` gives Cramér-Rao bounds; ``"residual"`` multiplies them by the fit quality where
-        that is above 1, an error for a model that does not fit.
+        that is above 1, an error for a model that does not fit. Priors are weighed alike: against
+        the residual they count where noise cannot be measured, too.
     noise_sd
         SD of the noise per channel of a FID's first samples in data units, where it is known and
         cannot be measured: FIDs that were apodised hold less noise later. Else it is measured.
@@ -100,6 +105,7 @@ class FitSettings(NoiseRange):
     macromolecule_lineshape: Literal["shared", "own"] = "shared"
     lipids: Literal["basis", "none", "lines"] = "basis"
     lipid_lineshape: Literal["shared", "own"] = "shared"
+    creatine_ch2: Literal["basis", "free"] = "basis"
     leave_out: tuple[str, ...] = ()
     baseline: Literal["none", "spline", "polynomial"] = "none"
     baseline_splines_per_ppm: float = Field(default=4.0, gt=0, le=50)
@@ -230,6 +236,8 @@ class FitSettings(NoiseRange):
         if all(is_macromolecule(name) for name in kept):
             raise InputError("stage 'quantify': leave_out leaves no metabolite to fit")
         chosen = basis.select(kept)
+        if self.creatine_ch2 == "free":
+            chosen = with_creatine_ch2(chosen)
         lines = "none" if self.macromolecules == "basis" else self.macromolecules
         return with_macromolecules(
             chosen, lines, lipids=self.lipids == "lines", shape=self.macromolecule_lines

@@ -244,7 +244,9 @@ class LeastSquares:
             other = self._attempt(fids[again], unit[again], noise[again], rank)
             less = other.result.last.cost <= solved.result.last.cost[again]
             solved.take(again, other, self._reached(other.result) & less)
-        return self._adapted(solved) if self.settings.adaptive else solved
+        if self.settings.adaptive:
+            solved = self._adapted(solved)
+        return solved if self.settings.errors == "noise" else self._weighed_anew(solved)
 
     def _attempt(self, fids: Tensor, unit: Tensor, noise: Tensor, rank: int) -> Solved:
         """Fits from the start points of a rank."""
@@ -266,6 +268,23 @@ class LeastSquares:
         if bool(sd.isinf().all()):
             return None
         return (_weighing(noise)[:, None] / sd).square()
+
+    def _weighed_anew(self, solved: Solved) -> Solved:
+        """Fits with priors on what is iterated weighed against the residual, not the noise."""
+        if solved.spectra.precision is None:
+            return solved
+        precision = self._precision(self._trusted(solved))
+        spectra = replace(solved.spectra, precision=precision)
+        theta = torch.nan_to_num(solved.result.last.theta)
+        return replace(solved, spectra=spectra, result=fit(self.tables.problem, spectra, theta))
+
+    def _trusted(self, solved: Solved) -> Tensor:
+        """SD that data are weighed by against priors: where errors hold the residual, its own."""
+        if self.settings.errors == "noise":
+            return solved.noise
+        bounds = Bounds.of(solved.result.last.fisher, solved.noise)
+        quality = self._fit_quality(self.estimators[0], solved, bounds)
+        return solved.noise * self._inflation(quality)
 
     def _adapted(self, solved: Solved) -> Solved:
         """Fits with each voxel's own stiffness of the baseline."""
@@ -289,7 +308,7 @@ class LeastSquares:
         priors = estimator.priors
         if priors is None:
             return solved.spectra
-        last, noise = solved.result.last, _weighing(solved.noise)
+        last, noise = solved.result.last, _weighing(self._trusted(solved))
         padding = priors.reference.new_zeros(len(priors.reference), last.cross.shape[2])
         weights = torch.cat([priors.reference, padding], dim=1)
         sd = Bounds.of(last.fisher, noise).sd(weights)

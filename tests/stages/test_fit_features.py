@@ -304,6 +304,19 @@ def test_noise_that_is_stated_is_what_errors_come_from():
     assert stated.measures["fit_quality"].mean().item() == pytest.approx(0.5, rel=0.02)
 
 
+def test_priors_count_against_the_residual_where_the_noise_is_not_known():
+    """A noise level that is 30 times too small leaves own shifts to the noise, or to the prior."""
+    fids = signals(typical(40))
+    stage = {"metabolite_shift_sd_hz": 0.3, "noise_sd": NOISE / 30}
+    spreads = {
+        errors: run_stage(Quantify(errors=errors, **stage), small_basis(), fids)
+        .estimate["shift_NAAG"]
+        .std()
+        for errors in ("noise", "residual")
+    }
+    assert spreads["residual"] < 0.3 < spreads["noise"]
+
+
 def test_residual_errors_are_the_bounds_times_the_misfit():
     fids = signals(typical(30))
     axis = small_basis().acquisition
