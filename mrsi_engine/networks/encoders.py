@@ -98,7 +98,8 @@ class Encoder(nn.Module):
 
     def forward(self, signals: Tensor) -> Tensor:
         """Of complex ``(signal, time)``: ``(signal, outputs)`` float32."""
-        parts = torch.view_as_real(signals[:, : self.points]).transpose(1, 2)
+        used = signals[:, : self.points].resolve_conj()
+        parts = torch.view_as_real(used).transpose(1, 2)
         outputs: Tensor = self.head(self.body(parts.float()))
         return outputs.float()
 

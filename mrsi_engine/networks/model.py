@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mrsi_engine import __version__
 from mrsi_engine.conventions import REFERENCE_PPM, Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.encoders import Encoder, EncoderSettings
@@ -104,7 +104,7 @@ class Card(_Part):
     training: TrainingCard | None = None
     recipe: dict[str, Any] = {}
     licence: str = "BSD-3-Clause"
-    engine_version: str = __version__
+    engine_version: str = version("mrsi-engine")
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +132,21 @@ class Model:
         """The model on a device; the encoder itself moves."""
         tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         return Model(self.card, self.encoder.to(device), tensors, self.source)
+
+    @property
+    def basis(self) -> Basis:
+        """The basis it was trained with.
+
+        Raises
+        ------
+        InputError
+            If the model has none.
+        """
+        own = self.card.basis
+        if own is None:
+            raise InputError(f"{self.source}: a model of kind {self.card.kind!r} has no basis")
+        fids = self.tensors[COLUMNS].cpu().numpy().astype(complex)
+        return Basis(own.names, fids, self.card.axis.acquisition, source=own.source)
 
     def check_scan(self, acquisition: Acquisition, basis: Basis | None = None) -> Model:
         """This model, once it is known to be for signals like these.

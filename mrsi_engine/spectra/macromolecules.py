@@ -131,13 +131,29 @@ def macromolecule_pattern(
     InputError
         If the spectrometer frequency is not one of 3 T, where the widths were measured.
     """
+    return np.sum(list(pattern_lines(acquisition, delay=delay).values()), axis=0)
+
+
+def pattern_lines(
+    acquisition: Acquisition, *, delay: float = 0.0
+) -> dict[str, NDArray[np.complex128]]:
+    """The lines of :func:`macromolecule_pattern` one by one, ``(time,)`` each: ``MM3.94``...
+
+    Raises
+    ------
+    InputError
+        If the spectrometer frequency is not one of 3 T, where the widths were measured.
+    """
     frequency = acquisition.spectrometer_frequency
     if abs(frequency / _PATTERN_MHZ - 1) > _PATTERN_TOLERANCE:
         raise InputError(
             f"macromolecules: the pattern was measured at {_PATTERN_MHZ} MHz (3 T), this is "
             f"{frequency:.1f} MHz; use the model 'lines' or a measured macromolecule basis"
         )
-    return _lines_fid(PATTERN_3T, acquisition, delay, _lorentzian)
+    return {
+        f"MM{line.ppm:.2f}": _lines_fid((line,), acquisition, delay, _lorentzian)
+        for line in PATTERN_3T
+    }
 
 
 def macromolecule_lines(
