@@ -589,7 +589,7 @@ class TestOutputFolder:
             (["--basis", "press-3t-te35"], "changed since: basis '"),
             (
                 ["--pipeline", "minimal"],
-                r"'water_removal', 'lipid_removal', 'quantify'] -> ['quantify']",
+                r"'water_removal', 'lipid_removal', 'quantify', 'quality_control'] -> ['quantify']",
             ),
             (["--block-size", 5], "block size 128 -> 5"),
             (["--keep", "fit"], "kept signals [] -> ['fit']"),
