@@ -106,7 +106,7 @@ def test_every_quantity_is_shown_once(page: Page) -> None:
         assert alts.count(f"{title} map") == 1, title
     assert "FPC applied 1 everywhere" in page.text
     assert "CRLB of FPC shift 0.05 Hz everywhere Cramér-Rao bound" in page.text
-    assert "over that before; what is left holds noise, and macromolecules and metabolites near water." in page.text
+    assert "what is left holds noise, and macromolecules and metabolites near water." in page.text
 
 
 def test_before_and_after_share_a_scale(page: Page) -> None:
