@@ -65,7 +65,7 @@ class SpectrumExample:
 def choose_examples(result: xr.Dataset) -> dict[str, int]:
     """Best, median and worst fitted voxel, by SNR over fit quality, as voxel indices.
 
-    Empty where nothing was fitted; one voxel may stand for several.
+    Empty where nothing was fitted; the only voxel is the median one.
     """
     snr = measure(result, "snr")
     score = snr / np.maximum(measure(result, "fit_quality"), 1e-6)
@@ -73,6 +73,8 @@ def choose_examples(result: xr.Dataset) -> dict[str, int]:
     if not candidates.size:
         return {}
     ranked = candidates[np.argsort(score[candidates], kind="stable")]
+    if len(ranked) == 1:
+        return {"median": int(ranked[0])}
     return {
         "best": int(ranked[-1]),
         "median": int(ranked[len(ranked) // 2]),

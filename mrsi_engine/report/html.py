@@ -37,7 +37,7 @@ from mrsi_engine.report.mosaic import (
     view_of,
 )
 from mrsi_engine.report.pictures import Picture, histogrammed, picture
-from mrsi_engine.report.stages import stages_content
+from mrsi_engine.report.stages import FEW_VOXELS, stages_content
 from mrsi_engine.report.tables import (
     MetaboliteRow,
     estimate,
@@ -311,16 +311,20 @@ def _versions() -> list[tuple[str, str]]:
 
 def _maps(result: xr.Dataset, quality: Sequence[str]) -> dict[str, Any]:
     view, rows = view_of(result), metabolite_table(result)
-    pairs = [(row, *_metabolite_pictures(result, view, row)) for row in rows]
+    few = result.sizes["voxel"] <= FEW_VOXELS
+    pairs = [] if few else [(row, *_metabolite_pictures(result, view, row)) for row in rows]
     return {
+        "few": few,
         "orientation": view.caption,
         "letters": view.letters,
         "background": BACKGROUND,
+        "with_table": bool(rows),
         "with_priors": any(math.isfinite(row.data_percent) for row in rows),
         "table": [(title, [r for r in rows if r.kind == kind]) for kind, title in _KINDS.items()],
         "maps": [p for p in pairs if not _folded(p[0])],
         "folded_maps": [p for p in pairs if _folded(p[0])],
-        "qc": list(_quality_pictures(result, view, quality)),
+        "qc": [] if few else list(_quality_pictures(result, view, quality)),
+        "qc_numbers": list(_quality_numbers(result, quality)) if few else [],
         "status_map": _status_picture(result, view),
         "status_legend": [
             (s.meaning.replace("_", " "), _STATUS_COLOURS[s])
@@ -345,6 +349,18 @@ def _metabolite_pictures(
     low, high = np.log10(CRLB_SCALE)
     crlb = picture(result, view, exponent, "CRLB", "%", "uncertainty", (low, high))
     return signal, replace(crlb, ticks=tuple(number(t) for t in (1.0, 10.0, 100.0)))
+
+
+def _quality_numbers(
+    result: xr.Dataset, quality: Sequence[str]
+) -> Iterator[tuple[str, str, list[str]]]:
+    """Title, unit and the value of each voxel, where there are too few for pictures."""
+    for name in quality:
+        if name in result["measure"].values:
+            row = result.sel(measure=name)
+            unit = str(row["measure_unit"].values)
+            values = [number(float(v)) for v in measure(result, name)]
+            yield str(row["measure_title"].values) or name, "" if unit == "1" else unit, values
 
 
 def _quality_pictures(result: xr.Dataset, view: View, quality: Sequence[str]) -> Iterator[Picture]:
