@@ -72,7 +72,11 @@ class BasisCard(_Part):
 
 
 class TrainingCard(_Part):
-    """How a model was trained. ``data`` is ``simulated`` or the scans' names."""
+    """How a model was trained.
+
+    ``data`` is ``simulated`` or where real signals came from; ``seconds`` were spent on ``device``;
+    ``curve`` holds step, training loss and validation loss.
+    """
 
     data: str
     steps: int
@@ -80,6 +84,7 @@ class TrainingCard(_Part):
     seed: int
     seconds: float
     device: str
+    curve: list[tuple[int, float, float]] = []
 
 
 class Card(_Part):
@@ -248,7 +253,7 @@ def check_model_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; a model needs a folder")
-    ours = {_CARD, _WEIGHTS, "checkpoint.json", "checkpoint.safetensors"}
+    ours = {_CARD, _WEIGHTS, "checkpoint.safetensors"}
     others = sorted(f.name for f in folder.glob("*") if f.name not in ours and f.name[0] != ".")
     if others:
         raise InputError(f"{folder}: holds {others}, which is no model's; give a new folder")

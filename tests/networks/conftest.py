@@ -20,7 +20,7 @@ def basis() -> Basis:
     return with_macromolecules(bare, "pattern")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings(basis: Basis) -> SimulationSettings:
     return SimulationSettings(
         amplitudes=dict.fromkeys(basis.names, (1.0, 10.0)),

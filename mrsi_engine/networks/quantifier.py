@@ -1,0 +1,400 @@
+"""Quantification networks: a recipe is trained to a model, a model predicts.
+
+Signals are normalised before the encoder sees them: divided by the root mean square magnitude of
+the points it looks at. Amplitudes are multiplied by it again, so predictions are in the units of
+the data over those of the basis, whatever the scale of the data.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from torch import Tensor
+
+from mrsi_engine.errors import InputError
+from mrsi_engine.networks.decoders import Decoder, DecoderSettings, make_decoder
+from mrsi_engine.networks.encoders import ConvSettings, EncoderSettings
+from mrsi_engine.networks.model import (
+    COLUMNS,
+    Axis,
+    BasisCard,
+    Card,
+    Model,
+    TrainingCard,
+    check_model_folder,
+    save_model,
+)
+from mrsi_engine.networks.simulation import SimulationSettings, Simulator
+from mrsi_engine.networks.training import (
+    CHECKPOINT,
+    Encode,
+    Progress,
+    Task,
+    TrainingSettings,
+    seeded_encoder,
+    train,
+)
+from mrsi_engine.spectra.basis import Basis
+
+#: The folder of recipes inside the package.
+_SHIPPED = resources.files("mrsi_engine") / "networks" / "recipes"
+
+_TYPICAL = "typical"
+_THETA = ("phase", "shift", "lorentzian")
+
+#: Share of real signals that are kept for validation.
+_HELD_OUT = 0.1
+
+#: Signals that the scores of a model are measured on.
+_SCORED = 2048
+
+
+class Recipe(BaseModel):
+    """Everything that makes a model but the basis: what ``mrsi train --recipe`` reads.
+
+    Parameters
+    ----------
+    name, description
+        For people.
+    input_points
+        Samples that the encoder looks at; all of the decoder's residual counts.
+    encoder, decoder, simulation, training
+        See their classes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    description: str = ""
+    input_points: PositiveInt
+    encoder: EncoderSettings = ConvSettings()
+    decoder: DecoderSettings = DecoderSettings()
+    simulation: SimulationSettings
+    training: TrainingSettings = TrainingSettings()
+
+    @classmethod
+    def load(cls, name_or_file: str | Path) -> Recipe:
+        """A shipped recipe by name, or any by TOML file.
+
+        Raises
+        ------
+        InputError
+            If there is no such recipe, it is not TOML or a setting is wrong (named).
+        """
+        source = str(name_or_file)
+        try:
+            return cls.model_validate(tomllib.loads(_recipe_text(source)))
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{source}: not valid TOML: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(
+                f"{source}: {where}: {first['msg']}, found {first['input']!r}"
+            ) from error
+
+
+def shipped_recipes() -> list[str]:
+    """Names that :meth:`Recipe.load` finds."""
+    return sorted(
+        f.name.removesuffix(".toml") for f in _SHIPPED.iterdir() if f.name.endswith(".toml")
+    )
+
+
+def _recipe_text(source: str) -> str:
+    shipped = shipped_recipes()
+    if source in shipped:
+        return (_SHIPPED / f"{source}.toml").read_text()
+    if not Path(source).is_file():
+        raise InputError(f"{source}: no such recipe; shipped: {shipped}, or give a TOML file")
+    return Path(source).read_text()
+
+
+def normalise(signals: Tensor, points: int) -> tuple[Tensor, Tensor]:
+    """Signals over their root mean square magnitude in the first ``points``, and it.
+
+    Of ``(signal, time)`` complex: the same, and ``(signal, 1)``, 1 where a signal is zero.
+    """
+    head = torch.view_as_real(signals[:, :points].resolve_conj())
+    size = head.square().sum(-1).mean(1, keepdim=True).sqrt()
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    return signals / size, size
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of signals.
+
+    ``amplitudes (signal, column)`` in the order of ``names``; ``theta (signal, parameter)`` as
+    :class:`~mrsi_engine.kernels.lcm.Layout` orders it; ``residual_variance (signal,)`` per real
+    channel and sample, in units of the data.
+    """
+
+    names: tuple[str, ...]
+    amplitudes: Tensor
+    theta: Tensor
+    residual_variance: Tensor
+
+    def chi_square(self, noise_sd: Tensor) -> Tensor:
+        """Reduced chi-square ``(signal,)``, 1 for noise alone, of its SD ``(signal,)`` or ``()``.
+
+        It counts samples, not degrees of freedom: those are fewer by the parameters.
+        """
+        return self.residual_variance / noise_sd**2
+
+
+@dataclass(frozen=True, eq=False)
+class Quantifier:
+    """A quantification model ready to predict on a device; make it once and use it for blocks."""
+
+    model: Model
+    decoder: Decoder
+
+    @classmethod
+    def of(cls, model: Model, device: str | torch.device = "cpu") -> Quantifier:
+        """Of a loaded model.
+
+        Raises
+        ------
+        InputError
+            If the model is not for quantification, or its decoder's settings are wrong.
+        """
+        if model.card.kind != "quantification":
+            raise InputError(f"{model.source}: kind is {model.card.kind!r}, not quantification")
+        try:
+            settings = DecoderSettings.model_validate(model.card.decoder)
+        except ValidationError as error:
+            raise InputError(f"{model.source}: decoder: {error}") from error
+        here = model.to(device)
+        return cls(here, make_decoder(settings, here.basis, here.tensors[_TYPICAL], device))
+
+    @torch.inference_mode()
+    def predict(self, fids: Tensor | NDArray[Any], batch: int = 1024) -> Prediction:
+        """Of ``fids (signal, time)``, ``batch`` at once; NaN where a signal is not finite."""
+        signals = torch.as_tensor(fids, dtype=torch.complex64)
+        parts = [self._predict(part) for part in signals.split(batch)]
+        whole = [torch.cat(column) for column in zip(*parts, strict=True)]
+        return Prediction(self.decoder.names, *whole)
+
+    def _predict(self, signals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        points = self.model.card.input_points
+        signals, size = normalise(signals.to(self.decoder.typical.device), points)
+        decoded = self.decoder.decode(self.model.encoder(signals), signals)
+        residual = torch.view_as_real(signals - self.decoder.fit(decoded))
+        variance = residual.square().mean((1, 2)) * size[:, 0] ** 2
+        return decoded.amplitudes * size, decoded.theta, variance
+
+    def inside_ranges(self, prediction: Prediction, margin: float = 0.0) -> Tensor:
+        """Share of shift, damping and phase within the ranges of training, ``(signal,)``.
+
+        Amplitudes do not count, as the scale of data is free. ``margin`` widens each range by that
+        share of its width. Whether the model explains the signal, the chi-square says.
+        """
+        ranges = [self.model.card.ranges[name] for name in _THETA]
+        low, high = torch.tensor(ranges, device=prediction.theta.device).T
+        slack = margin * (high - low)
+        theta = prediction.theta[:, : len(ranges)]
+        return ((theta >= low - slack) & (theta <= high + slack)).float().mean(1)
+
+
+def predict(
+    model: Model,
+    fids: Tensor | NDArray[Any],
+    *,
+    batch: int = 1024,
+    device: str | torch.device = "cpu",
+) -> Prediction:
+    """What a quantification model says of ``fids (signal, time)``; see :class:`Quantifier`."""
+    return Quantifier.of(model, device).predict(fids, batch)
+
+
+@dataclass(frozen=True)
+class RealSignals:
+    """Signals of a scan to learn from without labels: ``fids (signal, time)``, where from."""
+
+    fids: NDArray[np.complex64]
+    source: str
+
+
+def train_quantifier(
+    recipe: Recipe,
+    basis: Basis,
+    folder: Path,
+    *,
+    scan: RealSignals | None = None,
+    resume: bool = False,
+    device: str | torch.device = "cpu",
+    on_point: Callable[[Progress], None] | None = None,
+) -> tuple[Model, Progress]:
+    """Train a model and write its folder.
+
+    The loss is how well the model's signal explains the data, simulated or real; what they were
+    simulated from is never looked at but for the scores, on signals of their own.
+
+    Parameters
+    ----------
+    recipe, basis
+        What to train; the basis on the axis of the signals.
+    folder
+        New or empty, or of the training that is to go on.
+    scan
+        Real signals, without water, instead of simulated ones.
+    resume
+        Go on from the folder's checkpoint.
+    device, on_point
+        Where; and what is told of the progress.
+
+    Raises
+    ------
+    InputError
+        If recipe, basis, signals or folder do not go together.
+    RunError
+        If the training diverges.
+    """
+    check_model_folder(folder)
+    simulator = Simulator(recipe.simulation, basis, device)
+    typical = _typical(recipe, simulator)
+    decoder = make_decoder(recipe.decoder, basis, typical, device)
+    encoder = seeded_encoder(
+        recipe.encoder, recipe.input_points, decoder.outputs, recipe.training.seed
+    ).to(device)
+    task = _task(recipe, decoder, simulator, scan)
+    progress = train(
+        encoder, task, recipe.training, folder=folder, resume=resume, on_point=on_point
+    )
+    columns = torch.as_tensor(basis.fids, dtype=torch.complex64)
+    card = _card(recipe, basis, decoder, scan, progress, str(device))
+    model = Model(card, encoder, {COLUMNS: columns, _TYPICAL: decoder.typical}, str(folder))
+    model = _scored(model, simulator, recipe.training)
+    save_model(folder, model)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return model, progress
+
+
+def _typical(recipe: Recipe, simulator: Simulator) -> Tensor:
+    """Mean amplitude of each of the decoder's columns in a normalised simulated signal.
+
+    Single lines of macromolecules sum up to the pattern: each begins with the pattern's.
+    """
+    if recipe.input_points > simulator.basis.acquisition.points:
+        raise InputError(
+            f"recipe {recipe.name}: input_points is {recipe.input_points}, the signals have "
+            f"{simulator.basis.acquisition.points}"
+        )
+    batch = simulator.draw(1024, recipe.training.seed_of(-1))
+    _, size = normalise(batch.fids, recipe.input_points)
+    mean = (batch.amplitudes / size).mean(0).tolist()
+    known = dict(zip(simulator.basis.names, mean, strict=True))
+    names = make_decoder(recipe.decoder, simulator.basis).names
+    if not set(names) <= set(known) and "MM" not in known:
+        raise InputError(
+            f"recipe {recipe.name}: decoder {recipe.decoder.kind} takes the place of a column MM, "
+            f"which {simulator.basis.source} has not; add the macromolecule pattern"
+        )
+    return torch.tensor([known.get(name, known.get("MM", 0.0)) for name in names])
+
+
+def _task(
+    recipe: Recipe, decoder: Decoder, simulator: Simulator, scan: RealSignals | None
+) -> Task[Tensor]:
+    def loss(encode: Encode, signals: Tensor) -> Tensor:
+        normalised, _ = normalise(signals, recipe.input_points)
+        return decoder.loss(decoder.decode(encode(normalised), normalised), normalised)
+
+    training = recipe.training
+    identity = {
+        "recipe": recipe.model_dump(mode="json", exclude={"training"}),
+        "basis": simulator.basis.fingerprint,
+        "data": "simulated" if scan is None else scan.source,
+    }
+    if scan is not None:
+        learned, held_out = _split(scan, simulator, training.seed)
+        return Task(_drawing(learned), held_out, loss, identity)
+    validation = simulator.draw(training.validation, training.seed_of(-1)).fids
+    return Task(lambda count, seed: simulator.draw(count, seed).fids, validation, loss, identity)
+
+
+def _split(scan: RealSignals, simulator: Simulator, seed: int) -> tuple[Tensor, Tensor]:
+    """Real signals to learn from and to validate with."""
+    finite = scan.fids[np.isfinite(scan.fids).all(1)]
+    points = simulator.basis.acquisition.points
+    held_out = int(_HELD_OUT * len(finite))
+    if scan.fids.shape[1] != points or held_out < 1:
+        raise InputError(
+            f"{scan.source}: {len(finite)} finite signals of {scan.fids.shape[1]} points; needed "
+            f"are at least {round(1 / _HELD_OUT)} of the basis' {points} points"
+        )
+    order = np.random.default_rng(seed).permutation(len(finite))
+    shuffled = torch.as_tensor(finite[order], dtype=torch.complex64, device=simulator.device)
+    return shuffled[held_out:], shuffled[:held_out]
+
+
+def _drawing(signals: Tensor) -> Callable[[int, int], Tensor]:
+    def draw(count: int, seed: int) -> Tensor:
+        chance = torch.Generator().manual_seed(seed)
+        index = torch.randint(len(signals), (count,), generator=chance)
+        return signals[index.to(signals.device)]
+
+    return draw
+
+
+def _card(
+    recipe: Recipe,
+    basis: Basis,
+    decoder: Decoder,
+    scan: RealSignals | None,
+    progress: Progress,
+    device: str,
+) -> Card:
+    training = TrainingCard(
+        data="simulated" if scan is None else scan.source,
+        steps=progress.step,
+        signals=progress.step * recipe.training.batch,
+        seed=recipe.training.seed,
+        seconds=round(progress.seconds, 1),
+        device=device,
+        curve=[(p.step, p.training, p.validation) for p in progress.curve],
+    )
+    return Card(
+        kind="quantification",
+        name=recipe.name,
+        encoder=recipe.encoder,
+        input_points=recipe.input_points,
+        outputs=decoder.outputs,
+        decoder=recipe.decoder.model_dump(mode="json"),
+        axis=Axis.of(basis.acquisition),
+        basis=BasisCard(source=basis.source, fingerprint=basis.fingerprint, names=basis.names),
+        ranges=recipe.simulation.ranges,
+        training=training,
+        recipe=recipe.model_dump(mode="json"),
+    )
+
+
+def _scored(model: Model, simulator: Simulator, training: TrainingSettings) -> Model:
+    """The model with its scores on simulated signals that neither training nor choice saw."""
+    batch = simulator.draw(_SCORED, training.seed_of(-2))
+    found = predict(model, batch.fids, device=simulator.device)
+    error = (found.theta - batch.theta).square().mean(0).sqrt().tolist()
+    scores = {f"rmse {n}": e for n, e in zip(_THETA, error, strict=False)}
+    scores["chi square"] = found.chi_square(batch.noise_sd).mean().item()
+    for i, name in enumerate(simulator.basis.names):
+        if name in found.names:
+            truth = batch.amplitudes[:, i]
+            guess = found.amplitudes[:, found.names.index(name)]
+            scores[f"R2 {name}"] = _r_squared(truth, guess)
+    rounded = {name: float(f"{value:.4g}") for name, value in scores.items()}
+    card = model.card.model_copy(update={"scores": rounded})
+    return Model(card, model.encoder, model.tensors, model.source)
+
+
+def _r_squared(truth: Tensor, guess: Tensor) -> float:
+    return 1 - ((guess - truth).square().sum() / (truth - truth.mean()).square().sum()).item()
