@@ -22,7 +22,9 @@ Estimator = Literal["free", "nonnegative", "map"]
 def _stiffer(value: tuple[float, float]) -> tuple[float, float]:
     low, high = value
     if not 0 < low <= high:
-        raise ValueError(f"give [least, most] above 0, found [{low:g}, {high:g}]")
+        raise ValueError(
+            f"baseline_stiffness_range must be [least, most] above 0, found [{low:g}, {high:g}]"
+        )
     return value
 
 
