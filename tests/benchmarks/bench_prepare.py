@@ -1,7 +1,8 @@
-"""Memory and time of a pass over a large scan: 100 000 voxels, workers limited to 1 GB.
+"""Memory and time of passes over a large scan: 100 000 voxels, workers limited to 1 GB.
 
-The summary is the largest there is, a time x time matrix of complex128 (16 MB for 1024 points), as
-a Casorati SVD needs it. Run it alone: ``python tests/benchmarks/bench_prepare.py [VOXELS]``.
+Once with a stage whose summary is the largest there is, a time x time matrix of complex128 (16 MB
+for 1024 points), and once with every shipped stage that needs the whole scan. Run it alone:
+``python tests/benchmarks/bench_prepare.py [VOXELS]``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mrsi_engine.engine.blocks import plan
 from mrsi_engine.engine.clusters import DASK_SETTINGS
 from mrsi_engine.engine.driver import run
 from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.stages import Denoise, FrequencyPhaseCorrection, WaterRemoval
 from mrsi_engine.stages.pipeline import Pipeline
 
 WORKERS = 2
@@ -33,16 +35,28 @@ POINTS = 1024
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
 
-def measure(voxels: int = 100_000) -> dict[str, Any]:
-    """Peak resident memory (MB) of driver and workers, and seconds of a run with one pass.
+def pipelines() -> dict[str, Pipeline]:
+    """What is measured, by name."""
+    from whole_scan import Casorati
+
+    shipped = (
+        FrequencyPhaseCorrection(smooth=True, reference="k-means"),
+        WaterRemoval(method="casorati"),
+        Denoise(patch=9),
+    )
+    return {
+        "one Gram matrix": Pipeline(name="bench", stages=(Casorati(),)),
+        "fpc, casorati, denoise": Pipeline(name="shipped", stages=shipped),
+    }
+
+
+def measure(pipeline: Pipeline, voxels: int = 100_000) -> dict[str, Any]:
+    """Peak resident memory (MB) of driver and workers, and seconds of a run with its passes.
 
     A worker that exceeds its limit is killed by Dask and the run fails.
     """
-    from whole_scan import Casorati
-
     with tempfile.TemporaryDirectory() as folder:
         scan = _scan(Path(folder, "scan.zarr"), voxels)
-        pipeline = Pipeline(name="bench", stages=(Casorati(),))
         todo = plan(scan.path, pipeline, None, Path(folder, "out"), keep_signals=["corrected"])
         before = _peak_mb()
         started = time.perf_counter()
@@ -57,7 +71,7 @@ def measure(voxels: int = 100_000) -> dict[str, Any]:
         "driver_growth_mb": round(_peak_mb() - before),
         "prepare_seconds": timing["prepare_seconds"],
         "seconds": time.perf_counter() - started,
-        "voxels_per_s_of_the_pass": voxels / timing["prepare_seconds"],
+        "voxels_per_s_of_the_passes": voxels / timing["prepare_seconds"],
         "finished": summary.summary.finished,
     }
 
@@ -85,6 +99,10 @@ def _scan(path: Path, voxels: int) -> ScanStore:
     rng = np.random.default_rng(0)
     parts = rng.normal(size=(2, scan.chunk, POINTS)).astype(np.float32)
     fids = parts[0] + 1j * parts[1]
+    for ppm, amplitude in ((4.7, 40.0), (3.2, 4.0), (3.03, 5.0), (2.01, 8.0)):
+        hertz = axis.frequency_of(ppm) + rng.normal(0, 3, (scan.chunk, 1))
+        fids += amplitude * np.exp((2j * np.pi * hertz - 15) * axis.time)
+    fids = fids.astype(np.complex64)
     for start in range(0, voxels, scan.chunk):
         scan.write_fids(start, fids[: min(scan.chunk, voxels - start)])
     return ScanStore.open(path)
@@ -92,4 +110,4 @@ def _scan(path: Path, voxels: int) -> ScanStore:
 
 if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    json.dump(measure(count), sys.stdout, indent=2)
+    json.dump({n: measure(p, count) for n, p in pipelines().items()}, sys.stdout, indent=2)
