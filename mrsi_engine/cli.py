@@ -22,6 +22,8 @@ from mrsi_engine.engine.progress import JsonLines, RichProgress
 from mrsi_engine.errors import InputError, MRSIError, RunError
 from mrsi_engine.io.basis_files import read_basis, write_basis
 from mrsi_engine.io.result_store import open_result
+from mrsi_engine.networks import training
+from mrsi_engine.networks.quantifier import Recipe
 from mrsi_engine.report.compare import Comparison
 from mrsi_engine.report.truth import MIN_SNR, TruthRow
 from mrsi_engine.spectra.phantom import Nuisance, PhantomSettings
@@ -43,6 +45,7 @@ from mrsi_engine.workflow import (
     report_on,
     result_folder,
     simulate_scan,
+    train,
 )
 
 out_console = Console()
@@ -408,6 +411,45 @@ def compare_command(
     out_console.print(_comparison_table(comparison))
 
 
+@app.command(name="train")
+def train_command(
+    *,
+    basis: str,
+    recipe: str = "press-3t-te30",
+    out: Path,
+    scan: Path | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    device: str = "cpu",
+) -> None:
+    """Train a quantification network, on simulated signals or on those of a scan, without labels.
+
+    Parameters
+    ----------
+    basis
+        As mrsi run takes it, e.g. press-3t-te30.
+    recipe
+        Name of a ready-made recipe or a TOML file.
+    out
+        Folder of the model.
+    scan
+        Output folder of a run with --keep corrected, or a scan store without water, to learn from.
+    resume
+        Go on with a training that was stopped.
+    device
+        cpu, or cuda with a GPU.
+    """
+    chosen = Recipe.load(recipe)
+    with _TrainingBar(chosen.training.steps) as bar:
+        model, progress = train(
+            out, chosen, BasisChoice(basis), scan=scan, resume=resume, device=device, on_point=bar
+        )
+    _say(
+        f"{out}: {chosen.name}, {progress.step} steps in {progress.seconds:.0f} s on {device}, "
+        f"best validation loss {progress.best:.4g} after {progress.best_step}"
+    )
+    _say(", ".join(f"{name} {score:.3g}" for name, score in model.card.scores.items()))
+
+
 @basis_app.command(name="simulate")
 def basis_simulate_command(
     *,
@@ -540,6 +582,28 @@ class _ImportBar(AbstractContextManager["_ImportBar"]):
         self._stop()
 
     def _stop(self) -> None:
+        # A bar that is not drawn would leave an empty line.
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+
+class _TrainingBar(AbstractContextManager["_TrainingBar"]):
+    """A bar in steps with the losses of the last validation; it appears with the first step."""
+
+    def __init__(self, steps: int) -> None:
+        losses = TextColumn("{task.fields[losses]}")
+        columns = (TextColumn("train"), BarColumn(), TimeRemainingColumn(), losses)
+        self._bar = Progress(*columns, console=err_console)
+        self._task = self._bar.add_task("train", total=steps, losses="")
+
+    def __call__(self, progress: training.Progress) -> None:
+        self._bar.start()
+        self._bar.update(self._task, completed=progress.step)
+        for last in progress.curve[-1:]:
+            losses = f"loss {last.training:.4g}, validation {last.validation:.4g}"
+            self._bar.update(self._task, losses=losses)
+
+    def __exit__(self, *exception: object) -> None:
         # A bar that is not drawn would leave an empty line.
         if self._bar.live.is_started:
             self._bar.stop()

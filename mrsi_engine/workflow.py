@@ -33,6 +33,9 @@ from mrsi_engine.io.phantom_files import write_phantom
 from mrsi_engine.io.result_store import ResultStore, is_result_store, open_result
 from mrsi_engine.io.scan_store import ScanStore, is_scan_store
 from mrsi_engine.io.tables import write_table
+from mrsi_engine.networks import training
+from mrsi_engine.networks.model import Model
+from mrsi_engine.networks.quantifier import RealSignals, Recipe, train_quantifier
 from mrsi_engine.report.compare import Comparison, compare_with_lcmodel
 from mrsi_engine.report.examples import (
     DEFAULT_WINDOW,
@@ -540,6 +543,68 @@ def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
     if twice:
         raise InputError(f"{', '.join(twice)}: same name, so same output folder; run them apart")
     return folders
+
+
+def train(
+    folder: Path,
+    recipe: Recipe,
+    basis: BasisChoice,
+    *,
+    scan: Path | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    on_point: Callable[[training.Progress], None] | None = None,
+) -> tuple[Model, training.Progress]:
+    """Train a quantification network and write it to a folder.
+
+    Parameters
+    ----------
+    scan
+        Output folder of a run that kept its corrected signals, or a scan store without water, to
+        learn from instead of simulated signals.
+    resume
+        Go on from the folder's checkpoint.
+
+    Raises
+    ------
+    InputError
+        If recipe, basis, scan and folder do not go together.
+    """
+    _check_device(device, here=True)
+    if scan is None:
+        signals, axis = None, recipe.axis.of(_own_axis(basis))
+    else:
+        signals, axis = _signals_to_learn(scan)
+    fitted = load_basis(basis, axis).matched_to(axis)
+    return train_quantifier(
+        recipe, fitted, folder, scan=signals, resume=resume, device=device, on_point=on_point
+    )
+
+
+def _own_axis(choice: BasisChoice) -> Acquisition:
+    """The axis that a basis has when no scan says otherwise."""
+    named = None if Path(choice.source).exists() else parse_basis_name(choice.source)
+    if named is not None:
+        return named.acquisition
+    return read_basis(
+        choice.source, reference_ppm=choice.reference_ppm, conjugate=choice.conjugate
+    ).acquisition
+
+
+def _signals_to_learn(path: Path) -> tuple[RealSignals, Acquisition]:
+    if is_scan_store(path):
+        store = ScanStore.open(path)
+        if store.dimensions:
+            raise InputError(
+                f"{path}: its signals have dimensions {list(store.dimensions)}; run a pipeline "
+                "that combines them with --keep corrected, and give that run's folder"
+            )
+        return RealSignals(store.read_fids(0, store.voxels), str(path)), store.acquisition
+    result = open_result(result_folder(path))
+    if "corrected" not in result:
+        raise InputError(f"{path}: kept no corrected signals; run it again with --keep corrected")
+    axis = Acquisition(**result.attrs["acquisition"])
+    return RealSignals(result["corrected"].values, str(path)), axis
 
 
 def _fit_window(pipeline: Pipeline) -> tuple[float, float]:

@@ -259,6 +259,11 @@ def check_model_folder(folder: Path) -> None:
         raise InputError(f"{folder}: holds {others}, which is no model's; give a new folder")
 
 
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a complete model."""
+    return (folder / _CARD).is_file()
+
+
 def load_model(folder: Path | str, kind: Literal["quantification", "fpc"] | None = None) -> Model:
     """A model from its folder, in evaluation mode on the CPU.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 from torch import Tensor
 
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.decoders import Decoder, DecoderSettings, make_decoder
 from mrsi_engine.networks.encoders import ConvSettings, EncoderSettings
@@ -31,6 +32,7 @@ from mrsi_engine.networks.model import (
     Model,
     TrainingCard,
     check_model_folder,
+    is_model,
     save_model,
 )
 from mrsi_engine.networks.simulation import SimulationSettings, Simulator
@@ -58,6 +60,23 @@ _HELD_OUT = 0.1
 _SCORED = 2048
 
 
+class SignalAxis(BaseModel):
+    """Signals to simulate: their number of points, dwell time (s) and frequency (MHz).
+
+    What is not given is the basis' own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    points: PositiveInt | None = None
+    dwell_time: PositiveFloat | None = None
+    spectrometer_frequency: PositiveFloat | None = None
+
+    def of(self, acquisition: Acquisition) -> Acquisition:
+        """The acquisition of a basis with what is given here."""
+        return replace(acquisition, **self.model_dump(exclude_none=True))
+
+
 class Recipe(BaseModel):
     """Everything that makes a model but the basis: what ``mrsi train --recipe`` reads.
 
@@ -67,6 +86,8 @@ class Recipe(BaseModel):
         For people.
     input_points
         Samples that the encoder looks at; all of the decoder's residual counts.
+    axis
+        Of simulated signals.
     encoder, decoder, simulation, training
         See their classes.
     """
@@ -76,6 +97,7 @@ class Recipe(BaseModel):
     name: str
     description: str = ""
     input_points: PositiveInt
+    axis: SignalAxis = SignalAxis()
     encoder: EncoderSettings = ConvSettings()
     decoder: DecoderSettings = DecoderSettings()
     simulation: SimulationSettings
@@ -92,7 +114,7 @@ class Recipe(BaseModel):
         """
         source = str(name_or_file)
         try:
-            return cls.model_validate(tomllib.loads(_recipe_text(source)))
+            return cls.model_validate(tomllib.loads(recipe_text(source)))
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{source}: not valid TOML: {error}") from error
         except ValidationError as error:
@@ -110,7 +132,14 @@ def shipped_recipes() -> list[str]:
     )
 
 
-def _recipe_text(source: str) -> str:
+def recipe_text(source: str) -> str:
+    """The TOML text of a shipped recipe or a file, to be copied and changed.
+
+    Raises
+    ------
+    InputError
+        If there is no such recipe.
+    """
     shipped = shipped_recipes()
     if source in shipped:
         return (_SHIPPED / f"{source}.toml").read_text()
@@ -260,7 +289,7 @@ def train_quantifier(
     RunError
         If the training diverges.
     """
-    check_model_folder(folder)
+    _check_unused(folder, resume)
     simulator = Simulator(recipe.simulation, basis, device)
     typical = _typical(recipe, simulator)
     decoder = make_decoder(recipe.decoder, basis, typical, device)
@@ -278,6 +307,18 @@ def train_quantifier(
     save_model(folder, model)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return model, progress
+
+
+def _check_unused(folder: Path, resume: bool) -> None:
+    """See that no finished model, and no training that could go on, would be lost."""
+    check_model_folder(folder)
+    if is_model(folder):
+        raise InputError(f"{folder}: holds a trained model; give a new folder")
+    if (folder / CHECKPOINT).exists() and not resume:
+        raise InputError(
+            f"{folder}: holds a training that was stopped; go on with --resume, or give a new "
+            "folder"
+        )
 
 
 def _typical(recipe: Recipe, simulator: Simulator) -> Tensor:

@@ -154,7 +154,7 @@ def train(
     resume
         Go on from the checkpoint in ``folder``.
     on_point
-        Called after every validation.
+        Called before the first step, and after every validation.
 
     Raises
     ------
@@ -169,6 +169,8 @@ def train(
         if path is None:
             raise InputError("resume: give the folder of the training that is to go on")
         loop.restore(path)
+    if on_point is not None:
+        on_point(loop.progress)
     while not loop.finished:
         loop.run_to_validation()
         if path is not None:

@@ -43,7 +43,7 @@ def _encoder(outputs: int = 3) -> Encoder:
     return seeded_encoder(ARCHITECTURE, 128, outputs, seed=1)
 
 
-@pytest.mark.parametrize(("kind", "steps"), [("nMM", 400), ("projected", 150)])
+@pytest.mark.parametrize(("kind", "steps"), [("nMM", 400), ("projected", 300)])
 def test_a_tiny_network_overfits_32_signals(
     kind: str, steps: int, basis: Basis, settings: SimulationSettings
 ) -> None:
