@@ -30,6 +30,9 @@ from mrsi_engine.spectra.basis import Basis
 #: Tensors of a quantification model that are no weights: the basis columns it was trained with.
 COLUMNS = "columns"
 
+#: The folder of trained models inside the package.
+_SHIPPED = Path(__file__).parent / "models"
+
 _CARD, _WEIGHTS, _ENCODER = "card.json", "weights.safetensors", "encoder."
 
 #: Largest relative difference of frequencies (Hz axis) and of basis columns (norm). A basis that
@@ -259,6 +262,11 @@ def check_model_folder(folder: Path) -> None:
         raise InputError(f"{folder}: holds {others}, which is no model's; give a new folder")
 
 
+def shipped_models() -> list[str]:
+    """Names that :func:`load_model` finds."""
+    return sorted(folder.name for folder in _SHIPPED.iterdir() if is_model(folder))
+
+
 def is_model(folder: Path) -> bool:
     """Whether a folder holds a complete model."""
     return (folder / _CARD).is_file()
@@ -270,7 +278,7 @@ def load_model(folder: Path | str, kind: Literal["quantification", "fpc"] | None
     Parameters
     ----------
     folder
-        As :func:`save_model` wrote it.
+        As :func:`save_model` wrote it, or the name of a shipped model.
     kind
         What it must be for; anything if not given.
 
@@ -280,7 +288,8 @@ def load_model(folder: Path | str, kind: Literal["quantification", "fpc"] | None
         If a file is missing, the card has a wrong field (named), the weights do not belong to it,
         or it is of another kind.
     """
-    folder = Path(folder)
+    shipped = not Path(folder).exists() and str(folder) in shipped_models()
+    folder = _SHIPPED / folder if shipped else Path(folder)
     card = _read_card(folder / _CARD)
     if kind is not None and card.kind != kind:
         raise InputError(f"{folder}: kind is {card.kind!r}, expected a model for {kind!r}")
@@ -303,7 +312,10 @@ def _read_card(path: Path) -> Card:
     try:
         return Card.model_validate(json.loads(path.read_text()))
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; {path.parent} is no model folder") from error
+        raise InputError(
+            f"{path}: no such file; {path.parent} is no model folder, and none of the shipped "
+            f"models {shipped_models()}"
+        ) from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not valid JSON: {error}") from error
     except ValidationError as error:

@@ -1,0 +1,54 @@
+"""The model in the package, on what it was made for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mrsi_engine.networks.model import load_model, shipped_models
+from mrsi_engine.networks.quantifier import Quantifier, Recipe
+from mrsi_engine.spectra.basis import Basis
+from mrsi_engine.spectra.phantom import PhantomSettings, make_phantom
+from mrsi_engine.workflow import BasisChoice, load_basis
+
+NAME = "press-3t-te30"
+
+
+@pytest.fixture(scope="module")
+def demo_basis(basis_cache: Path) -> Basis:
+    assert os.environ["MRSI_ENGINE_CACHE"] == str(basis_cache)
+    return load_basis(BasisChoice(NAME), load_model(NAME).card.axis.acquisition)
+
+
+def test_shipped_models_are_small_and_of_their_recipe() -> None:
+    for name in shipped_models():
+        model = load_model(name)
+        assert sum(f.stat().st_size for f in Path(model.source).iterdir()) < 1_000_000
+        if model.card.kind == "quantification":
+            assert model.card.recipe == Recipe.load(model.card.name).model_dump(mode="json")
+
+
+def test_it_explains_the_demo_scan_to_the_noise(demo_basis: Basis) -> None:
+    model = load_model(NAME).check_scan(demo_basis.acquisition, demo_basis)
+    phantom = make_phantom(PhantomSettings(shape=(12, 12, 2), seed=5), demo_basis)
+    quantifier, mask = Quantifier.of(model), phantom.mask
+    found = quantifier.predict(phantom.fids[mask])
+    chi_square = found.chi_square(torch.tensor(phantom.noise_sd))
+    assert quantifier.inside_ranges(found).mean() > 0.98
+    # Noise alone gives 1 with an SD of 1 / sqrt(1024) a voxel; 24 parameters take 1 % of it.
+    assert 0.95 < chi_square.median() < 1.02
+    naa = demo_basis.names.index("NAA")
+    error = found.amplitudes[:, naa].numpy() - phantom.truth["NAA"][mask]
+    assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(error))
+
+
+def test_a_shift_beyond_training_is_seen_in_the_residual(demo_basis: Basis) -> None:
+    quantifier = Quantifier.of(load_model(NAME))
+    phantom = make_phantom(PhantomSettings(shape=(12, 12, 2), seed=5), demo_basis)
+    turn = np.exp(2j * np.pi * 40 * demo_basis.acquisition.time)
+    found = quantifier.predict((phantom.fids[phantom.mask] * turn).astype(np.complex64))
+    assert found.chi_square(torch.tensor(phantom.noise_sd)).median() > 2
