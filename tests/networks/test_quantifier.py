@@ -8,7 +8,7 @@ import torch
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.decoders import DecoderSettings
-from mrsi_engine.networks.encoders import ConvSettings
+from mrsi_engine.networks.encoders import DenseSettings
 from mrsi_engine.networks.model import Model, load_model
 from mrsi_engine.networks.quantifier import (
     Quantifier,
@@ -28,7 +28,7 @@ def recipe(settings: SimulationSettings) -> Recipe:
     return Recipe(
         name="tiny",
         input_points=128,
-        encoder=ConvSettings(channels=(16, 32, 48)),
+        encoder=DenseSettings(widths=(128, 64)),
         decoder=DecoderSettings(shift_hz=10, phase_deg=60),
         simulation=settings,
         training=TrainingSettings(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.networks.decoders import DecoderSettings, make_decoder
-from mrsi_engine.networks.encoders import ConvSettings, Encoder
+from mrsi_engine.networks.encoders import ConvSettings, DenseSettings, Encoder
 from mrsi_engine.networks.quantifier import normalise
 from mrsi_engine.networks.simulation import SimulationSettings, Simulator
 from mrsi_engine.networks.training import (
@@ -43,9 +43,9 @@ def _encoder(outputs: int = 3) -> Encoder:
     return seeded_encoder(ARCHITECTURE, 128, outputs, seed=1)
 
 
-@pytest.mark.parametrize(("kind", "steps"), [("nMM", 400), ("projected", 300)])
+@pytest.mark.parametrize("kind", ["nMM", "projected"])
 def test_a_tiny_network_overfits_32_signals(
-    kind: str, steps: int, basis: Basis, settings: SimulationSettings
+    kind: str, basis: Basis, settings: SimulationSettings
 ) -> None:
     quiet = settings.model_copy(update={"noise_sd": (0.0, 0.0)})
     signals, _ = normalise(Simulator(quiet, basis).draw(32, seed=1).fids, 256)
@@ -56,12 +56,12 @@ def test_a_tiny_network_overfits_32_signals(
     def loss(encode: Encode, data: Tensor) -> Tensor:
         return decoder.loss(decoder.decode(encode(data), data), data)
 
-    encoder = seeded_encoder(ConvSettings(channels=(16, 32, 48)), 256, decoder.outputs, seed=1)
-    training = TrainingSettings(steps=steps, validate_every=steps, learning_rate=3e-3, seed=1)
+    encoder = seeded_encoder(DenseSettings(widths=(128, 64)), 256, decoder.outputs, seed=1)
+    training = TrainingSettings(steps=300, validate_every=300, learning_rate=5e-3, seed=1)
     before = loss(encoder, signals).item()
     done = train(encoder, Task(lambda count, seed: signals, signals, loss), training)
     # Signals have a mean square of 1 and no noise.
-    assert before > 0.03
+    assert before > 0.1
     assert done.best < 0.003
 
 
