@@ -600,6 +600,8 @@ def _signals_to_learn(path: Path) -> tuple[RealSignals, Acquisition]:
                 "that combines them with --keep corrected, and give that run's folder"
             )
         return RealSignals(store.read_fids(0, store.voxels), str(path)), store.acquisition
+    if not is_result_store(result_folder(path)):
+        raise InputError(f"{path}: neither the output folder of a run nor a scan store")
     result = open_result(result_folder(path))
     if "corrected" not in result:
         raise InputError(f"{path}: kept no corrected signals; run it again with --keep corrected")

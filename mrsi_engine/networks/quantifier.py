@@ -208,7 +208,10 @@ class Quantifier:
 
     @torch.inference_mode()
     def predict(self, fids: Tensor | NDArray[Any], batch: int = 1024) -> Prediction:
-        """Of ``fids (signal, time)``, ``batch`` at once; NaN where a signal is not finite."""
+        """Of ``fids (signal, time)``, ``batch`` at once; NaN where a signal is not finite.
+
+        But for rounding, a signal's numbers do not depend on the others of its batch.
+        """
         signals = torch.as_tensor(fids, dtype=torch.complex64)
         parts = [self._predict(part) for part in signals.split(batch)]
         whole = [torch.cat(column) for column in zip(*parts, strict=True)]

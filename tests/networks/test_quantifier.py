@@ -85,6 +85,14 @@ def test_a_broken_voxel_spoils_no_other_and_what_is_out_of_range_is_seen(
     assert quantifier.predict(moved).chi_square(batch.noise_sd).median() > 3 * usual
 
 
+def test_predictions_do_not_depend_on_the_batch(model: Model, recipe: Recipe, basis: Basis) -> None:
+    fids = Simulator(recipe.simulation, basis).draw(22, seed=6).fids
+    whole, parts = predict(model, fids), predict(model, fids, batch=7)
+    # One signal alone takes another matrix product, so rounding may differ.
+    torch.testing.assert_close(parts.theta, whole.theta, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(parts.amplitudes, whole.amplitudes, rtol=1e-3, atol=1e-3)
+
+
 def test_real_signals_teach_without_labels(recipe: Recipe, basis: Basis, tmp_path: Path) -> None:
     batch = Simulator(recipe.simulation, basis).draw(200, seed=7)
     fids = batch.fids.numpy()

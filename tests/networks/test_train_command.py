@@ -97,7 +97,7 @@ def test_what_cannot_be_trained_is_refused(train: Train, tmp_path: Path) -> None
     assert "no such recipe; shipped: ['press-3t-te30'" in train("--recipe", "best", refused=True)
     assert "no checkpoint" in train("--resume", refused=True)
     assert "no such basis" in train("--basis", "nothing", refused=True)
-    assert str(tmp_path) in train("--scan", str(tmp_path), refused=True)
+    assert "neither the output folder of a run" in train("--scan", str(tmp_path), refused=True)
     assert not (tmp_path / "model").exists()
 
 
