@@ -42,7 +42,7 @@ def pipelines() -> dict[str, Pipeline]:
     shipped = (
         FrequencyPhaseCorrection(smooth=True, reference="k-means"),
         WaterRemoval(method="casorati"),
-        Denoise(patch=9),
+        Denoise(patch=15, courses=64),
     )
     return {
         "one Gram matrix": Pipeline(name="bench", stages=(Casorati(),)),
