@@ -42,6 +42,9 @@ DASK_SETTINGS: Mapping[str, object] = {
     "distributed.scheduler.no-workers-timeout": "60s",
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
+    # Workers hold no results of ours that a pause would wait for: one that pauses stays paused,
+    # because what a task freed goes back to the allocator, not to the system.
+    "distributed.worker.memory.pause": False,
     # A receipt on a worker that died is given up after this long, and its block done again.
     "distributed.comm.timeouts.connect": "10s",
     "distributed.nanny.pre-spawn-environ": dict(WORKER_ENVIRONMENT),
