@@ -319,11 +319,13 @@ def _read_card(path: Path) -> Card:
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not valid JSON: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(
-            f"{path}: {where}: {first['msg']}, found {first['input']!r}; copy the model again"
-        ) from error
+        raise InputError(f"{path}: {first_mistake(error)}; copy the model again") from error
+
+
+def first_mistake(error: ValidationError) -> str:
+    """The first wrong field of a file: its name, what is wrong and what was found."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}"
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -32,6 +32,7 @@ from mrsi_engine.networks.model import (
     Model,
     TrainingCard,
     check_model_folder,
+    first_mistake,
     is_model,
     save_model,
 )
@@ -118,11 +119,7 @@ class Recipe(BaseModel):
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{source}: not valid TOML: {error}") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise InputError(
-                f"{source}: {where}: {first['msg']}, found {first['input']!r}"
-            ) from error
+            raise InputError(f"{source}: {first_mistake(error)}") from error
 
 
 def shipped_recipes() -> list[str]:
