@@ -192,7 +192,7 @@ def plan(
     layout = layout_of(scan)
     recipe = recipe_for(scan.acquisition, pipeline, basis, keep_signals, device, layout)
     size = block_size or default_block_size(pipeline, scan.voxels, layout)
-    identity = identity_of(scan, pipeline, basis, recipe.signals, size)
+    identity = identity_of(scan, pipeline, basis, recipe.models, recipe.signals, size)
     if path.exists() and not _continues(path, identity, overwrite):
         remove_result(path)
     if not path.exists():

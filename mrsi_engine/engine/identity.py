@@ -51,6 +51,7 @@ def identity_of(
     scan: ScanStore,
     pipeline: Pipeline,
     basis: Basis | None,
+    models: Mapping[str, Mapping[str, str]],
     signals: Sequence[str],
     block_size: int,
 ) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def identity_of(
         },
         "pipeline": pipeline.settings()["stages"],
         "basis": None if basis is None else basis.fingerprint,
+        "models": models,
         "kept signals": list(signals),
         "block size": block_size,
     }

@@ -93,6 +93,11 @@ class Recipe:
         """What the numbers rest on and the data do not say, by stage."""
         return self.pipeline.assumptions(self.context)
 
+    @property
+    def models(self) -> dict[str, dict[str, str]]:
+        """Checksums of the trained models that stages take, by stage and name."""
+        return self.pipeline.models(self.context)
+
     @cached_property
     def passes(self) -> tuple[int, ...]:
         """Reductions over the whole scan that each stage needs."""

@@ -119,7 +119,7 @@ class Decoder:
 
     def decode(self, outputs: Tensor, signals: Tensor) -> Decoded:
         """Parameters of normalised ``signals (signal, time)`` from ``outputs (signal, output)``."""
-        theta = self._theta(outputs[:, :_THETA])
+        theta = self.theta(outputs)
         if self.settings.kind == "projected":
             return Decoded(self.project(signals, theta), theta)
         count = len(self.names)
@@ -168,8 +168,9 @@ class Decoder:
         left = _mean_square(step * (signals - self.fit(metabolites)))
         return left + self.settings.cutoff_weight * cutoff.mean()
 
-    def _theta(self, outputs: Tensor) -> Tensor:
-        bound = torch.tanh(outputs)
+    def theta(self, outputs: Tensor) -> Tensor:
+        """Shift, damping and phase of ``outputs (signal, output)``, ``(signal, parameter)``."""
+        bound = torch.tanh(outputs[:, :_THETA])
         phase = math.radians(self.settings.phase_deg) * bound[:, 0]
         shift = self.settings.shift_hz * bound[:, 1]
         damping = self.settings.damping * softplus(outputs[:, 2]) / _MIDDLE

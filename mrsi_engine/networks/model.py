@@ -6,11 +6,12 @@ template) is in the weights file as well. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +34,10 @@ COLUMNS = "columns"
 #: The folder of trained models inside the package.
 _SHIPPED = Path(__file__).parent / "models"
 
-_CARD, _WEIGHTS, _ENCODER = "card.json", "weights.safetensors", "encoder."
+#: How folders begin that hold the checkpoints of an unfinished training.
+CHECKPOINTS = "member"
+
+_CARD, _WEIGHTS = "card.json", "weights.safetensors"
 
 #: Largest relative difference of frequencies (Hz axis) and of basis columns (norm). A basis that
 #: is simulated on another machine differs by rounding, so its fingerprint alone would not do.
@@ -95,7 +99,8 @@ class Card(_Part):
 
     ``decoder`` holds the settings of what reads the encoder's outputs, ``recipe`` all of the
     training, ``ranges`` the smallest and largest value of each parameter in training (in the
-    parameter's unit), ``scores`` what was measured on signals that it had not seen.
+    parameter's unit), ``scores`` what was measured on signals that it had not seen; ``members``
+    encoders make up the model, which differ by the seed they were trained from.
     """
 
     format_version: Literal[1] = 1
@@ -104,6 +109,7 @@ class Card(_Part):
     encoder: EncoderSettings
     input_points: PositiveInt
     outputs: PositiveInt
+    members: PositiveInt = 1
     decoder: dict[str, Any]
     axis: Axis
     basis: BasisCard | None = None
@@ -117,7 +123,7 @@ class Card(_Part):
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A card, the encoder it describes, and tensors that a decoder needs beside it.
+    """A card, the encoders it describes, and tensors that a decoder needs beside them.
 
     Parameters
     ----------
@@ -129,17 +135,35 @@ class Model:
         By name, e.g. ``columns (metabolite, time)`` complex64.
     source
         Folder it came from, for messages.
+    others
+        Further members of an ensemble.
     """
 
     card: Card
     encoder: Encoder
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     source: str = "model in memory"
+    others: tuple[Encoder, ...] = ()
+
+    @property
+    def encoders(self) -> tuple[Encoder, ...]:
+        """All members."""
+        return (self.encoder, *self.others)
 
     def to(self, device: str | torch.device) -> Model:
-        """The model on a device; the encoder itself moves."""
+        """The model on a device; the encoders themselves move."""
         tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        return Model(self.card, self.encoder.to(device), tensors, self.source)
+        others = tuple(member.to(device) for member in self.others)
+        return replace(self, encoder=self.encoder.to(device), tensors=tensors, others=others)
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of all weights and tensors: what its predictions depend on."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(_all_tensors(self).items()):
+            found.update(name.encode())
+            found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     @property
     def basis(self) -> Basis:
@@ -180,6 +204,14 @@ class Model:
         if self.card.basis is not None:
             self._check_basis(basis, self.card.basis)
         return self
+
+    def suits(self, acquisition: Acquisition, basis: Basis | None = None) -> bool:
+        """Whether :meth:`check_scan` would let this pass."""
+        try:
+            self.check_scan(acquisition, basis)
+        except InputError:
+            return False
+        return True
 
     def _axis_pairs(self, scan: Acquisition) -> list[tuple[str, Any, Any, bool]]:
         own = self.card.axis
@@ -237,10 +269,9 @@ def save_model(folder: Path | str, model: Model) -> Path:
     folder = Path(folder)
     check_model_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {_ENCODER + name: tensor for name, tensor in model.encoder.state_dict().items()}
-    tensors = {**weights, **model.tensors}
+    tensors = {n: t.detach().cpu().contiguous() for n, t in _all_tensors(model).items()}
     temporary = folder / f".{_WEIGHTS}.partial"
-    save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary)
+    save_file(tensors, temporary)
     os.replace(temporary, folder / _WEIGHTS)
     (folder / _CARD).write_text(model.card.model_dump_json(indent=2) + "\n")
     return folder
@@ -256,8 +287,8 @@ def check_model_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; a model needs a folder")
-    ours = {_CARD, _WEIGHTS, "checkpoint.safetensors"}
-    others = sorted(f.name for f in folder.glob("*") if f.name not in ours and f.name[0] != ".")
+    ours = (_CARD, _WEIGHTS, CHECKPOINTS, ".")
+    others = sorted(f.name for f in folder.glob("*") if not f.name.startswith(ours))
     if others:
         raise InputError(f"{folder}: holds {others}, which is no model's; give a new folder")
 
@@ -265,6 +296,15 @@ def check_model_folder(folder: Path) -> None:
 def shipped_models() -> list[str]:
     """Names that :func:`load_model` finds."""
     return sorted(folder.name for folder in _SHIPPED.iterdir() if is_model(folder))
+
+
+def shipped_model_for(acquisition: Acquisition, basis: Basis) -> Model | None:
+    """The shipped quantification model for a scan and a basis on its axis, if there is one."""
+    for name in shipped_models():
+        model = load_model(name)
+        if model.card.kind == "quantification" and model.suits(acquisition, basis):
+            return model
+    return None
 
 
 def is_model(folder: Path) -> bool:
@@ -294,18 +334,37 @@ def load_model(folder: Path | str, kind: Literal["quantification", "fpc"] | None
     if kind is not None and card.kind != kind:
         raise InputError(f"{folder}: kind is {card.kind!r}, expected a model for {kind!r}")
     stored = _read_tensors(folder / _WEIGHTS)
-    encoder = Encoder(card.encoder, card.input_points, card.outputs)
-    weights = {n.removeprefix(_ENCODER): t for n, t in stored.items() if n.startswith(_ENCODER)}
+    first, *others = [_encoder(card, k, stored, folder / _WEIGHTS) for k in range(card.members)]
+    tensors = {n: t for n, t in stored.items() if not n.startswith("encoder")}
+    if card.basis is not None and COLUMNS not in tensors:
+        raise InputError(f"{folder / _WEIGHTS}: no tensor {COLUMNS!r}; copy the model again")
+    return Model(card, first, tensors, str(folder), tuple(others))
+
+
+def _all_tensors(model: Model) -> dict[str, Tensor]:
+    """Weights of all members and the other tensors, by their names in the file."""
+    weights = {
+        _prefix(k) + name: tensor
+        for k, encoder in enumerate(model.encoders)
+        for name, tensor in encoder.state_dict().items()
+    }
+    return {**weights, **model.tensors}
+
+
+def _prefix(member: int) -> str:
+    return f"encoder{member}."
+
+
+def _encoder(card: Card, member: int, stored: Mapping[str, Tensor], path: Path) -> Encoder:
+    encoder, prefix = Encoder(card.encoder, card.input_points, card.outputs), _prefix(member)
+    weights = {n.removeprefix(prefix): t for n, t in stored.items() if n.startswith(prefix)}
     try:
         encoder.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(
-            f"{folder / _WEIGHTS}: does not belong to the encoder of {_CARD}: {error}"
+            f"{path}: does not belong to encoder {member} of {_CARD}: {error}"
         ) from error
-    tensors = {n: t for n, t in stored.items() if not n.startswith(_ENCODER)}
-    if card.basis is not None and COLUMNS not in tensors:
-        raise InputError(f"{folder / _WEIGHTS}: no tensor {COLUMNS!r}; copy the model again")
-    return Model(card, encoder.eval(), tensors, str(folder))
+    return encoder.eval()
 
 
 def _read_card(path: Path) -> Card:

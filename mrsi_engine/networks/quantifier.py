@@ -7,6 +7,7 @@ the data over those of the basis, whatever the scale of the data.
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,9 +23,10 @@ from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
-from mrsi_engine.networks.decoders import Decoder, DecoderSettings, make_decoder
-from mrsi_engine.networks.encoders import ConvSettings, EncoderSettings
+from mrsi_engine.networks.decoders import Decoded, Decoder, DecoderSettings, make_decoder
+from mrsi_engine.networks.encoders import ConvSettings, Encoder, EncoderSettings
 from mrsi_engine.networks.model import (
+    CHECKPOINTS,
     COLUMNS,
     Axis,
     BasisCard,
@@ -36,6 +38,7 @@ from mrsi_engine.networks.model import (
     is_model,
     save_model,
 )
+from mrsi_engine.networks.novelty import Novelty
 from mrsi_engine.networks.simulation import SimulationSettings, Simulator
 from mrsi_engine.networks.training import (
     CHECKPOINT,
@@ -59,6 +62,9 @@ _HELD_OUT = 0.1
 
 #: Signals that the scores of a model are measured on.
 _SCORED = 2048
+
+#: Signals that say what is usual.
+_NOVELTY_SIGNALS = 16384
 
 
 class SignalAxis(BaseModel):
@@ -87,6 +93,9 @@ class Recipe(BaseModel):
         For people.
     input_points
         Samples that the encoder looks at; all of the decoder's residual counts.
+    members
+        Encoders of an ensemble, each trained from a seed of its own; how far they differ says what
+        training leaves uncertain.
     axis
         Of simulated signals.
     encoder, decoder, simulation, training
@@ -98,6 +107,7 @@ class Recipe(BaseModel):
     name: str
     description: str = ""
     input_points: PositiveInt
+    members: PositiveInt = 1
     axis: SignalAxis = SignalAxis()
     encoder: EncoderSettings = ConvSettings()
     decoder: DecoderSettings = DecoderSettings()
@@ -162,7 +172,7 @@ class Prediction:
 
     ``amplitudes (signal, column)`` in the order of ``names``; ``theta (signal, parameter)`` as
     :class:`~mrsi_engine.kernels.lcm.Layout` orders it; ``residual_variance (signal,)`` per real
-    channel and sample, in units of the data.
+    channel and sample, in units of the data. Of an ensemble it is the mean.
     """
 
     names: tuple[str, ...]
@@ -178,12 +188,27 @@ class Prediction:
         return self.residual_variance / noise_sd**2
 
 
+@dataclass(frozen=True)
+class Opinions:
+    """What the members of an ensemble say of signals, before anything is fitted to them.
+
+    ``theta (member, signal, parameter)`` as :class:`~mrsi_engine.kernels.lcm.Layout` orders it;
+    ``amplitudes (member, signal, column)`` in units of the data, none with a ``projected`` decoder;
+    ``novelty (signal,)``, above 1 for signals unlike those of training.
+    """
+
+    theta: Tensor
+    amplitudes: Tensor | None
+    novelty: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Quantifier:
     """A quantification model ready to predict on a device; make it once and use it for blocks."""
 
     model: Model
     decoder: Decoder
+    novelty: Novelty
 
     @classmethod
     def of(cls, model: Model, device: str | torch.device = "cpu") -> Quantifier:
@@ -201,7 +226,11 @@ class Quantifier:
         except ValidationError as error:
             raise InputError(f"{model.source}: decoder: {error}") from error
         here = model.to(device)
-        return cls(here, make_decoder(settings, here.basis, here.tensors[_TYPICAL], device))
+        try:
+            typical, novelty = here.tensors[_TYPICAL], Novelty.from_tensors(here.tensors)
+        except KeyError as error:
+            raise InputError(f"{model.source}: no tensor {error}; copy the model again") from error
+        return cls(here, make_decoder(settings, here.basis, typical, device), novelty)
 
     @torch.inference_mode()
     def predict(self, fids: Tensor | NDArray[Any], batch: int = 1024) -> Prediction:
@@ -214,25 +243,58 @@ class Quantifier:
         whole = [torch.cat(column) for column in zip(*parts, strict=True)]
         return Prediction(self.decoder.names, *whole)
 
+    @torch.inference_mode()
+    def opinions(self, fids: Tensor, members: int | None = None, batch: int = 1024) -> Opinions:
+        """Of ``fids (signal, time)`` by the first ``members`` of the ensemble, by default all."""
+        parts = [self._opinions(part, members) for part in fids.split(batch)]
+        theta = torch.cat([part.theta for part in parts], dim=1)
+        novelty = torch.cat([part.novelty for part in parts])
+        if self.decoder.settings.kind == "projected":
+            return Opinions(theta, None, novelty)
+        amplitudes = [part.amplitudes for part in parts if part.amplitudes is not None]
+        return Opinions(theta, torch.cat(amplitudes, dim=1), novelty)
+
+    def inside_ranges(self, theta: Tensor, margin: float = 0.0) -> Tensor:
+        """Whether shift, damping and phase lie within the ranges of training, ``(signal,)`` bool.
+
+        Amplitudes do not count, as the scale of data is free. ``margin`` widens each range by that
+        share of its width.
+        """
+        ranges = [self.model.card.ranges[name] for name in _THETA]
+        low, high = torch.tensor(ranges, device=theta.device).T
+        slack = margin * (high - low)
+        known = theta[:, : len(ranges)]
+        return ((known >= low - slack) & (known <= high + slack)).all(1)
+
     def _predict(self, signals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        points = self.model.card.input_points
-        signals, size = normalise(signals.to(self.decoder.typical.device), points)
-        decoded = self.decoder.decode(self.model.encoder(signals), signals)
+        signals, size = self._normalised(signals)
+        decoded = self._mean(signals)
         residual = torch.view_as_real(signals - self.decoder.fit(decoded))
         variance = residual.square().mean((1, 2)) * size[:, 0] ** 2
         return decoded.amplitudes * size, decoded.theta, variance
 
-    def inside_ranges(self, prediction: Prediction, margin: float = 0.0) -> Tensor:
-        """Share of shift, damping and phase within the ranges of training, ``(signal,)``.
+    def _mean(self, signals: Tensor) -> Decoded:
+        """Of all members, of normalised signals."""
+        outputs = [encoder(signals) for encoder in self.model.encoders]
+        theta = torch.stack([self.decoder.theta(o) for o in outputs]).mean(0)
+        if self.decoder.settings.kind == "projected":
+            return Decoded(self.decoder.project(signals, theta), theta)
+        amplitudes = [self.decoder.decode(o, signals).amplitudes for o in outputs]
+        return Decoded(torch.stack(amplitudes).mean(0), theta)
 
-        Amplitudes do not count, as the scale of data is free. ``margin`` widens each range by that
-        share of its width. Whether the model explains the signal, the chi-square says.
-        """
-        ranges = [self.model.card.ranges[name] for name in _THETA]
-        low, high = torch.tensor(ranges, device=prediction.theta.device).T
-        slack = margin * (high - low)
-        theta = prediction.theta[:, : len(ranges)]
-        return ((theta >= low - slack) & (theta <= high + slack)).float().mean(1)
+    def _opinions(self, signals: Tensor, members: int | None) -> Opinions:
+        signals, size = self._normalised(signals)
+        novelty = self.novelty.score(signals[:, : self.model.card.input_points])
+        outputs = [encoder(signals) for encoder in self.model.encoders[:members]]
+        theta = torch.stack([self.decoder.theta(o) for o in outputs])
+        if self.decoder.settings.kind == "projected":
+            return Opinions(theta, None, novelty)
+        amplitudes = [self.decoder.decode(o, signals).amplitudes * size for o in outputs]
+        return Opinions(theta, torch.stack(amplitudes), novelty)
+
+    def _normalised(self, signals: Tensor) -> tuple[Tensor, Tensor]:
+        here = signals.to(self.decoder.typical.device)
+        return normalise(here, self.model.card.input_points)
 
 
 def predict(
@@ -293,20 +355,61 @@ def train_quantifier(
     simulator = Simulator(recipe.simulation, basis, device)
     typical = _typical(recipe, simulator)
     decoder = make_decoder(recipe.decoder, basis, typical, device)
-    encoder = seeded_encoder(
-        recipe.encoder, recipe.input_points, decoder.outputs, recipe.training.seed
-    ).to(device)
     task = _task(recipe, decoder, simulator, scan)
-    progress = train(
-        encoder, task, recipe.training, folder=folder, resume=resume, on_point=on_point
-    )
-    columns = torch.as_tensor(basis.fids, dtype=torch.complex64)
-    card = _card(recipe, basis, decoder, scan, progress, str(device))
-    model = Model(card, encoder, {COLUMNS: columns, _TYPICAL: decoder.typical}, str(folder))
+    trained = [
+        _member(recipe, k, task, decoder, folder, resume=resume, on_point=on_point)
+        for k in range(recipe.members)
+    ]
+    (encoder, progress), others = trained[0], tuple(other for other, _ in trained[1:])
+    tensors = {
+        COLUMNS: torch.as_tensor(basis.fids, dtype=torch.complex64),
+        _TYPICAL: decoder.typical,
+        **_novelty(recipe, task).tensors,
+    }
+    seconds = sum(member.seconds for _, member in trained)
+    card = _card(recipe, basis, decoder, scan, progress, seconds, str(device))
+    model = Model(card, encoder, tensors, str(folder), others)
     model = _scored(model, simulator, recipe.training)
     save_model(folder, model)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    for k in range(recipe.members):
+        shutil.rmtree(_member_folder(folder, k))
     return model, progress
+
+
+def _member(
+    recipe: Recipe,
+    number: int,
+    task: Task[Tensor],
+    decoder: Decoder,
+    folder: Path,
+    *,
+    resume: bool,
+    on_point: Callable[[Progress], None] | None,
+) -> tuple[Encoder, Progress]:
+    """A trained member of the ensemble; it goes on from its own checkpoint if it has begun."""
+    training = recipe.training.model_copy(update={"seed": recipe.training.seed + number})
+    encoder = seeded_encoder(
+        recipe.encoder, recipe.input_points, decoder.outputs, training.seed
+    ).to(decoder.typical.device)
+    own = _member_folder(folder, number)
+    begun = resume and (number == 0 or (own / CHECKPOINT).exists())
+    progress = train(encoder, task, training, folder=own, resume=begun, on_point=on_point)
+    return encoder, progress
+
+
+def _member_folder(folder: Path, number: int) -> Path:
+    return folder / f"{CHECKPOINTS}{number}"
+
+
+def _novelty(recipe: Recipe, task: Task[Tensor]) -> Novelty:
+    """What tells signals unlike those of training, from draws that training did not see."""
+
+    def signals(step: int) -> Tensor:
+        drawn = task.draw(_NOVELTY_SIGNALS, recipe.training.seed_of(step))
+        return normalise(drawn, recipe.input_points)[0][:, : recipe.input_points]
+
+    steps = recipe.training.steps
+    return Novelty.learn(signals(steps), signals(steps + 1))
 
 
 def _check_unused(folder: Path, resume: bool) -> None:
@@ -314,7 +417,7 @@ def _check_unused(folder: Path, resume: bool) -> None:
     check_model_folder(folder)
     if is_model(folder):
         raise InputError(f"{folder}: holds a trained model; give a new folder")
-    if (folder / CHECKPOINT).exists() and not resume:
+    if any(folder.glob(f"{CHECKPOINTS}*")) and not resume:
         raise InputError(
             f"{folder}: holds a training that was stopped; go on with --resume, or give a new "
             "folder"
@@ -394,14 +497,15 @@ def _card(
     decoder: Decoder,
     scan: RealSignals | None,
     progress: Progress,
+    seconds: float,
     device: str,
 ) -> Card:
     training = TrainingCard(
         data="simulated" if scan is None else scan.source,
         steps=progress.step,
-        signals=progress.step * recipe.training.batch,
+        signals=recipe.members * progress.step * recipe.training.batch,
         seed=recipe.training.seed,
-        seconds=round(progress.seconds, 1),
+        seconds=round(seconds, 1),
         device=device,
         curve=[(p.step, p.training, p.validation) for p in progress.curve],
     )
@@ -411,6 +515,7 @@ def _card(
         encoder=recipe.encoder,
         input_points=recipe.input_points,
         outputs=decoder.outputs,
+        members=recipe.members,
         decoder=recipe.decoder.model_dump(mode="json"),
         axis=Axis.of(basis.acquisition),
         basis=BasisCard(source=basis.source, fingerprint=basis.fingerprint, names=basis.names),
@@ -434,7 +539,7 @@ def _scored(model: Model, simulator: Simulator, training: TrainingSettings) -> M
             scores[f"R2 {name}"] = _r_squared(truth, guess)
     rounded = {name: float(f"{value:.4g}") for name, value in scores.items()}
     card = model.card.model_copy(update={"scores": rounded})
-    return Model(card, model.encoder, model.tensors, model.source)
+    return replace(model, card=card)
 
 
 def _r_squared(truth: Tensor, guess: Tensor) -> float:

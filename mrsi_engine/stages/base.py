@@ -134,6 +134,13 @@ class Stage(BaseModel):
         """What the numbers of this stage rest on and the data do not say; for sidecars."""
         return {}
 
+    def models(self, context: Context) -> Mapping[str, str]:
+        """SHA-256 of the trained models that this stage takes for this scan, by their name.
+
+        A run is known by them, as by its settings.
+        """
+        return {}
+
     def leaves(self, dimensions: tuple[str, ...]) -> tuple[str, ...]:
         """Dimensions of the FIDs after this stage, given those before it."""
         return dimensions

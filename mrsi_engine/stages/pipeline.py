@@ -62,6 +62,12 @@ class Pipeline(BaseModel):
         found = {stage.stage: dict(stage.assumptions(known)) for stage, known in pairs}
         return {name: assumed for name, assumed in found.items() if assumed}
 
+    def models(self, context: Context) -> dict[str, dict[str, str]]:
+        """Checksums of the trained models that stages take, by stage and name."""
+        pairs = zip(self.stages, self._contexts(context), strict=True)
+        found = {stage.stage: dict(stage.models(known)) for stage, known in pairs}
+        return {name: models for name, models in found.items() if models}
+
     def declare(self, context: Context) -> Declaration:
         """What all stages write, in order."""
         pairs = zip(self.stages, self.contexts(context), strict=True)

@@ -93,7 +93,7 @@ def test_a_wrong_card_is_named(model: Model, tmp_path: Path) -> None:
         load_with(format_version=2)
     with pytest.raises(InputError, match="colour"):
         load_with(colour="red")
-    with pytest.raises(InputError, match="does not belong to the encoder"):
+    with pytest.raises(InputError, match="does not belong to encoder 0"):
         load_with(outputs=5)
     (folder / "card.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):

@@ -19,7 +19,7 @@ from mrsi_engine.networks.quantifier import (
     train_quantifier,
 )
 from mrsi_engine.networks.simulation import SimulationSettings, Simulator
-from mrsi_engine.networks.training import CHECKPOINT, TrainingSettings
+from mrsi_engine.networks.training import TrainingSettings
 from mrsi_engine.spectra.basis import Basis
 
 
@@ -28,6 +28,7 @@ def recipe(settings: SimulationSettings) -> Recipe:
     return Recipe(
         name="tiny",
         input_points=128,
+        members=2,
         encoder=DenseSettings(widths=(128, 64)),
         decoder=DecoderSettings(shift_hz=10, phase_deg=60),
         simulation=settings,
@@ -49,7 +50,10 @@ def test_a_trained_model_predicts_in_the_units_of_the_data(
 ) -> None:
     batch = Simulator(recipe.simulation, basis).draw(300, seed=99)
     found = predict(model, batch.fids.numpy(), batch=128)
-    assert not (Path(model.source) / CHECKPOINT).exists()
+    assert sorted(f.name for f in Path(model.source).iterdir()) == [
+        "card.json",
+        "weights.safetensors",
+    ]
     # An untrained encoder is off by the ranges' SD: 2.9 Hz and 0.2 rad.
     phase, shift = (found.theta - batch.theta)[:, :2].square().mean(0).sqrt().tolist()
     assert shift < 1.2
@@ -77,12 +81,39 @@ def test_a_broken_voxel_spoils_no_other_and_what_is_out_of_range_is_seen(
     torch.testing.assert_close(found.amplitudes[others], good.amplitudes[others])
     assert found.amplitudes[3].isnan().all()
     assert (found.amplitudes[4] == 0).all()
-    assert quantifier.inside_ranges(good, margin=0.2).mean() > 0.9
-    assert quantifier.inside_ranges(found)[3] == 0
+    assert quantifier.inside_ranges(good.theta, margin=0.2).float().mean() > 0.9
+    assert not quantifier.inside_ranges(found.theta)[3]
     time = torch.as_tensor(basis.acquisition.time, dtype=torch.float32)
     moved = batch.fids * torch.polar(torch.ones_like(time), 2 * torch.pi * 40 * time)
     usual = good.chi_square(batch.noise_sd).median()
     assert quantifier.predict(moved).chi_square(batch.noise_sd).median() > 3 * usual
+
+
+def test_members_have_opinions_of_their_own_and_the_first_alone_is_faster(
+    model: Model, recipe: Recipe, basis: Basis
+) -> None:
+    batch, quantifier = Simulator(recipe.simulation, basis).draw(64, seed=11), Quantifier.of(model)
+    both, first = quantifier.opinions(batch.fids), quantifier.opinions(batch.fids, members=1)
+    assert both.theta.shape == (2, 64, 4)
+    assert both.amplitudes is None
+    assert torch.equal(both.theta[:1], first.theta)
+    assert torch.equal(both.novelty, first.novelty)
+    # Trained alike from other weights: they agree better than with chance, and are not the same.
+    apart = (both.theta[0] - both.theta[1])[:, 1].abs().median()
+    assert 0.01 < apart < batch.theta[:, 1].std()
+    torch.testing.assert_close(quantifier.predict(batch.fids).theta, both.theta.mean(0))
+
+
+def test_what_training_never_saw_is_novel(model: Model, recipe: Recipe, basis: Basis) -> None:
+    drawn = Simulator(recipe.simulation, basis).draw(2000, seed=12).fids
+    quantifier, time = Quantifier.of(model), torch.as_tensor(basis.acquisition.time).float()
+    # One in a thousand by definition: 9 or more of 2000 have a chance of 2e-4.
+    assert (quantifier.opinions(drawn).novelty > 1).sum() < 9
+    torch.testing.assert_close(
+        quantifier.opinions(50 * drawn[:9]).novelty, quantifier.opinions(drawn[:9]).novelty
+    )
+    lipid = 300 * torch.polar(torch.exp(-50 * time), 2 * torch.pi * 410 * time)
+    assert (quantifier.opinions(drawn + lipid).novelty > 1).float().mean() > 0.9
 
 
 def test_predictions_do_not_depend_on_the_batch(model: Model, recipe: Recipe, basis: Basis) -> None:

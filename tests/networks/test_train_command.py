@@ -88,7 +88,7 @@ def test_a_stopped_training_is_neither_lost_nor_forgotten(
         with pytest.raises(SystemExit) as ended:
             train()
     assert ended.value.code == 130
-    assert (tmp_path / "model" / CHECKPOINT).is_file()
+    assert (tmp_path / "model" / "member0" / CHECKPOINT).is_file()
     assert "go on with --resume" in train(refused=True)
     assert "tiny, 4 steps" in train("--resume")
 
