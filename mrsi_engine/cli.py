@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mrsi_engine import __version__
+from mrsi_engine.engine.devices import AUTO, device_here
 from mrsi_engine.engine.events import Event, RunStarted, Sink
 from mrsi_engine.engine.progress import JsonLines, RichProgress
 from mrsi_engine.errors import InputError, MRSIError, RunError
@@ -166,7 +167,7 @@ class Where:
     Parameters
     ----------
     workers
-        Worker processes on this machine (default: one a core); 0 runs without Dask.
+        Worker processes on this machine (default: one a core, or a GPU); 0 runs without Dask.
     scheduler
         Address of a running Dask scheduler, e.g. tcp://node1:8786, instead of --workers.
     threads_per_worker
@@ -174,7 +175,7 @@ class Where:
     block_size
         Voxels a task; results do not depend on it.
     device
-        cpu, or cuda with a GPU.
+        auto (every worker takes a GPU if it has one), cpu or cuda.
     log
         File that gets every event of the run as a line of JSON.
     overwrite
@@ -185,7 +186,7 @@ class Where:
     scheduler: str | None = None
     threads_per_worker: int = 1
     block_size: int | None = None
-    device: str = "cpu"
+    device: str = AUTO
     log: Path | None = None
     overwrite: Annotated[bool, Parameter(negative="")] = False
 
@@ -419,7 +420,7 @@ def train_command(
     out: Path,
     scan: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
-    device: str = "cpu",
+    device: str = AUTO,
 ) -> None:
     """Train a quantification network, on simulated signals or on those of a scan, without labels.
 
@@ -436,7 +437,7 @@ def train_command(
     resume
         Go on with a training that was stopped.
     device
-        cpu, or cuda with a GPU.
+        auto (a GPU if there is one), cpu or cuda.
     """
     chosen = Recipe.load(recipe)
     with _TrainingBar(chosen.training.steps) as bar:
@@ -444,7 +445,8 @@ def train_command(
             out, chosen, BasisChoice(basis), scan=scan, resume=resume, device=device, on_point=bar
         )
     _say(
-        f"{out}: {chosen.name}, {progress.step} steps in {progress.seconds:.0f} s on {device}, "
+        f"{out}: {chosen.name}, {progress.step} steps in {progress.seconds:.0f} s on "
+        f"{device_here(device)}, "
         f"best validation loss {progress.best:.4g} after {progress.best_step}"
     )
     _say(", ".join(f"{name} {score:.3g}" for name, score in model.card.scores.items()))

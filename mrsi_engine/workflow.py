@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import xarray as xr
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.blocks import Summary, detail_voxels, plan, repeat_voxels, trace_voxels
 from mrsi_engine.engine.clusters import warm_up
+from mrsi_engine.engine.devices import AUTO, check_device, device_here, gpu_workers
 from mrsi_engine.engine.driver import PROCESSES_FROM, run
 from mrsi_engine.engine.events import Sink
 from mrsi_engine.engine.recipe import recipe_for
@@ -114,7 +114,7 @@ class Options:
     scheduler: str | None = None
     threads_per_worker: int = 1
     block_size: int | None = None
-    device: str = "cpu"
+    device: str = AUTO
     keep: tuple[str, ...] = ()
     fill: Literal["nan", "mrsiprep"] = "nan"
     overwrite: bool = False
@@ -125,7 +125,8 @@ class Options:
         Raises
         ------
         InputError
-            If a number is too small, two places to run are given, or there is no such device.
+            If a number is too small, two places to run are given, there is no such device, or more
+            workers than GPUs, or what hands those out is not installed.
         """
         for name, least in (("workers", 0), ("threads_per_worker", 1), ("block_size", 1)):
             value = getattr(self, name)
@@ -133,7 +134,9 @@ class Options:
                 raise InputError(f"{name} is {value}, expected at least {least}")
         if self.workers is not None and self.scheduler is not None:
             raise InputError("workers and scheduler both say where to run; give one of them")
-        _check_device(self.device, here=self.scheduler is None)
+        check_device(self.device, here=self.scheduler is None)
+        if self.scheduler is None:
+            gpu_workers(self.device, self.workers)
         return self
 
 
@@ -223,7 +226,7 @@ def _suited_basis(
     """
     acquisition = _axis(inputs)
     basis = None if choice is None else load_basis(choice, acquisition)
-    recipe_for(acquisition, pipeline, basis, options.keep, options.device, _layout(inputs))
+    recipe_for(acquisition, pipeline, basis, options.keep, layout=_layout(inputs))
     return basis
 
 
@@ -552,7 +555,7 @@ def train(
     *,
     scan: Path | None = None,
     resume: bool = False,
-    device: str = "cpu",
+    device: str = AUTO,
     on_point: Callable[[training.Progress], None] | None = None,
 ) -> tuple[Model, training.Progress]:
     """Train a quantification network and write it to a folder.
@@ -570,14 +573,20 @@ def train(
     InputError
         If recipe, basis, scan and folder do not go together.
     """
-    _check_device(device, here=True)
+    check_device(device, here=True)
     if scan is None:
         signals, axis = None, recipe.axis.of(_own_axis(basis))
     else:
         signals, axis = _signals_to_learn(scan)
     fitted = load_basis(basis, axis).matched_to(axis)
     return train_quantifier(
-        recipe, fitted, folder, scan=signals, resume=resume, device=device, on_point=on_point
+        recipe,
+        fitted,
+        folder,
+        scan=signals,
+        resume=resume,
+        device=device_here(device),
+        on_point=on_point,
     )
 
 
@@ -612,15 +621,6 @@ def _signals_to_learn(path: Path) -> tuple[RealSignals, Acquisition]:
 def _fit_window(pipeline: Pipeline) -> tuple[float, float]:
     fits = (s.window_ppm for s in pipeline.stages if isinstance(s, FitSettings))
     return next(fits, DEFAULT_WINDOW)
-
-
-def _check_device(name: str, *, here: bool) -> None:
-    try:
-        kind = torch.device(name).type
-    except RuntimeError as error:
-        raise InputError(f"device is {name!r}, expected cpu or cuda") from error
-    if here and kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device is {name!r}, but torch sees no GPU on this machine; use cpu")
 
 
 def _check_folder(folder: Path) -> None:

@@ -519,7 +519,7 @@ class TestWhere:
             (["--workers", "0", "--block-size", "0"], "block_size is 0, expected at least 1"),
             (["--threads-per-worker", "0"], "threads_per_worker is 0, expected at least 1"),
             (["--workers", "2", "--scheduler", "tcp://h:1"], "give one of them"),
-            (["--device", "abacus"], "device is 'abacus', expected cpu or cuda"),
+            (["--device", "abacus"], "device is 'abacus', expected auto, cpu or cuda"),
         ],
     )
     def test_impossible(

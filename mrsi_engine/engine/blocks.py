@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrsi_engine.conventions import Status
+from mrsi_engine.engine.devices import AUTO, title_of
 from mrsi_engine.engine.identity import changes, identity_of, provenance, sha256
 from mrsi_engine.engine.recipe import Recipe, recipe_for
 from mrsi_engine.engine.voxels import PLAIN, Layout, Voxels, joined
@@ -70,16 +71,17 @@ class Plan:
     fingerprint
         SHA-256 of everything the maps depend on.
     device
-        Where to compute, as torch spells it.
+        Where to compute: ``auto``, ``cpu`` or ``cuda``. Every worker sees for itself what that is
+        there, and any may go on with what another left: it is no part of the fingerprint.
     """
 
     result: str
     scan: str
     fingerprint: str
-    device: str = "cpu"
+    device: str = AUTO
 
     @classmethod
-    def open(cls, result_path: str | Path, device: str = "cpu") -> Plan:
+    def open(cls, result_path: str | Path, device: str = AUTO) -> Plan:
         """The plan a result store was made for.
 
         Raises
@@ -105,7 +107,8 @@ class Receipt:
 
     Of a part of a pass, ``block`` is the number of the part.
 
-    ``statuses`` counts voxels by status.
+    ``statuses`` counts voxels by status; ``device`` is what computed it: ``cpu``, or the name of
+    the GPU.
     """
 
     block: int
@@ -113,6 +116,7 @@ class Receipt:
     seconds: float
     kernel_seconds: float
     statuses: Mapping[int, int] = field(default_factory=dict)
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ def plan(
     block_size: int | None = None,
     keep_signals: Sequence[str] = (),
     overwrite: bool = False,
-    device: str = "cpu",
+    device: str = AUTO,
 ) -> Plan:
     """Create the result store of a run, or take up the one that an earlier run left.
 
@@ -179,6 +183,8 @@ def plan(
         Names of the ``(voxel, time)`` signals to store.
     overwrite
         Replace the results of another run instead of refusing.
+    device
+        Of the workers: ``auto`` takes a GPU where there is one, ``cpu`` or ``cuda``.
 
     Raises
     ------
@@ -190,7 +196,7 @@ def plan(
     """
     scan, path = ScanStore.open(scan_path), Path(result_path)
     layout = layout_of(scan)
-    recipe = recipe_for(scan.acquisition, pipeline, basis, keep_signals, device, layout)
+    recipe = recipe_for(scan.acquisition, pipeline, basis, keep_signals, layout=layout)
     size = block_size or default_block_size(pipeline, scan.voxels, layout)
     identity = identity_of(scan, pipeline, basis, recipe.models, recipe.signals, size)
     if path.exists() and not _continues(path, identity, overwrite):
@@ -242,7 +248,28 @@ def run_block(plan: Plan, block: int) -> Receipt:
         seconds=time.perf_counter() - started,
         kernel_seconds=kernel_seconds,
         statuses={int(s): int(n) for s, n in zip(*np.unique_counts(arrays.status), strict=True)},
+        device=title_of(recipe.device_here),
     )
+
+
+def make_ready(plan: Plan) -> None:
+    """Open the stores and make all tables that :func:`run_block` needs, once a process.
+
+    Raises
+    ------
+    RunError
+        If the plan's run was replaced, or its device is not here.
+    """
+    with _OPENING:
+        recipe = _prepared(plan)
+    recipe.make_ready()
+
+
+def make_ready_for_pass(todo: Pass) -> None:
+    """As :func:`make_ready`, for :func:`run_part`."""
+    with _OPENING:
+        recipe, _ = _halfway(todo.plan, todo.stage, todo.step)
+    recipe.make_ready()
 
 
 def next_pass(plan: Plan) -> Pass | None:
@@ -280,13 +307,19 @@ def run_part(todo: Pass, part: int) -> Receipt:
         kernel_seconds += time.perf_counter() - began
     Summaries.of(results, todo.stage, todo.step).write(part, _arrays(total or {}))
     start, stop = voxels_of(results, blocks)
-    return Receipt(part, stop - start, time.perf_counter() - started, kernel_seconds)
+    return Receipt(
+        part,
+        stop - start,
+        time.perf_counter() - started,
+        kernel_seconds,
+        device=title_of(recipe.device_here),
+    )
 
 
 def finish_pass(todo: Pass) -> None:
     """Combine the summaries of all parts, keep what the stage finds in them, and clean up.
 
-    Two summaries are held at a time.
+    On the CPU: the driver of workers with GPUs may have none. Two summaries are held at a time.
 
     Raises
     ------

@@ -23,6 +23,8 @@ _GIB = 1 << 30
 _PRELOADED = ["distributed", "mrsi_engine.engine.executors"]
 _CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
 
+_STARTED_BY = "distributed.worker.multiprocessing-method"
+
 #: Environment of every worker process. The MALLOC variables undo Dask's own setting, which makes
 #: glibc map and fault in each tensor anew and doubles the CPU time of batched torch code.
 WORKER_ENVIRONMENT: Mapping[str, str] = {
@@ -48,8 +50,11 @@ DASK_SETTINGS: Mapping[str, object] = {
     # A receipt on a worker that died is given up after this long, and its block done again.
     "distributed.comm.timeouts.connect": "10s",
     "distributed.nanny.pre-spawn-environ": dict(WORKER_ENVIRONMENT),
-    "distributed.worker.multiprocessing-method": "forkserver" if _CAN_FORK else "spawn",
+    _STARTED_BY: "forkserver" if _CAN_FORK else "spawn",
 }
+
+#: How a cluster on this machine listens.
+_SEEN_HERE_ONLY = {"protocol": "tcp://", "dashboard_address": "127.0.0.1:0"}
 
 
 def warm_up() -> None:
@@ -92,9 +97,31 @@ def local_cluster(
             n_workers=workers,
             threads_per_worker=threads_per_worker,
             processes=processes,
-            protocol="tcp://",
-            dashboard_address="127.0.0.1:0",
             memory_limit="auto" if processes else 0,
+            **_SEEN_HERE_ONLY,
+        )
+        stack.enter_context(cluster)
+        yield stack.enter_context(Client(cluster, set_as_default=False))
+
+
+@contextmanager
+def gpu_cluster(gpus: int, threads_per_worker: int = 1) -> Iterator[Client]:
+    """As :func:`local_cluster`, of one process for each of the first ``gpus`` GPUs, by dask-cuda.
+
+    Every process sees its own GPU only, and runs on the cores next to it.
+    """
+    # An extra, never needed without several GPUs: it wants a Dask of its own version.
+    from dask_cuda import LocalCUDACluster
+
+    with ExitStack() as stack:
+        stack.enter_context(_environment(WORKER_ENVIRONMENT))
+        # What a forked process sees of GPUs could be settled before it is told which is its own.
+        stack.enter_context(dask.config.set({**DASK_SETTINGS, _STARTED_BY: "spawn"}))
+        cluster = LocalCUDACluster(
+            n_workers=gpus,
+            threads_per_worker=threads_per_worker,
+            data=dict,  # results are receipts, so there is nothing to spill from the GPU
+            **_SEEN_HERE_ONLY,
         )
         stack.enter_context(cluster)
         yield stack.enter_context(Client(cluster, set_as_default=False))

@@ -6,8 +6,9 @@ Passes over the scan that the stages need come first, each a round of the same e
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -24,7 +25,14 @@ from mrsi_engine.engine.blocks import (
     next_pass,
     voxels_of,
 )
-from mrsi_engine.engine.clusters import connected, dashboard_link, default_workers, local_cluster
+from mrsi_engine.engine.clusters import (
+    connected,
+    dashboard_link,
+    default_workers,
+    gpu_cluster,
+    local_cluster,
+)
+from mrsi_engine.engine.devices import check_device, gpu_workers, gpus_here
 from mrsi_engine.engine.events import (
     BlockDone,
     BlockFailed,
@@ -92,7 +100,7 @@ def run(
     client, scheduler, workers
         Where: on the cluster of a client, on the scheduler at an address, on a local cluster of so
         many workers, or, with ``workers=0``, in this process. At most one may be given; by default
-        a local cluster of one worker a core.
+        a local cluster of one worker a core, or a GPU where the plan's device is one.
     threads_per_worker, processes
         Of the local cluster, see :func:`~mrsi_engine.engine.clusters.local_cluster`. Its workers
         are threads for a scan of less than ``PROCESSES_FROM`` voxels unless told otherwise.
@@ -104,41 +112,42 @@ def run(
     Raises
     ------
     InputError
-        If a stage finds in its pass over the scan that the scan is not fit for it.
+        If a stage finds in its pass over the scan that the scan is not fit for it, or this machine
+        is to compute and has not got the device, or not one for each worker.
     RunError
         If blocks failed (after all others were done), the disk is full (at once) or the cluster was
         lost. What is done is kept; the same call again does only what is missing.
     """
     if sum(given is not None for given in (client, workers, scheduler)) > 1:
         raise InputError("give one of client, workers and scheduler: they say where to run")
+    check_device(plan.device, here=client is None and scheduler is None)
     if not plan.store.missing():
         return _drive(plan, in_this_process, 0, None, sinks)
     if workers == 0:
         return _drive(plan, in_this_process, 1, None, sinks)
-    if processes is None:
-        processes = plan.store.voxels >= PROCESSES_FROM
-    with _cluster(client, scheduler, workers, threads_per_worker, processes) as found:
+    with ExitStack() as stack:
+        if client is not None:
+            found = client
+        elif scheduler is not None:
+            found = stack.enter_context(connected(scheduler))
+        else:
+            found = stack.enter_context(_cluster(plan, workers, threads_per_worker, processes))
         executor = partial(on_cluster, found, stall_seconds=stall_seconds)
         return _drive(plan, executor, slots(found), dashboard_link(found), sinks)
 
 
-@contextmanager
 def _cluster(
-    client: Client | None,
-    scheduler: str | None,
-    workers: int | None,
-    threads_per_worker: int,
-    processes: bool,
-) -> Iterator[Client]:
-    if client is not None:
-        yield client
-    elif scheduler is not None:
-        with connected(scheduler) as found:
-            yield found
-    else:
-        count = workers or default_workers()
-        with local_cluster(count, threads_per_worker, processes=processes) as found:
-            yield found
+    plan: Plan, workers: int | None, threads_per_worker: int, processes: bool | None
+) -> AbstractContextManager[Client]:
+    """A cluster on this machine that suits a plan."""
+    each_with_its_own = gpu_workers(plan.device, workers)
+    if each_with_its_own:
+        return gpu_cluster(each_with_its_own, threads_per_worker)
+    # Without a GPU a worker has a core; one GPU is kept busy by one worker.
+    count = workers or (1 if gpus_here(plan.device) else default_workers())
+    if processes is None:
+        processes = plan.store.voxels >= PROCESSES_FROM
+    return local_cluster(count, threads_per_worker, processes=processes)
 
 
 class _Session:
@@ -151,6 +160,7 @@ class _Session:
         self.receipts = self.voxels = 0
         self.kernel_seconds = self.prepare_seconds = 0.0
         self.failures: list[Failure] = []
+        self.devices: Counter[str] = Counter()
 
     @property
     def seconds(self) -> float:
@@ -165,6 +175,7 @@ class _Session:
             "blocks": self.receipts,
             "voxels": self.voxels,
             "workers": workers,
+            "devices": dict(self.devices),
         }
 
     def start(self, missing: Sequence[int], workers: int, dashboard: str | None) -> None:
@@ -204,6 +215,7 @@ class _Session:
             self._tell(BlockFailed(outcome, start, stop))
             return
         self.receipts += 1
+        self.devices[outcome.device] += 1
         self.voxels += outcome.voxels
         self.kernel_seconds += outcome.kernel_seconds
         self._tell(BlockDone(outcome, start, stop))

@@ -7,18 +7,29 @@ over the scan are done in the same way; "block" stands for both here.
 
 from __future__ import annotations
 
+import logging
+import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 from uuid import uuid4
 
-from distributed import Client, Future, as_completed
+from distributed import Client, Future, Worker, WorkerPlugin, as_completed
 from distributed.scheduler import KilledWorker
 
-from mrsi_engine.engine.blocks import Pass, Plan, Receipt, run_block, run_part
+from mrsi_engine.engine.blocks import (
+    Pass,
+    Plan,
+    Receipt,
+    make_ready,
+    make_ready_for_pass,
+    run_block,
+    run_part,
+)
 from mrsi_engine.engine.events import Failure, Outcome
 from mrsi_engine.errors import MRSIError, RunError
 from mrsi_engine.io.result_store import DiskFullError
@@ -29,21 +40,24 @@ class Job:
     """What is done to each of some numbers: the blocks of a plan, or the parts of a pass.
 
     ``do`` travels with every task; ``key`` begins the names of its tasks at the scheduler.
+    ``make_ready`` makes what all of them share in a process.
     """
 
     key: str
     do: Callable[[int], Receipt]
+    make_ready: Callable[[], None]
 
     @classmethod
     def of_blocks(cls, plan: Plan) -> Self:
         """The blocks of a plan."""
-        return cls(f"block-{plan.fingerprint[:8]}", partial(run_block, plan))
+        key = f"block-{plan.fingerprint[:8]}"
+        return cls(key, partial(run_block, plan), partial(make_ready, plan))
 
     @classmethod
     def of_parts(cls, todo: Pass) -> Self:
         """The parts of a pass over the scan."""
         key = f"prepare-{todo.plan.fingerprint[:8]}-{todo.stage}-{todo.step}"
-        return cls(key, partial(run_part, todo))
+        return cls(key, partial(run_part, todo), partial(make_ready_for_pass, todo))
 
 
 Executor = Callable[[Job, Sequence[int]], Generator[Outcome, None, None]]
@@ -54,6 +68,9 @@ _LEAST_AHEAD = 8
 
 #: Of a traceback, which travels with the failure, the end is kept.
 _TRACEBACK_CHARACTERS = 4000
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class _Stalled(Exception):
@@ -80,13 +97,51 @@ def on_cluster(
         If the scheduler is lost, or no block ends for twice ``stall_seconds``.
     """
     suspects = []
-    for outcome in _in_spite_of_a_stall(client, job, blocks, stall_seconds):
-        if isinstance(outcome, Failure) and outcome.worker_died:
-            suspects.append(outcome.block)
-        else:
-            yield outcome
-    for block in suspects:
-        yield from _in_spite_of_a_stall(client, job, [block], stall_seconds)
+    with _workers_ready(client, job):
+        for outcome in _in_spite_of_a_stall(client, job, blocks, stall_seconds):
+            if isinstance(outcome, Failure) and outcome.worker_died:
+                suspects.append(outcome.block)
+            else:
+                yield outcome
+        for block in suspects:
+            yield from _in_spite_of_a_stall(client, job, [block], stall_seconds)
+
+
+class MakeReady(WorkerPlugin):
+    """Makes what a job needs on every worker of a cluster, and on those that join later.
+
+    It does so in the background: a block that comes meanwhile waits for it. What goes wrong here
+    goes wrong in that block again, which can tell it; a worker without blocks needs no telling.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def setup(self, worker: Worker) -> None:
+        """Begin; called in the event loop of the worker, which must go on."""
+        threading.Thread(target=self._attempt, name=self._job.key, daemon=True).start()
+
+    def _attempt(self) -> None:
+        try:
+            self._job.make_ready()
+        except Exception:
+            _LOG.debug("not ready for %s", self._job.key, exc_info=True)
+
+
+@contextmanager
+def _workers_ready(client: Client, job: Job) -> Iterator[None]:
+    name = f"make-ready-{job.key}-{uuid4().hex[:8]}"
+    try:
+        client.register_plugin(MakeReady(job), name=name)
+    except OSError as error:
+        raise _lost(client) from error
+    try:
+        yield
+    finally:
+        # A worker that joins another run must not make ready for this one.
+        with suppress(OSError, ValueError):
+            if client.status == "running":
+                client.unregister_worker_plugin(name)
 
 
 def attempt(job: Job, block: int) -> Outcome:

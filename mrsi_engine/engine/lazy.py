@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import MEASURE, PARAMETER, TIME, VOXEL, Acquisition
 from mrsi_engine.engine.blocks import default_block_size, parts_of
+from mrsi_engine.engine.devices import AUTO, check_device
 from mrsi_engine.engine.identity import provenance
 from mrsi_engine.engine.recipe import Recipe, recipe_for
 from mrsi_engine.engine.voxels import Layout, Voxels
@@ -47,7 +48,7 @@ def quantify(
     *,
     block_size: int | None = None,
     keep_signals: Sequence[str] = (),
-    device: str = "cpu",
+    device: str = AUTO,
 ) -> xr.Dataset:
     """Maps of a scan as a lazy Dataset; no voxel is fitted before you ask for values.
 
@@ -82,6 +83,7 @@ def quantify(
     dataset = scan.to_xarray() if isinstance(scan, ScanStore) else scan
     pipeline = Pipeline.load(pipeline) if isinstance(pipeline, str) else pipeline
     acquisition, layout = _acquisition(dataset), _layout(dataset)
+    check_device(device, here=False)
     recipe = recipe_for(acquisition, pipeline, basis, keep_signals, device, layout)
     size = block_size or default_block_size(pipeline, dataset.sizes[VOXEL], layout)
     voxels = _voxels(dataset, size)

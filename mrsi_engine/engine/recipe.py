@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition, Declaration, Quantity, Status
+from mrsi_engine.engine.devices import AUTO, device_here, to_host
 from mrsi_engine.engine.identity import sha256
 from mrsi_engine.engine.voxels import PLAIN, Layout, Voxels, without_spoilt
 from mrsi_engine.errors import InputError, RunError
@@ -36,12 +36,14 @@ CORRECTED = Quantity("corrected", "data units", "FID as the last stage left it")
 _QUANTIFIED = ("metabolite", "macromolecule", "combination")
 
 _BUILDING = threading.Lock()
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
     """What is done to the voxels of one scan: a pipeline bound to its axis, basis and device.
 
+    ``device`` is ``auto``, ``cpu`` or ``cuda``; which it is here says :attr:`device_here`.
     ``states`` are what the passes of its stages over the scan found, one for each of the first
     stages; without all of them only those stages can be run.
     """
@@ -50,7 +52,7 @@ class Recipe:
     acquisition: Acquisition
     basis: Basis | None = None
     signals: tuple[str, ...] = ()
-    device: str = "cpu"
+    device: str = AUTO
     layout: Layout = PLAIN
     states: tuple[State, ...] = ()
 
@@ -74,15 +76,25 @@ class Recipe:
         return sha256([*parts, self.signals, self.device, layout, states])
 
     @property
+    def device_here(self) -> torch.device:
+        """Where this process computes.
+
+        Raises
+        ------
+        RunError
+            If that is a GPU and torch sees none.
+        """
+        return device_here(self.device)
+
+    @property
     def context(self) -> Context:
-        """What the first stage may know."""
+        """What the first stage may know, wherever it is to compute."""
         return Context(
             self.acquisition,
             self.basis,
-            torch.device(self.device),
-            tuple(name for name, _ in self.layout.dimensions),
-            self.layout.water,
-            self.layout.scalp,
+            dimensions=tuple(name for name, _ in self.layout.dimensions),
+            has_water=self.layout.water,
+            has_scalp=self.layout.scalp,
             tissue_classes=self.layout.tissue_classes,
             water_echo_time=self.layout.water_echo_time,
             water_repetition_time=self.layout.water_repetition_time,
@@ -166,6 +178,11 @@ class Recipe:
             )
         return self
 
+    def make_ready(self) -> None:
+        """Make the stages' tables now: the first block would find itself waiting for them."""
+        with _one_torch_thread():
+            _prepared(self)
+
     def apply(self, voxels: Voxels) -> tuple[BlockArrays, float]:
         """One block of voxels through the pipeline.
 
@@ -189,9 +206,9 @@ class Recipe:
         chosen = voxels.quantifiable
         if not chosen.any():
             return arrays, 0.0
-        pipeline = _prepared(self)
-        block = voxels.block(chosen, self.device, bool(self.signals))
         with _one_torch_thread():
+            pipeline = _prepared(self)
+            block = voxels.block(chosen, self.device_here, bool(self.signals))
             started = time.perf_counter()
             pipeline(block)
             packed = self._packed(block)
@@ -212,7 +229,7 @@ class Recipe:
         """
         states, block = self._few(voxels)
         with _one_torch_thread():
-            return trace_pipeline(self.pipeline, self.context, states, block)
+            return trace_pipeline(self.pipeline, self._context_here, states, block)
 
     def fit_in_detail(self, voxels: Voxels) -> FitDetails:
         """Few voxels through the pipeline up to its least-squares fit, and that taken apart.
@@ -227,13 +244,13 @@ class Recipe:
         """
         states, block = self._few(voxels)
         with _one_torch_thread():
-            return fit_in_detail(self.pipeline, self.context, states, block)
+            return fit_in_detail(self.pipeline, self._context_here, states, block)
 
     def summarise(self, voxels: Voxels, step: int, found: State) -> State | None:
         """What a block adds to a pass of the first stage without a state; ``None`` if nothing.
 
-        Voxels with NaN, Inf or only zeros, before or after the stages before, are left out; scalp
-        takes part.
+        It lies on the CPU: the blocks of a scan may be done on different devices. Voxels with NaN,
+        Inf or only zeros, before or after the stages before, are left out; scalp takes part.
 
         Parameters
         ----------
@@ -247,11 +264,13 @@ class Recipe:
         usable = voxels.usable
         if not usable.any():
             return None
-        before = _prepared(self)
         with _one_torch_thread():
-            block = without_spoilt(before(voxels.block(usable, self.device, False)))
-            stage, context = self._next(found)
-            return stage.summarise(context, block, step) if len(block.fids) else None
+            before, device = _prepared(self), self.device_here
+            block = without_spoilt(before(voxels.block(usable, device, False)))
+            if len(block.fids) == 0:
+                return None
+            stage, context = self._next(found, device)
+            return _on(stage.summarise(context, block, step), _CPU)
 
     def combine(self, first: State | None, second: State | None, step: int) -> State | None:
         """Two summaries of that pass as one; their order matters to rounding."""
@@ -260,10 +279,10 @@ class Recipe:
         return self.pipeline.stages[len(self.states)].combine(first, second, step)
 
     def finish(self, summary: State | None, step: int, found: State) -> State:
-        """What that pass found; nothing if no voxel of the scan was usable."""
+        """What that pass found, on the CPU; nothing if no voxel of the scan was usable."""
         if summary is None:
             return {}
-        stage, context = self._next(found)
+        stage, context = self._next(found, _CPU)
         with _one_torch_thread():
             return stage.finish(context, summary, step)
 
@@ -280,13 +299,18 @@ class Recipe:
                 f"voxels {lost.tolist()} of those given are scalp or hold NaN, Inf or only "
                 "zeros, so they reach no stage; choose others"
             )
-        states = [_on(state, self.device) for state in self.states or [{}] * len(self.passes)]
-        return states, voxels.block(voxels.quantifiable, self.device, False)
+        device = self.device_here
+        states = [_on(state, device) for state in self.states or [{}] * len(self.passes)]
+        return states, voxels.block(voxels.quantifiable, device, False)
 
-    def _next(self, found: State) -> tuple[Stage, Context]:
+    @property
+    def _context_here(self) -> Context:
+        return replace(self.context, device=self.device_here)
+
+    def _next(self, found: State, device: torch.device) -> tuple[Stage, Context]:
         index = len(self.states)
-        context = self.pipeline.contexts(self.context)[index]
-        return self.pipeline.stages[index], replace(context, state=_on(found, self.device))
+        context = self.pipeline.contexts(replace(self.context, device=device))[index]
+        return self.pipeline.stages[index], replace(context, state=_on(found, device))
 
     def _signal_shapes(self) -> dict[str, tuple[int, ...]]:
         points = self.acquisition.points
@@ -295,25 +319,22 @@ class Recipe:
     def _packed(self, block: Block) -> BlockArrays:
         declared = self.declaration
         parameters = [q.name for q in declared.parameters]
-        estimate = _columns(block.estimate, parameters, "estimate", len(block.fids))
-        sd = _columns(block.sd, parameters, "sd", len(block.fids))
         if CORRECTED in declared.signals:
             block.signals[CORRECTED.name] = block.fids
-        status = block.status.cpu().numpy()
+        tables = {
+            "estimate": _columns(block, "estimate", parameters),
+            "sd": _columns(block, "sd", parameters),
+            "quality": _columns(block, "measures", [q.name for q in declared.measures]),
+            "status": block.status,
+            "flags": block.flags,
+        }
+        signals = {name: _written(block, "signals", name) for name in self.signals}
+        packed = BlockArrays(**to_host(tables), signals=to_host(signals))
         if not self.quantifies:
-            status[status == Status.NO_FIT] = Status.CORRECTED
-        unfitted = status == Status.NO_FIT
-        estimate[unfitted] = sd[unfitted] = np.nan
-        return BlockArrays(
-            estimate=estimate,
-            sd=sd,
-            quality=_columns(
-                block.measures, [q.name for q in declared.measures], "measure", len(block.fids)
-            ),
-            status=status,
-            flags=block.flags.cpu().numpy(),
-            signals={n: _written(block.signals, n, "signal").cpu().numpy() for n in self.signals},
-        )
+            packed.status[packed.status == Status.NO_FIT] = Status.CORRECTED
+        unfitted = packed.status == Status.NO_FIT
+        packed.estimate[unfitted] = packed.sd[unfitted] = np.nan
+        return packed
 
 
 def recipe_for(
@@ -321,7 +342,7 @@ def recipe_for(
     pipeline: Pipeline,
     basis: Basis | None,
     keep_signals: Sequence[str] = (),
-    device: str = "cpu",
+    device: str = AUTO,
     layout: Layout = PLAIN,
 ) -> Recipe:
     """The checked recipe of a scan, its basis on the scan's axis.
@@ -349,8 +370,9 @@ def _prepared(recipe: Recipe) -> Callable[[Block], Block]:
 @lru_cache(maxsize=4)
 def _built(recipe: Recipe) -> Callable[[Block], Block]:
     """The stages' tables, once per process; called under the lock."""
-    states = [_on(state, recipe.device) for state in recipe.states]
-    return prepare_pipeline(recipe.pipeline, recipe.context, states)
+    context = replace(recipe.context, device=recipe.device_here)
+    states = [_on(state, context.device) for state in recipe.states]
+    return prepare_pipeline(recipe.pipeline, context, states)
 
 
 @contextmanager
@@ -366,7 +388,7 @@ def _one_torch_thread() -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _on(state: State, device: str) -> State:
+def _on(state: State, device: torch.device) -> State:
     return {name: values.to(device) for name, values in state.items()}
 
 
@@ -378,16 +400,15 @@ def _bytes(values: Tensor) -> bytes:
     return values.detach().cpu().contiguous().numpy().tobytes()
 
 
-def _columns(
-    written: Mapping[str, Tensor], names: Sequence[str], what: str, voxels: int
-) -> NDArray[np.float32]:
+def _columns(block: Block, kind: str, names: Sequence[str]) -> Tensor:
+    """What was written under some names, side by side, ``(voxel, name)`` float32."""
     if not names:
-        return np.empty((voxels, 0), np.float32)
-    columns = [_written(written, name, what) for name in names]
-    return torch.stack([c.to(torch.float32) for c in columns], dim=1).cpu().numpy()
+        return block.status.new_empty((len(block.fids), 0), dtype=torch.float32)
+    return torch.stack([_written(block, kind, name).to(torch.float32) for name in names], dim=1)
 
 
-def _written(written: Mapping[str, Tensor], name: str, what: str) -> Tensor:
+def _written(block: Block, kind: str, name: str) -> Tensor:
+    written: Mapping[str, Tensor] = getattr(block, kind)
     if name not in written:
-        raise RunError(f"a stage declared {name!r} but wrote no {what} of it")
+        raise RunError(f"a stage declared {name!r} but wrote no {kind.removesuffix('s')} of it")
     return written[name]

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mrsi_engine.engine.devices import rows_to_device
 from mrsi_engine.stages.base import Block
 
 
@@ -67,17 +68,17 @@ class Voxels:
         """Usable voxels that are no scalp, ``(voxel,)``."""
         return self.usable if self.scalp is None else self.usable & ~self.scalp
 
-    def block(self, chosen: NDArray[np.bool_], device: str, keep_signals: bool) -> Block:
+    def block(self, chosen: NDArray[np.bool_], device: torch.device, keep_signals: bool) -> Block:
         """Chosen voxels as stages take them; a water FID with NaN or Inf counts as no signal."""
 
         def tensor(values: NDArray[Any] | None) -> Tensor | None:
-            return None if values is None else torch.from_numpy(values[chosen]).to(device)
+            return None if values is None else rows_to_device(values, chosen, device)
 
         water = self.water
         if water is not None:
             water = np.where(np.isfinite(water).all(axis=-1, keepdims=True), water, 0)
         return Block(
-            torch.from_numpy(self.fids[chosen]).to(device),
+            rows_to_device(self.fids, chosen, device),
             tensor(water),
             tensor(self.coordinates),
             tensor(self.scalp),

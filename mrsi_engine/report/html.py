@@ -295,8 +295,15 @@ def _provenance(attrs: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Columns of the basis", ", ".join(basis.get("names", []))),
         ("SHA-256 of the basis", basis.get("fingerprint")),
         ("Run", attrs.get("run_fingerprint")),
+        ("Computed on", ", ".join(_devices(attrs))),
     ]
     return [(name, str(value)) for name, value in pairs if value]
+
+
+def _devices(attrs: Mapping[str, Any]) -> list[str]:
+    """What computed the blocks, over all sessions: ``cpu``, or names of GPUs."""
+    sessions = attrs.get("timings", [])
+    return sorted({device for session in sessions for device in session.get("devices", ())})
 
 
 def _versions() -> list[tuple[str, str]]:

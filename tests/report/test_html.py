@@ -223,6 +223,12 @@ def test_notes_of_the_import_are_passed_on(tmp_path: Path) -> None:
     assert "water reference has another scale" in page.text
 
 
+def test_what_computed_is_said(tmp_path: Path) -> None:
+    result = brain_result((6, 6, 2))
+    result.attrs["timings"] = [{"devices": {"NVIDIA H200": 3, "cpu": 1}}, {"devices": {"cpu": 2}}]
+    assert "NVIDIA H200, cpu" in Page(write_report(result, tmp_path / "r.html")).text
+
+
 def test_few_measures_suffice(tmp_path: Path) -> None:
     result = brain_result((6, 6, 2))
     few = result.sel(parameter=["NAA"]).isel(measure=[0])
