@@ -24,6 +24,7 @@ from mrsi_engine.errors import InputError, MRSIError, RunError
 from mrsi_engine.io.basis_files import read_basis, write_basis
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.networks import training
+from mrsi_engine.networks.model import REPORT
 from mrsi_engine.networks.quantifier import Recipe
 from mrsi_engine.report.compare import Comparison
 from mrsi_engine.report.truth import MIN_SNR, TruthRow
@@ -419,6 +420,7 @@ def train_command(
     recipe: str = "press-3t-te30",
     out: Path,
     scan: Path | None = None,
+    start: str | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     device: str = AUTO,
 ) -> None:
@@ -434,6 +436,8 @@ def train_command(
         Folder of the model.
     scan
         Output folder of a run with --keep corrected, or a scan store without water, to learn from.
+    start
+        Folder or name of a trained model to begin with: fine-tuning.
     resume
         Go on with a training that was stopped.
     device
@@ -442,7 +446,14 @@ def train_command(
     chosen = Recipe.load(recipe)
     with _TrainingBar(chosen.training.steps) as bar:
         model, progress = train(
-            out, chosen, BasisChoice(basis), scan=scan, resume=resume, device=device, on_point=bar
+            out,
+            chosen,
+            BasisChoice(basis),
+            scan=scan,
+            start=start,
+            resume=resume,
+            device=device,
+            on_point=bar,
         )
     _say(
         f"{out}: {chosen.name}, {progress.step} steps in {progress.seconds:.0f} s on "
@@ -450,6 +461,7 @@ def train_command(
         f"best validation loss {progress.best:.4g} after {progress.best_step}"
     )
     _say(", ".join(f"{name} {score:.3g}" for name, score in model.card.scores.items()))
+    _say(f"report: {out / REPORT}")
 
 
 @basis_app.command(name="simulate")

@@ -34,7 +34,7 @@ from mrsi_engine.io.result_store import ResultStore, is_result_store, open_resul
 from mrsi_engine.io.scan_store import ScanStore, is_scan_store
 from mrsi_engine.io.tables import write_table
 from mrsi_engine.networks import training
-from mrsi_engine.networks.model import Model
+from mrsi_engine.networks.model import REPORT, Model, load_model
 from mrsi_engine.networks.quantifier import RealSignals, Recipe, train_quantifier
 from mrsi_engine.report.compare import Comparison, compare_with_lcmodel
 from mrsi_engine.report.examples import (
@@ -46,6 +46,7 @@ from mrsi_engine.report.examples import (
     with_components,
 )
 from mrsi_engine.report.html import write_report
+from mrsi_engine.report.training import write_training_report
 from mrsi_engine.report.truth import TruthRow, result_truth_table
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.macromolecules import with_macromolecules
@@ -554,40 +555,47 @@ def train(
     basis: BasisChoice,
     *,
     scan: Path | None = None,
+    start: str | None = None,
     resume: bool = False,
     device: str = AUTO,
     on_point: Callable[[training.Progress], None] | None = None,
 ) -> tuple[Model, training.Progress]:
-    """Train a quantification network and write it to a folder.
+    """Train a quantification network and write it to a folder, with a report.
 
     Parameters
     ----------
     scan
         Output folder of a run that kept its corrected signals, or a scan store without water, to
         learn from instead of simulated signals.
+    start
+        Folder or name of a model whose weights this one begins with.
     resume
         Go on from the folder's checkpoint.
 
     Raises
     ------
     InputError
-        If recipe, basis, scan and folder do not go together.
+        If recipe, basis, scan, start and folder do not go together.
     """
     check_device(device, here=True)
+    begun = None if start is None else load_model(start, "quantification")
     if scan is None:
         signals, axis = None, recipe.axis.of(_own_axis(basis))
     else:
         signals, axis = _signals_to_learn(scan)
     fitted = load_basis(basis, axis).matched_to(axis)
-    return train_quantifier(
+    model, progress = train_quantifier(
         recipe,
         fitted,
         folder,
         scan=signals,
+        start=begun,
         resume=resume,
         device=device_here(device),
         on_point=on_point,
     )
+    write_training_report(model.card, folder / REPORT)
+    return model, progress
 
 
 def _own_axis(choice: BasisChoice) -> Acquisition:

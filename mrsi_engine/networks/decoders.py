@@ -46,6 +46,10 @@ _THETA = 3
 #: Softplus of 0: what an untrained encoder's outputs are near.
 _MIDDLE = math.log(2)
 
+#: How sharply amplitudes that move along directions turn off at 0, and what an output of 1 moves
+#: along a direction, in SDs of the amplitudes there: with Adam's small steps, more learns faster.
+_SHARP, _STRIDE = 4.0, 5.0
+
 #: Width (s) of the step at the cut-off time, and the logit it starts from (7 ms), as published.
 _STEP, _START = math.sqrt(1e-7), -5.0
 
@@ -65,6 +69,10 @@ class DecoderSettings(BaseModel):
     cutoff_weight
         Of ``rpMM``: what a second of cut-off time costs, relative to the mean square of the
         signal. The published 3 is of signals that were not normalised, of this order here.
+    directions
+        Amplitude outputs are not of one column each, but along the principal directions of all
+        columns' overlap (see :func:`principal_directions`): what is hard to tell apart, such as
+        GPC and PCh, has an output of its own and is not drowned by their sum while training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +82,7 @@ class DecoderSettings(BaseModel):
     phase_deg: PositiveFloat = 60.0
     damping: PositiveFloat = 10.0
     cutoff_weight: PositiveFloat = 0.05
+    directions: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,12 +113,16 @@ class Decoder:
     typical
         ``(column,)``, amplitudes in a normalised signal that an untrained encoder begins near.
         ``projected`` does not use it.
+    mixing
+        ``(column, direction)``, with ``directions``: change of each amplitude, as a share of its
+        typical one, that an output of 1 makes.
     """
 
     settings: DecoderSettings
     names: tuple[str, ...]
     model: LinearCombinationModel
     typical: Tensor
+    mixing: Tensor | None = None
 
     @property
     def outputs(self) -> int:
@@ -123,7 +136,7 @@ class Decoder:
         if self.settings.kind == "projected":
             return Decoded(self.project(signals, theta), theta)
         count = len(self.names)
-        amplitudes = self.typical * softplus(outputs[:, _THETA : _THETA + count]) / _MIDDLE
+        amplitudes = self._amplitudes(outputs[:, _THETA : _THETA + count])
         cutoff = None
         if self.settings.kind == "rpMM":
             cutoff = torch.sigmoid(outputs[:, _THETA + count] + _START)
@@ -168,6 +181,12 @@ class Decoder:
         left = _mean_square(step * (signals - self.fit(metabolites)))
         return left + self.settings.cutoff_weight * cutoff.mean()
 
+    def _amplitudes(self, outputs: Tensor) -> Tensor:
+        if self.mixing is None:
+            return self.typical * softplus(outputs) / _MIDDLE
+        share = 1 + outputs @ self.mixing.T
+        return self.typical * softplus(share, beta=_SHARP)
+
     def theta(self, outputs: Tensor) -> Tensor:
         """Shift, damping and phase of ``outputs (signal, output)``, ``(signal, parameter)``."""
         bound = torch.tanh(outputs[:, :_THETA])
@@ -205,6 +224,7 @@ def make_decoder(
     basis: Basis,
     typical: Tensor | None = None,
     device: str | torch.device = "cpu",
+    mixing: Tensor | None = None,
 ) -> Decoder:
     """A decoder for signals on the axis of a basis.
 
@@ -218,6 +238,8 @@ def make_decoder(
         See :class:`Decoder`; ones if not given.
     device
         Where to decode.
+    mixing
+        See :class:`Decoder`.
 
     Raises
     ------
@@ -230,7 +252,23 @@ def make_decoder(
     time = torch.as_tensor(full.acquisition.time, dtype=torch.float32, device=device)
     typical = torch.ones(len(full.names)) if typical is None else typical
     model = LinearCombinationModel(columns, group, time)
-    return Decoder(settings, full.names, model, typical.float().to(device))
+    mixing = None if mixing is None else mixing.float().to(device)
+    return Decoder(settings, full.names, model, typical.float().to(device), mixing)
+
+
+def principal_directions(columns: Tensor, typical: Tensor, spread: Tensor) -> Tensor:
+    """What :class:`Decoder` mixes amplitudes with, ``(column, direction)``.
+
+    The directions are the principal ones of the signals that ``columns (column, time)`` make when
+    their amplitudes, ``typical (column,)``, vary with the SD ``spread (column,)``: along each, the
+    signal changes independently of the others. Adam then scales the steps of each by itself.
+    """
+    scaled = columns * spread[:, None]
+    gram = (scaled @ scaled.conj().T).real.double()
+    _, vectors = torch.linalg.eigh(gram)
+    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
+    directions: Tensor = (vectors * largest.sign()).to(spread.dtype)
+    return _STRIDE * (spread / typical)[:, None] * directions
 
 
 def decoder_basis(settings: DecoderSettings, basis: Basis) -> Basis:

@@ -37,6 +37,9 @@ _SHIPPED = Path(__file__).parent / "models"
 #: How folders begin that hold the checkpoints of an unfinished training.
 CHECKPOINTS = "member"
 
+#: The report of its training, in the model's folder.
+REPORT = "report.html"
+
 _CARD, _WEIGHTS = "card.json", "weights.safetensors"
 
 #: Largest relative difference of frequencies (Hz axis) and of basis columns (norm). A basis that
@@ -81,8 +84,9 @@ class BasisCard(_Part):
 class TrainingCard(_Part):
     """How a model was trained.
 
-    ``data`` is ``simulated`` or where real signals came from; ``seconds`` were spent on ``device``;
-    ``curve`` holds step, training loss and validation loss.
+    ``data`` is ``simulated`` or where real signals came from; ``start`` the model whose weights it
+    began with, if it did not begin untrained, and the first of that model's checksum; ``seconds``
+    were spent on ``device``; ``curve`` holds step, training loss and validation loss.
     """
 
     data: str
@@ -91,6 +95,7 @@ class TrainingCard(_Part):
     seed: int
     seconds: float
     device: str
+    start: str | None = None
     curve: list[tuple[int, float, float]] = []
 
 
@@ -287,7 +292,7 @@ def check_model_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; a model needs a folder")
-    ours = (_CARD, _WEIGHTS, CHECKPOINTS, ".")
+    ours = (_CARD, _WEIGHTS, REPORT, CHECKPOINTS, ".")
     others = sorted(f.name for f in folder.glob("*") if not f.name.startswith(ours))
     if others:
         raise InputError(f"{folder}: holds {others}, which is no model's; give a new folder")

@@ -13,17 +13,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
-from mrsi_engine.networks.decoders import Decoded, Decoder, DecoderSettings, make_decoder
+from mrsi_engine.networks.decoders import (
+    Decoded,
+    Decoder,
+    DecoderSettings,
+    make_decoder,
+    principal_directions,
+)
 from mrsi_engine.networks.encoders import ConvSettings, Encoder, EncoderSettings
 from mrsi_engine.networks.model import (
     CHECKPOINTS,
@@ -39,7 +52,7 @@ from mrsi_engine.networks.model import (
     save_model,
 )
 from mrsi_engine.networks.novelty import Novelty
-from mrsi_engine.networks.simulation import SimulationSettings, Simulator
+from mrsi_engine.networks.simulation import AugmentationSettings, SimulationSettings, Simulator
 from mrsi_engine.networks.training import (
     CHECKPOINT,
     Encode,
@@ -54,7 +67,7 @@ from mrsi_engine.spectra.basis import Basis
 #: The folder of recipes inside the package.
 _SHIPPED = resources.files("mrsi_engine") / "networks" / "recipes"
 
-_TYPICAL = "typical"
+_TYPICAL, _MIXING = "typical", "mixing"
 _THETA = ("phase", "shift", "lorentzian")
 
 #: Share of real signals that are kept for validation.
@@ -98,8 +111,17 @@ class Recipe(BaseModel):
         training leaves uncertain.
     axis
         Of simulated signals.
-    encoder, decoder, simulation, training
-        See their classes.
+    target
+        What the residual of the loss is taken to: the signal as ``measured``, or the ``noiseless``
+        one, which has neither noise nor nuisances; a simulation knows it, of a real signal it is
+        what it was before augmentation added noise. Amplitudes are no target either way. The best
+        that a network can do with the first is least squares, with the second the mean of all
+        signals that fit the data equally well.
+    signals
+        Size of a training set that is passed again and again, in whole batches; without it no
+        simulated signal is seen twice.
+    encoder, decoder, simulation, augmentation, training
+        See their classes. ``augmentation`` is of real signals.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -109,10 +131,21 @@ class Recipe(BaseModel):
     input_points: PositiveInt
     members: PositiveInt = 1
     axis: SignalAxis = SignalAxis()
+    target: Literal["measured", "noiseless"] = "measured"
+    signals: PositiveInt | None = None
     encoder: EncoderSettings = ConvSettings()
     decoder: DecoderSettings = DecoderSettings()
     simulation: SimulationSettings
+    augmentation: AugmentationSettings = AugmentationSettings()
     training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _a_batch_at_least(self) -> Recipe:
+        if self.signals is not None and self.signals < self.training.batch:
+            raise ValueError(
+                f"expected signals of at least a batch of {self.training.batch}, or none"
+            )
+        return self
 
     @classmethod
     def load(cls, name_or_file: str | Path) -> Recipe:
@@ -230,7 +263,8 @@ class Quantifier:
             typical, novelty = here.tensors[_TYPICAL], Novelty.from_tensors(here.tensors)
         except KeyError as error:
             raise InputError(f"{model.source}: no tensor {error}; copy the model again") from error
-        return cls(here, make_decoder(settings, here.basis, typical, device), novelty)
+        mixing = here.tensors.get(_MIXING)
+        return cls(here, make_decoder(settings, here.basis, typical, device, mixing), novelty)
 
     @torch.inference_mode()
     def predict(self, fids: Tensor | NDArray[Any], batch: int = 1024) -> Prediction:
@@ -308,6 +342,10 @@ def predict(
     return Quantifier.of(model, device).predict(fids, batch)
 
 
+#: What the encoder sees and what the residual is taken to, ``(signal, time)`` both.
+Pair = tuple[Tensor, Tensor]
+
+
 @dataclass(frozen=True)
 class RealSignals:
     """Signals of a scan to learn from without labels: ``fids (signal, time)``, where from."""
@@ -322,14 +360,15 @@ def train_quantifier(
     folder: Path,
     *,
     scan: RealSignals | None = None,
+    start: Model | None = None,
     resume: bool = False,
     device: str | torch.device = "cpu",
     on_point: Callable[[Progress], None] | None = None,
 ) -> tuple[Model, Progress]:
     """Train a model and write its folder.
 
-    The loss is how well the model's signal explains the data, simulated or real; what they were
-    simulated from is never looked at but for the scores, on signals of their own.
+    The loss is how well the model's signal explains the data, simulated or real; the amplitudes
+    they were simulated from are never looked at but for the scores, on signals of their own.
 
     Parameters
     ----------
@@ -339,6 +378,8 @@ def train_quantifier(
         New or empty, or of the training that is to go on.
     scan
         Real signals, without water, instead of simulated ones.
+    start
+        A trained model whose weights this one begins with: fine-tuning.
     resume
         Go on from the folder's checkpoint.
     device, on_point
@@ -347,27 +388,27 @@ def train_quantifier(
     Raises
     ------
     InputError
-        If recipe, basis, signals or folder do not go together.
+        If recipe, basis, signals, start or folder do not go together.
     RunError
         If the training diverges.
     """
     _check_unused(folder, resume)
     simulator = Simulator(recipe.simulation, basis, device)
-    typical = _typical(recipe, simulator)
-    decoder = make_decoder(recipe.decoder, basis, typical, device)
-    task = _task(recipe, decoder, simulator, scan)
+    decoder = _decoder(recipe, simulator, start)
+    task = _task(recipe, decoder, simulator, scan, start)
     trained = [
-        _member(recipe, k, task, decoder, folder, resume=resume, on_point=on_point)
+        _member(recipe, k, task, decoder, folder, start, resume=resume, on_point=on_point)
         for k in range(recipe.members)
     ]
     (encoder, progress), others = trained[0], tuple(other for other, _ in trained[1:])
     tensors = {
         COLUMNS: torch.as_tensor(basis.fids, dtype=torch.complex64),
         _TYPICAL: decoder.typical,
+        **({} if decoder.mixing is None else {_MIXING: decoder.mixing}),
         **_novelty(recipe, task).tensors,
     }
     seconds = sum(member.seconds for _, member in trained)
-    card = _card(recipe, basis, decoder, scan, progress, seconds, str(device))
+    card = _card(recipe, basis, decoder, task, progress, seconds, str(device))
     model = Model(card, encoder, tensors, str(folder), others)
     model = _scored(model, simulator, recipe.training)
     save_model(folder, model)
@@ -379,9 +420,10 @@ def train_quantifier(
 def _member(
     recipe: Recipe,
     number: int,
-    task: Task[Tensor],
+    task: Task[Pair],
     decoder: Decoder,
     folder: Path,
+    start: Model | None,
     *,
     resume: bool,
     on_point: Callable[[Progress], None] | None,
@@ -391,6 +433,8 @@ def _member(
     encoder = seeded_encoder(
         recipe.encoder, recipe.input_points, decoder.outputs, training.seed
     ).to(decoder.typical.device)
+    if start is not None:
+        encoder.load_state_dict(start.encoders[number].state_dict())
     own = _member_folder(folder, number)
     begun = resume and (number == 0 or (own / CHECKPOINT).exists())
     progress = train(encoder, task, training, folder=own, resume=begun, on_point=on_point)
@@ -401,11 +445,11 @@ def _member_folder(folder: Path, number: int) -> Path:
     return folder / f"{CHECKPOINTS}{number}"
 
 
-def _novelty(recipe: Recipe, task: Task[Tensor]) -> Novelty:
+def _novelty(recipe: Recipe, task: Task[Pair]) -> Novelty:
     """What tells signals unlike those of training, from draws that training did not see."""
 
     def signals(step: int) -> Tensor:
-        drawn = task.draw(_NOVELTY_SIGNALS, recipe.training.seed_of(step))
+        drawn, _ = task.draw(_NOVELTY_SIGNALS, recipe.training.seed_of(step))
         return normalise(drawn, recipe.input_points)[0][:, : recipe.input_points]
 
     steps = recipe.training.steps
@@ -424,8 +468,38 @@ def _check_unused(folder: Path, resume: bool) -> None:
         )
 
 
-def _typical(recipe: Recipe, simulator: Simulator) -> Tensor:
-    """Mean amplitude of each of the decoder's columns in a normalised simulated signal.
+def _decoder(recipe: Recipe, simulator: Simulator, start: Model | None) -> Decoder:
+    """What reads the encoder's outputs; that of the start, so that its outputs mean the same."""
+    if start is not None:
+        _check_start(recipe, simulator.basis, start)
+        typical, mixing = start.tensors[_TYPICAL], start.tensors.get(_MIXING)
+    else:
+        typical, spread = _typical(recipe, simulator)
+        mixing = _mixing(recipe, simulator.basis, typical, spread)
+    return make_decoder(recipe.decoder, simulator.basis, typical, simulator.device, mixing)
+
+
+def _check_start(recipe: Recipe, basis: Basis, start: Model) -> None:
+    """See that a model's weights mean the same in the training that is to begin with them."""
+    own = start.card
+    wanted = {
+        "kind": (own.kind, "quantification"),
+        "encoder": (own.encoder, recipe.encoder),
+        "input_points": (own.input_points, recipe.input_points),
+        "decoder": (DecoderSettings.model_validate(own.decoder), recipe.decoder),
+        "members": (own.members, recipe.members),
+    }
+    for name, (found, expected) in wanted.items():
+        if found != expected:
+            raise InputError(
+                f"{start.source}: {name} is {found}, recipe {recipe.name} has {expected}; begin "
+                "with a model of the same, or untrained"
+            )
+    start.check_scan(basis.acquisition, basis)
+
+
+def _typical(recipe: Recipe, simulator: Simulator) -> tuple[Tensor, Tensor]:
+    """Mean and SD of the amplitude of each of the decoder's columns, of normalised signals.
 
     Single lines of macromolecules sum up to the pattern: each begins with the pattern's.
     """
@@ -436,35 +510,64 @@ def _typical(recipe: Recipe, simulator: Simulator) -> Tensor:
         )
     batch = simulator.draw(1024, recipe.training.seed_of(-1))
     _, size = normalise(batch.fids, recipe.input_points)
-    mean = (batch.amplitudes / size).mean(0).tolist()
-    known = dict(zip(simulator.basis.names, mean, strict=True))
-    names = make_decoder(recipe.decoder, simulator.basis).names
+    known, names = simulator.basis.names, make_decoder(recipe.decoder, simulator.basis).names
     if not set(names) <= set(known) and "MM" not in known:
         raise InputError(
             f"recipe {recipe.name}: decoder {recipe.decoder.kind} takes the place of a column MM, "
             f"which {simulator.basis.source} has not; add the macromolecule pattern"
         )
-    return torch.tensor([known.get(name, known.get("MM", 0.0)) for name in names])
+    place = [known.index(name if name in known else "MM") for name in names]
+    drawn = batch.amplitudes[:, place]
+    # The SD is of the amplitudes themselves: that of the size moves all columns alike.
+    return (drawn / size).mean(0), drawn.std(0) / size.mean()
+
+
+def _mixing(recipe: Recipe, basis: Basis, typical: Tensor, spread: Tensor) -> Tensor | None:
+    """Of :func:`principal_directions`, at the middle of the damping."""
+    if not recipe.decoder.directions or recipe.decoder.kind == "projected":
+        return None
+    model = make_decoder(recipe.decoder, basis, device=typical.device).model
+    damping = sum(recipe.simulation.damping) / 2
+    return principal_directions(model.columns * torch.exp(-damping * model.time), typical, spread)
 
 
 def _task(
-    recipe: Recipe, decoder: Decoder, simulator: Simulator, scan: RealSignals | None
-) -> Task[Tensor]:
-    def loss(encode: Encode, signals: Tensor) -> Tensor:
-        normalised, _ = normalise(signals, recipe.input_points)
-        return decoder.loss(decoder.decode(encode(normalised), normalised), normalised)
-
+    recipe: Recipe,
+    decoder: Decoder,
+    simulator: Simulator,
+    scan: RealSignals | None,
+    start: Model | None,
+) -> Task[Pair]:
     training = recipe.training
     identity = {
         "recipe": recipe.model_dump(mode="json", exclude={"training"}),
         "basis": simulator.basis.fingerprint,
         "data": "simulated" if scan is None else scan.source,
+        "start": None if start is None else f"{start.card.name} {start.checksum[:12]}",
     }
+    batches = None if recipe.signals is None else recipe.signals // training.batch
+    loss = _loss(recipe, decoder)
     if scan is not None:
         learned, held_out = _split(scan, simulator, training.seed)
-        return Task(_drawing(learned), held_out, loss, identity)
-    validation = simulator.draw(training.validation, training.seed_of(-1)).fids
-    return Task(lambda count, seed: simulator.draw(count, seed).fids, validation, loss, identity)
+        draw = _varying(recipe, learned, decoder.model.time)
+        return Task(draw, (held_out, held_out), loss, identity, batches)
+
+    def simulated(count: int, seed: int) -> Pair:
+        batch = simulator.draw(count, seed)
+        return batch.fids, batch.fids if recipe.target == "measured" else batch.clean
+
+    validation = simulated(training.validation, training.seed_of(-1))
+    return Task(simulated, validation, loss, identity, batches)
+
+
+def _loss(recipe: Recipe, decoder: Decoder) -> Callable[[Encode, Pair], Tensor]:
+    def loss(encode: Encode, pair: Pair) -> Tensor:
+        seen, target = pair
+        normalised, size = normalise(seen, recipe.input_points)
+        target = target / size
+        return decoder.loss(decoder.decode(encode(normalised), target), target)
+
+    return loss
 
 
 def _split(scan: RealSignals, simulator: Simulator, seed: int) -> tuple[Tensor, Tensor]:
@@ -482,11 +585,17 @@ def _split(scan: RealSignals, simulator: Simulator, seed: int) -> tuple[Tensor, 
     return shuffled[held_out:], shuffled[:held_out]
 
 
-def _drawing(signals: Tensor) -> Callable[[int, int], Tensor]:
-    def draw(count: int, seed: int) -> Tensor:
+def _varying(recipe: Recipe, signals: Tensor, time: Tensor) -> Callable[[int, int], Pair]:
+    """Draws real signals, each varied as the recipe says, with what is to be explained of them."""
+
+    def draw(count: int, seed: int) -> Pair:
         chance = torch.Generator().manual_seed(seed)
         index = torch.randint(len(signals), (count,), generator=chance)
-        return signals[index.to(signals.device)]
+        chosen = signals[index.to(signals.device)]
+        if recipe.augmentation == AugmentationSettings():
+            return chosen, chosen
+        seen, clean = recipe.augmentation.vary(chosen, time, seed)
+        return seen, seen if recipe.target == "measured" else clean
 
     return draw
 
@@ -495,13 +604,14 @@ def _card(
     recipe: Recipe,
     basis: Basis,
     decoder: Decoder,
-    scan: RealSignals | None,
+    task: Task[Pair],
     progress: Progress,
     seconds: float,
     device: str,
 ) -> Card:
     training = TrainingCard(
-        data="simulated" if scan is None else scan.source,
+        data=task.identity["data"],
+        start=task.identity["start"],
         steps=progress.step,
         signals=recipe.members * progress.step * recipe.training.batch,
         seed=recipe.training.seed,

@@ -1,21 +1,30 @@
-"""Simulated signals made while training, so that no signal is seen twice.
+"""Simulated signals made while training, and real ones varied: no signal is seen twice.
 
-``fid = exp(i*phase) * sum_m a_m x_m(t) * exp(2*pi*i*shift*t - damping*t) + baseline + noise``, the
-model of :mod:`mrsi_engine.kernels.lcm`; every parameter is drawn from a range of a recipe, uniform
-but for the noise. Noise is white unless ``damped_noise`` asks for that of the published simulation
-(Shamaei et al., Comput Biol Med 2023;158:106837), whose code adds it before shift, damping and
-phase: its signals are nearly free of noise at the end.
+``fid = exp(i*phase) * sum_m a_m x_m(t) * exp(2*pi*i*shift*t - damping*t) + nuisances + noise``,
+the model of :mod:`mrsi_engine.kernels.lcm`; every parameter is drawn from a range of a recipe,
+uniform but for the noise. Nuisances are a broad baseline and what water removal leaves. Noise is
+white unless ``damped_noise`` asks for that of the published simulation (Shamaei et al., Comput
+Biol Med 2023;158:106837), whose code adds it before shift, damping and phase: its signals are
+nearly free of noise at the end.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated
 
+import numpy as np
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    model_validator,
+)
 from torch import Tensor
 
 from mrsi_engine.errors import InputError
@@ -24,6 +33,14 @@ from mrsi_engine.spectra.basis import Basis
 
 #: Humps of a simulated baseline: how many, between which ppm, and their FWHM in Hz.
 _HUMPS, _HUMPS_PPM, _HUMPS_FWHM = 6, (0.5, 4.2), (60.0, 150.0)
+
+#: Lines of simulated nuisances: how many, between which ppm, and their damping in 1/s. Of water
+#: they are what removal leaves at the feet of a line, most of it broad.
+_WATER, _WATER_PPM, _WATER_DAMPING = 3, (4.2, 5.1), (5.0, 300.0)
+_LIPIDS, _LIPIDS_PPM, _LIPIDS_DAMPING = 3, (0.8, 2.1), (30.0, 90.0)
+
+#: Where the peak of NAA stands, which the SNR refers to (ppm).
+_NAA_PPM = (1.8, 2.2)
 
 
 def _ordered(span: tuple[float, float]) -> tuple[float, float]:
@@ -55,12 +72,20 @@ class SimulationSettings(BaseModel):
         Range of the Lorentzian damping (1/s) beyond the basis' own.
     noise_sd
         Range of the SD per real channel and sample, in units of the FIDs; drawn log-uniformly
-        unless it begins at 0.
+        unless it begins at 0. Either this or ``snr``.
+    snr
+        Range of the SNR, drawn log-uniformly: height of the NAA peak in the real spectrum over the
+        SD of the noise there, of NAA's column alone in the middle of its range and that of the
+        damping, at phase and shift 0. As a phantom's, so the noise of a signal does not follow
+        from how much NAA it has.
     damped_noise
         Noise takes part in phase, shift and damping.
     baseline
         SD of the amplitude of each of six broad humps with a phase of their own, in units of the
         FIDs' first sample.
+    residual_water, lipids
+        SD of the amplitude of each of three lines near water, and between 0.8 and 2.1 ppm, each
+        with a phase of its own, in the same units.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,9 +94,20 @@ class SimulationSettings(BaseModel):
     shift_hz: Span
     phase_deg: Span
     damping: PositiveSpan
-    noise_sd: PositiveSpan
+    noise_sd: PositiveSpan | None = None
+    snr: PositiveSpan | None = None
     damped_noise: bool = False
-    baseline: float = 0.0
+    baseline: NonNegativeFloat = 0.0
+    residual_water: NonNegativeFloat = 0.0
+    lipids: NonNegativeFloat = 0.0
+
+    @model_validator(mode="after")
+    def _one_noise(self) -> SimulationSettings:
+        if (self.noise_sd is None) == (self.snr is None):
+            raise ValueError("expected one of noise_sd and snr")
+        if self.snr is not None and self.snr[0] == 0:
+            raise ValueError(f"an SNR is above 0, found {list(self.snr)}")
+        return self
 
     def check(self, basis: Basis) -> SimulationSettings:
         """These settings, once they are known to be for a basis.
@@ -87,6 +123,10 @@ class SimulationSettings(BaseModel):
             raise InputError(
                 f"simulation amplitudes: no range for {missing}, no column in {basis.source} for "
                 f"{unknown}; give a range [smallest, largest] for each column"
+            )
+        if self.snr is not None and "NAA" not in basis.names:
+            raise InputError(
+                f"simulation snr: refers to NAA, which {basis.source} has not; give noise_sd"
             )
         return self
 
@@ -106,11 +146,12 @@ class SimulationSettings(BaseModel):
 class Batch:
     """Simulated signals and the truth about them.
 
-    ``fids (signal, time)`` complex64; ``amplitudes (signal, column)``, ``theta (signal, 4)`` and
-    ``noise_sd (signal,)`` float32.
+    ``fids (signal, time)`` complex64 and ``clean``, the same without noise and nuisances;
+    ``amplitudes (signal, column)``, ``theta (signal, 4)`` and ``noise_sd (signal,)`` float32.
     """
 
     fids: Tensor
+    clean: Tensor
     amplitudes: Tensor
     theta: Tensor
     noise_sd: Tensor
@@ -136,13 +177,9 @@ class Simulator:
         amplitudes = self._uniform(self._spans, count, chance)
         theta = self._theta(count, chance)
         noise_sd = self._noise_sd(count, chance)
-        fids = self._model.synthesise(amplitudes, theta)
-        noise = self._normal(fids.shape, chance) * noise_sd[:, None]
-        if self.settings.damped_noise:
-            noise = noise * self._model.layout.lineshape(theta, self._model.time)[:, 0]
-        if self.settings.baseline:
-            noise = noise + self._baseline(count, chance)
-        return Batch(fids + noise, amplitudes, theta, noise_sd)
+        clean = self._model.synthesise(amplitudes, theta)
+        fids = clean + self._noise(theta, noise_sd, chance) + self._nuisances(count, chance)
+        return Batch(fids, clean, amplitudes, theta, noise_sd)
 
     @cached_property
     def _model(self) -> LinearCombinationModel:
@@ -164,20 +201,66 @@ class Simulator:
         return self._uniform(torch.tensor(spans, device=self.device), count, chance)
 
     def _noise_sd(self, count: int, chance: torch.Generator) -> Tensor:
-        low, high = self.settings.noise_sd
+        low, high = self._noise_range
         span = (math.log(low), math.log(high)) if low else (low, high)
         drawn = self._uniform(torch.tensor([span], device=self.device), count, chance)[:, 0]
         return drawn.exp() if low else drawn
 
+    @cached_property
+    def _noise_range(self) -> tuple[float, float]:
+        """Smallest and largest SD per real channel and sample."""
+        if self.settings.snr is None:
+            assert self.settings.noise_sd is not None
+            return self.settings.noise_sd
+        axis, (low, high) = self.basis.acquisition, self.settings.snr
+        amplitude, damping = (
+            sum(span) / 2 for span in (self.settings.amplitudes["NAA"], self.settings.damping)
+        )
+        spectrum = axis.spectrum(amplitude * self.basis["NAA"] * np.exp(-damping * axis.time)).real
+        first, last = _NAA_PPM
+        height = float(spectrum[(axis.ppm > first) & (axis.ppm < last)].max())
+        one = height / math.sqrt(axis.points)
+        return one / high, one / low
+
+    def _noise(self, theta: Tensor, noise_sd: Tensor, chance: torch.Generator) -> Tensor:
+        noise = self._normal((len(theta), len(self._model.time)), chance) * noise_sd[:, None]
+        if self.settings.damped_noise:
+            noise = noise * self._model.layout.lineshape(theta, self._model.time)[:, 0]
+        return noise
+
+    def _nuisances(self, count: int, chance: torch.Generator) -> Tensor:
+        nuisances = torch.zeros((), dtype=torch.complex64, device=self.device)
+        if self.settings.baseline:
+            nuisances = nuisances + self._baseline(count, chance)
+        for size, lines, ppm, damping in (
+            (self.settings.residual_water, _WATER, _WATER_PPM, _WATER_DAMPING),
+            (self.settings.lipids, _LIPIDS, _LIPIDS_PPM, _LIPIDS_DAMPING),
+        ):
+            if size:
+                shift, width = self._lines(ppm, damping, count, lines, chance)
+                turned = size * self._normal((count, lines), chance)
+                nuisances = nuisances + self._summed(turned, shift, width * self._model.time)
+        return nuisances
+
     def _baseline(self, count: int, chance: torch.Generator) -> Tensor:
-        axis, time = self.basis.acquisition, self._model.time
-        far, near = (float(f) for f in axis.frequency_of(_HUMPS_PPM))
-        span = torch.tensor([(near, far), _HUMPS_FWHM], device=self.device)
-        drawn = self._uniform(span, count * _HUMPS, chance).view(count, _HUMPS, 2)
+        shift, width = self._lines(_HUMPS_PPM, _HUMPS_FWHM, count, _HUMPS, chance)
         size = self.settings.baseline * self._normal((count, _HUMPS), chance)
-        width = (math.pi * drawn[:, :, 1, None] * time) ** 2 / (4 * math.log(2))
-        humps = torch.polar(torch.exp(-width), 2 * math.pi * drawn[:, :, 0, None] * time)
-        return (size[:, :, None] * humps).sum(1)
+        decay = (math.pi * width * self._model.time) ** 2 / (4 * math.log(2))
+        return self._summed(size, shift, decay)
+
+    def _lines(
+        self, ppm: Span, width: Span, count: int, lines: int, chance: torch.Generator
+    ) -> Iterator[Tensor]:
+        """Frequencies (Hz) and widths of lines, ``(count, line, 1)`` each."""
+        high, low = (float(f) for f in self.basis.acquisition.frequency_of(ppm))
+        spans = torch.tensor([(low, high), width], device=self.device)
+        drawn = self._uniform(spans, count * lines, chance)
+        return iter(drawn.view(count, lines, 2, 1).unbind(2))
+
+    def _summed(self, size: Tensor, shift: Tensor, decay: Tensor) -> Tensor:
+        """Lines of ``size (count, line)``, ``shift`` in Hz, ``decay (count, line, time)``."""
+        lines = torch.polar(torch.exp(-decay), 2 * math.pi * shift * self._model.time)
+        return (size[:, :, None] * lines).sum(1)
 
     def _uniform(self, spans: Tensor, count: int, chance: torch.Generator) -> Tensor:
         """``(count, parameter)`` within ``spans (parameter, 2)``."""
@@ -188,3 +271,44 @@ class Simulator:
         """Complex, SD 1 per real channel."""
         parts = torch.randn((*shape, 2), generator=chance, device=self.device)
         return torch.view_as_complex(parts)
+
+
+class AugmentationSettings(BaseModel):
+    """How real signals are varied, so that few of them teach more.
+
+    Each is multiplied by ``amplitude * exp(i*phase + 2*pi*i*shift*t - damping*t)``, its noise
+    included, and noise is added to that. A signal that was corrected stands for what it was before.
+
+    Parameters
+    ----------
+    shift_hz, phase_deg, damping
+        Ranges of what is added to the signal's own (Hz, degrees, 1/s).
+    amplitude
+        Range of the factor; it matters where noise is added.
+    noise
+        Range of the SD per real channel and sample of the added noise, as a share of the root mean
+        square magnitude of the signal before.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shift_hz: Span = (0.0, 0.0)
+    phase_deg: Span = (0.0, 0.0)
+    damping: PositiveSpan = (0.0, 0.0)
+    amplitude: PositiveSpan = (1.0, 1.0)
+    noise: PositiveSpan = (0.0, 0.0)
+
+    def vary(self, fids: Tensor, time: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Varied ``fids (signal, time)`` with and without the added noise; ``time`` in s."""
+        chance = torch.Generator(fids.device).manual_seed(seed)
+        spans = (self.phase_deg, self.shift_hz, self.damping, self.amplitude, self.noise)
+        low, high = torch.tensor(spans, device=fids.device).T
+        drawn = low + (high - low) * torch.rand(
+            len(fids), len(spans), generator=chance, device=fids.device
+        )
+        phase, shift, damping, amplitude, noise = drawn.T[:, :, None]
+        angle = torch.deg2rad(phase) + 2 * math.pi * shift * time
+        varied = fids * torch.polar(amplitude * torch.exp(-damping * time), angle)
+        size = torch.view_as_real(fids).square().sum(-1).mean(1, keepdim=True).sqrt()
+        parts = torch.randn((*fids.shape, 2), generator=chance, device=fids.device)
+        return varied + noise * size * torch.view_as_complex(parts), varied

@@ -117,12 +117,16 @@ class Task(Generic[Data]):
         Of the encoder and data; a scalar.
     identity
         What else must be the same to go on from a checkpoint, e.g. the recipe and the basis.
+    batches
+        Size of a training set that is passed again and again; a batch is drawn anew in each pass,
+        so nothing is stored. Without it, every step has data of its own.
     """
 
     draw: Callable[[int, int], Data]
     validation: Data
     loss: Callable[[Encode, Data], Tensor]
     identity: dict[str, Any] = field(default_factory=dict)
+    batches: int | None = None
 
 
 def seeded_encoder(settings: EncoderSettings, points: int, outputs: int, seed: int) -> Encoder:
@@ -212,7 +216,8 @@ class _Loop(Generic[Data]):
     def _step(self, step: int) -> Tensor:
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.rate(step)
-        data = self.task.draw(self.settings.batch, self.settings.seed_of(step))
+        drawn = step if self.task.batches is None else step % self.task.batches
+        data = self.task.draw(self.settings.batch, self.settings.seed_of(drawn))
         self.optimiser.zero_grad()
         loss = self.task.loss(self._encode, data)
         loss.backward()

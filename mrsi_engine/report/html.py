@@ -139,11 +139,12 @@ def write_report(
         "truth": truth_table or (),
         "timings": timings or {},
     }
-    page = _template().render(content)
+    page = template("report.html.j2").render(content)
     return write_atomically(out, page.encode())
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page of this room, with the filters that write numbers for people."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mrsi_engine.report"),
         autoescape=True,
@@ -152,7 +153,7 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(number=number, percentage=percentage)
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _scan(result: xr.Dataset, remarks: Sequence[str]) -> dict[str, Any]:

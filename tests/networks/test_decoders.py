@@ -13,6 +13,7 @@ from mrsi_engine.networks.decoders import (
     DecoderSettings,
     decoder_basis,
     make_decoder,
+    principal_directions,
 )
 from mrsi_engine.networks.simulation import SimulationSettings, Simulator
 from mrsi_engine.spectra.basis import Basis
@@ -114,3 +115,33 @@ def test_a_late_macromolecule_costs_the_regularised_decoder_more(basis: Basis) -
     # The fit is perfect: what is left is the MM signal after the cut-off, and the cut-off's cost.
     assert decoder.loss(short, signals) - cost * 0.010 > 10 * decoder.loss(long, signals) - cost
     assert decoder.loss(long, signals) > cost * 0.060
+
+
+def test_principal_directions_change_the_signal_independently(basis: Basis) -> None:
+    columns = torch.as_tensor(basis.fids)
+    typical, spread = torch.linspace(2, 3, 5), torch.linspace(0.2, 1, 5)
+    mixing = principal_directions(columns, typical, spread)
+    # What each output changes of the signal.
+    changes = (mixing * typical[:, None]).T.to(columns.dtype) @ columns
+    gram = (changes @ changes.conj().T).real
+    torch.testing.assert_close(gram, torch.diag(gram.diagonal()), atol=1e-3 * gram.max(), rtol=0)
+    # All of them together vary the amplitudes as they do.
+    covariance = typical[:, None] * (mixing @ mixing.T) * typical
+    ratio = covariance / covariance[0, 0] * spread[0] ** 2
+    torch.testing.assert_close(ratio, torch.diag(spread**2), atol=1e-4, rtol=1e-4)
+
+
+def test_amplitudes_along_directions_begin_typical_and_stay_positive(basis: Basis) -> None:
+    typical = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    columns = torch.as_tensor(basis.fids)
+    mixing = principal_directions(columns, typical, 0.3 * typical)
+    decoder = make_decoder(
+        DecoderSettings(kind="nMM", directions=True), basis, typical, mixing=mixing
+    )
+    outputs = torch.zeros(3, decoder.outputs)
+    outputs[1:, 3:] = torch.tensor([[0.01], [-30.0]])
+    found = decoder.decode(outputs, torch.zeros(3, basis.acquisition.points)).amplitudes
+    torch.testing.assert_close(found[0], typical, rtol=0.01, atol=0)
+    moved = typical * (1 + 0.01 * mixing.sum(1))
+    torch.testing.assert_close(found[1] - found[0], moved - typical, rtol=0.05, atol=1e-3)
+    assert (found[2] >= 0).all()

@@ -73,6 +73,8 @@ def test_training_writes_a_model_and_says_what_was_reached(train: Train, tmp_pat
     assert model.card.axis.points == 128
     assert model.card.training is not None
     assert [step for step, *_ in model.card.training.curve] == [2, 4]
+    assert f"report: {tmp_path / 'model' / 'report.html'}" in said
+    assert "Learning curve" in (tmp_path / "model" / "report.html").read_text()
     assert "holds a trained model" in train(refused=True)
 
 
@@ -99,6 +101,18 @@ def test_what_cannot_be_trained_is_refused(train: Train, tmp_path: Path) -> None
     assert "no such basis" in train("--basis", "nothing", refused=True)
     assert "neither the output folder of a run" in train("--scan", str(tmp_path), refused=True)
     assert not (tmp_path / "model").exists()
+
+
+def test_a_trained_model_is_a_start(train: Train, tmp_path: Path) -> None:
+    train()
+    first, tuned = tmp_path / "model", tmp_path / "tuned"
+    train("--out", str(tuned), "--start", str(first))
+    training = load_model(tuned).card.training
+    assert training is not None
+    assert training.start == f"tiny {load_model(first).checksum[:12]}"
+    wrong = train("--out", str(tmp_path / "x"), "--start", "press-3t-te30", refused=True)
+    assert "encoder is" in wrong
+    assert "no model folder" in train("--start", str(tmp_path), refused=True)
 
 
 def test_a_scan_store_teaches(train: Train, phantom: Path, tmp_path: Path) -> None:

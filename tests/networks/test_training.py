@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,19 @@ def test_training_goes_on_to_the_same_loss(task: Task[Tensor], tmp_path: Path) -
     assert found.curve == expected.curve
     for name, weight in whole.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], weight, rtol=0, atol=0)
+
+
+def test_a_fixed_set_is_passed_again_and_again(task: Task[Tensor]) -> None:
+    drawn = []
+
+    def draw(count: int, seed: int) -> Tensor:
+        drawn.append(seed)
+        return task.draw(count, seed)
+
+    settings = TrainingSettings(steps=7, batch=8, validate_every=7)
+    train(_encoder(), replace(task, draw=draw, batches=3), settings)
+    assert drawn == [drawn[step % 3] for step in range(7)]
+    assert len(set(drawn)) == 3
 
 
 def test_training_ends_early_with_its_best_weights(task: Task[Tensor]) -> None:
