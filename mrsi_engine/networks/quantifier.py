@@ -26,6 +26,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from scipy.optimize import nnls
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
@@ -34,6 +35,7 @@ from mrsi_engine.networks.decoders import (
     Decoded,
     Decoder,
     DecoderSettings,
+    decoder_basis,
     make_decoder,
     principal_directions,
 )
@@ -72,6 +74,9 @@ _THETA = ("phase", "shift", "lorentzian")
 
 #: Share of real signals that are kept for validation.
 _HELD_OUT = 0.1
+
+#: Least amplitude that a line of macromolecules begins with, as a share of their mean.
+_LEAST_LINE = 0.1
 
 #: Signals that the scores of a model are measured on.
 _SCORED = 2048
@@ -499,10 +504,7 @@ def _check_start(recipe: Recipe, basis: Basis, start: Model) -> None:
 
 
 def _typical(recipe: Recipe, simulator: Simulator) -> tuple[Tensor, Tensor]:
-    """Mean and SD of the amplitude of each of the decoder's columns, of normalised signals.
-
-    Single lines of macromolecules sum up to the pattern: each begins with the pattern's.
-    """
+    """Mean and SD of the amplitude of each of the decoder's columns, of normalised signals."""
     if recipe.input_points > simulator.basis.acquisition.points:
         raise InputError(
             f"recipe {recipe.name}: input_points is {recipe.input_points}, the signals have "
@@ -510,16 +512,38 @@ def _typical(recipe: Recipe, simulator: Simulator) -> tuple[Tensor, Tensor]:
         )
     batch = simulator.draw(1024, recipe.training.seed_of(-1))
     _, size = normalise(batch.fids, recipe.input_points)
-    known, names = simulator.basis.names, make_decoder(recipe.decoder, simulator.basis).names
-    if not set(names) <= set(known) and "MM" not in known:
+    mean, spread = (batch.amplitudes / size).mean(0), batch.amplitudes.std(0) / size.mean()
+    # The SD is of the amplitudes themselves: that of the size moves all columns alike.
+    share = _shares(recipe, simulator.basis).to(mean.device)
+    return share @ mean, share @ spread
+
+
+def _shares(recipe: Recipe, basis: Basis) -> Tensor:
+    """How much of the basis' columns each of the decoder's stands for, ``(column, column)``.
+
+    A column stands for itself. Single lines of macromolecules take the place of the column MM:
+    each stands for what the best fit to it has of the line.
+    """
+    full = decoder_basis(recipe.decoder, basis)
+    lines = [name for name in full.names if name not in basis.names]
+    if lines and "MM" not in basis.names:
         raise InputError(
             f"recipe {recipe.name}: decoder {recipe.decoder.kind} takes the place of a column MM, "
-            f"which {simulator.basis.source} has not; add the macromolecule pattern"
+            f"which {basis.source} has not; add the macromolecule pattern"
         )
-    place = [known.index(name if name in known else "MM") for name in names]
-    drawn = batch.amplitudes[:, place]
-    # The SD is of the amplitudes themselves: that of the size moves all columns alike.
-    return (drawn / size).mean(0), drawn.std(0) / size.mean()
+    shares = torch.zeros(len(full.names), len(basis.names))
+    for i, name in enumerate(full.names):
+        if name in basis.names:
+            shares[i, basis.names.index(name)] = 1
+    if lines:
+        columns, target = np.stack([full[name] for name in lines]), basis["MM"]
+        parts = np.concatenate([columns.real, columns.imag], axis=1)
+        fitted, _ = nnls(parts.T, np.concatenate([target.real, target.imag]))
+        place = [full.names.index(name) for name in lines]
+        # None begins at nothing: what the fit leaves out may be needed all the same.
+        least = _LEAST_LINE * fitted.mean()
+        shares[place, basis.names.index("MM")] = torch.as_tensor(fitted.clip(least)).float()
+    return shares
 
 
 def _mixing(recipe: Recipe, basis: Basis, typical: Tensor, spread: Tensor) -> Tensor | None:

@@ -31,8 +31,9 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.lcm import LinearCombinationModel
 from mrsi_engine.spectra.basis import Basis
 
-#: Humps of a simulated baseline: how many, between which ppm, and their FWHM in Hz.
-_HUMPS, _HUMPS_PPM, _HUMPS_FWHM = 6, (0.5, 4.2), (60.0, 150.0)
+#: Humps of a simulated baseline: how many, between which ppm, their FWHM in Hz, and when (s) the
+#: narrowest is over.
+_HUMPS, _HUMPS_PPM, _HUMPS_FWHM, _HUMPS_LAST = 6, (0.5, 4.2), (60.0, 150.0), 0.04
 
 #: Lines of simulated nuisances: how many, between which ppm, and their damping in 1/s. Of water
 #: they are what removal leaves at the feet of a line, most of it broad.
@@ -80,12 +81,10 @@ class SimulationSettings(BaseModel):
         from how much NAA it has.
     damped_noise
         Noise takes part in phase, shift and damping.
-    baseline
-        SD of the amplitude of each of six broad humps with a phase of their own, in units of the
-        FIDs' first sample.
-    residual_water, lipids
-        SD of the amplitude of each of three lines near water, and between 0.8 and 2.1 ppm, each
-        with a phase of its own, in the same units.
+    baseline, residual_water, lipids
+        Nuisances, each with a phase of its own: six broad humps, three lines near water, three
+        between 0.8 and 2.1 ppm. The SD of their amplitudes per channel, in units of the FIDs' first
+        sample, is drawn for each signal, uniform from 0 to this.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -232,21 +231,29 @@ class Simulator:
         nuisances = torch.zeros((), dtype=torch.complex64, device=self.device)
         if self.settings.baseline:
             nuisances = nuisances + self._baseline(count, chance)
-        for size, lines, ppm, damping in (
+        for largest, lines, ppm, damping in (
             (self.settings.residual_water, _WATER, _WATER_PPM, _WATER_DAMPING),
             (self.settings.lipids, _LIPIDS, _LIPIDS_PPM, _LIPIDS_DAMPING),
         ):
-            if size:
+            if largest:
                 shift, width = self._lines(ppm, damping, count, lines, chance)
-                turned = size * self._normal((count, lines), chance)
-                nuisances = nuisances + self._summed(turned, shift, width * self._model.time)
+                sizes, time = self._sizes(largest, count, lines, chance), self._model.time
+                nuisances = nuisances + _summed(sizes, shift, width * time, time)
         return nuisances
 
     def _baseline(self, count: int, chance: torch.Generator) -> Tensor:
         shift, width = self._lines(_HUMPS_PPM, _HUMPS_FWHM, count, _HUMPS, chance)
-        size = self.settings.baseline * self._normal((count, _HUMPS), chance)
-        decay = (math.pi * width * self._model.time) ** 2 / (4 * math.log(2))
-        return self._summed(size, shift, decay)
+        sizes = self._sizes(self.settings.baseline, count, _HUMPS, chance)
+        # The narrowest has fallen to 1e-9 by then.
+        time = self._model.time[self._model.time < _HUMPS_LAST]
+        decay = (math.pi * width * time) ** 2 / (4 * math.log(2))
+        broad = _summed(sizes, shift, decay, time)
+        return torch.nn.functional.pad(broad, (0, len(self._model.time) - len(time)))
+
+    def _sizes(self, largest: float, count: int, lines: int, chance: torch.Generator) -> Tensor:
+        """Complex amplitudes ``(count, line)``, of an SD that is each signal's own."""
+        sd = self._uniform(torch.tensor([(0.0, largest)], device=self.device), count, chance)
+        return sd * self._normal((count, lines), chance)
 
     def _lines(
         self, ppm: Span, width: Span, count: int, lines: int, chance: torch.Generator
@@ -257,11 +264,6 @@ class Simulator:
         drawn = self._uniform(spans, count * lines, chance)
         return iter(drawn.view(count, lines, 2, 1).unbind(2))
 
-    def _summed(self, size: Tensor, shift: Tensor, decay: Tensor) -> Tensor:
-        """Lines of ``size (count, line)``, ``shift`` in Hz, ``decay (count, line, time)``."""
-        lines = torch.polar(torch.exp(-decay), 2 * math.pi * shift * self._model.time)
-        return (size[:, :, None] * lines).sum(1)
-
     def _uniform(self, spans: Tensor, count: int, chance: torch.Generator) -> Tensor:
         """``(count, parameter)`` within ``spans (parameter, 2)``."""
         drawn = torch.rand(count, len(spans), generator=chance, device=self.device)
@@ -271,6 +273,12 @@ class Simulator:
         """Complex, SD 1 per real channel."""
         parts = torch.randn((*shape, 2), generator=chance, device=self.device)
         return torch.view_as_complex(parts)
+
+
+def _summed(size: Tensor, shift: Tensor, decay: Tensor, time: Tensor) -> Tensor:
+    """Lines of ``size (count, line)``, ``shift`` in Hz, ``decay (count, line, time)``."""
+    lines = torch.polar(torch.exp(-decay), 2 * math.pi * shift * time)
+    return (size[:, None, :] @ lines)[:, 0]
 
 
 class AugmentationSettings(BaseModel):

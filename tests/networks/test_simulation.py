@@ -61,8 +61,9 @@ def test_a_baseline_is_broad(basis: Basis, settings: SimulationSettings) -> None
     bumpy = _without_noise(settings, baseline=3.0)
     plain, rough = (Simulator(s, basis).draw(100, seed=3).fids for s in (flat, bumpy))
     size = torch.view_as_real(rough - plain).square().mean((0, 2)).sqrt()
-    # Six humps of SD 3; at least 60 Hz wide, so gone after 30 ms; 100 signals: SE 7 %.
-    assert size[0].item() == pytest.approx(3 * 6**0.5, rel=0.25)
+    # Six humps of up to SD 3, so a mean square of a third; at least 60 Hz wide, so gone after
+    # 30 ms; 100 signals, whose squares vary by 110 %: SE of the root 6 %.
+    assert size[0].item() == pytest.approx(3 * 2**0.5, rel=0.25)
     assert size[30:].max() < 0.01 * size[0]
 
 
@@ -82,8 +83,8 @@ def test_nuisance_lines_stand_where_they_are_said_to(
         for size in (0.0, 2.0)
     )
     added = (disturbed.fids - plain.fids).numpy()
-    # Three complex lines of SD 2 a channel; a mean square of 100 signals: SE of its root 7 %.
-    assert np.sqrt((np.abs(added[:, 0]) ** 2).mean()) == pytest.approx(24**0.5, rel=0.3)
+    # Three complex lines of up to SD 2 a channel, as above.
+    assert np.sqrt((np.abs(added[:, 0]) ** 2).mean()) == pytest.approx(8**0.5, rel=0.3)
     axis = basis.acquisition
     height = np.abs(axis.spectrum(added)).mean(0)
     near, far = ((axis.ppm > low) & (axis.ppm < high) for low, high in (ppm, elsewhere))
