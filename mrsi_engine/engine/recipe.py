@@ -371,6 +371,9 @@ def _prepared(recipe: Recipe) -> Callable[[Block], Block]:
 def _built(recipe: Recipe) -> Callable[[Block], Block]:
     """The stages' tables, once per process; called under the lock."""
     context = replace(recipe.context, device=recipe.device_here)
+    if context.device.type == "cuda":
+        # Else convolutions keep ten bits of a number, and a GPU's estimates are not the CPU's.
+        torch.backends.cudnn.allow_tf32 = False
     states = [_on(state, context.device) for state in recipe.states]
     return prepare_pipeline(recipe.pipeline, context, states)
 

@@ -1,0 +1,217 @@
+"""Every stage and network makes its tensors where its input lies, as a GPU wants it.
+
+Run on a device that is a CPU under another name, it must not only work but give the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mrsi_engine.engine.recipe import Recipe, recipe_for
+from mrsi_engine.engine.voxels import Layout, Voxels
+from mrsi_engine.io.result_store import BlockArrays
+from mrsi_engine.networks.model import load_model
+from mrsi_engine.networks.quantifier import Quantifier
+from mrsi_engine.spectra.basis import Basis
+from mrsi_engine.stages.base import Stage
+from mrsi_engine.stages.pipeline import Pipeline
+from tests.pretend_device import THERE, pretend_device
+from tests.scenes import GREY_MATTER, Lineshape, clean_fid, noise, press_basis, sd_for_snr
+
+SHAPE = (6, 4, 2)
+CLASSES = ("gm", "wm", "csf")
+#: Where tensors lie does not change from one iteration to the next.
+ITERATIONS = 2
+QUANTIFY = {"stage": "quantify", "window_ppm": [0.5, 4.0], "max_iterations": ITERATIONS}
+WATER = {"stage": "water_removal", "components": 6}
+
+
+@cache
+def small_basis() -> Basis:
+    basis = press_basis(400, 0.5e-3)
+    return basis.select(("NAA", "NAAG", "Cr", "PCr", "Glu", "Gln", "Ins", "GPC", "MM"))
+
+
+@cache
+def scan() -> Voxels:
+    """A slab with water, lipids near its scalp, a water reference and tissue."""
+    rng, basis = np.random.default_rng(3), small_basis()
+    time, count = basis.acquisition.time, int(np.prod(SHAPE))
+    spins = [Lineshape(0.3 * n, 3.0 * n, 8.0) for n in rng.normal(size=count)]
+    fids = np.stack([clean_fid(basis, GREY_MATTER, spin) for spin in spins])
+    shifts = basis.acquisition.frequency_of(np.array([0.9, 1.3, 1.6]))[:, None]
+    lines = np.exp(2j * np.pi * shifts * time - 55 * time)
+    places = np.stack(np.unravel_index(np.arange(count), SHAPE), axis=1).astype(np.int32)
+    scalp = places[:, 0] == 0
+    near = np.where(scalp, 30.0, np.exp(-places[:, 0])) * np.abs(fids[:, 0])
+    mixed = rng.uniform(0.6, 1.4, (count, 3)) * np.exp(2j * np.pi * rng.random((count, 1)))
+    lipid = near[:, None] * mixed @ lines
+    turning = 2j * np.pi * rng.normal(0, 3, (count, 1)) - 9
+    wet = rng.uniform(5, 60, (count, 1)) * np.exp(turning * time)
+    fids += lipid + wet + noise(rng, count, len(time), sd_for_snr(basis, fids[0], 40.0))
+    water = 3e4 * np.exp(-12 * time) * np.ones((count, 1)) * np.exp(0.3j * np.exp(-time / 0.05))
+    return Voxels(
+        fids.astype(np.complex64),
+        (water + noise(rng, count, len(time), 1.0)).astype(np.complex64),
+        places,
+        scalp,
+        rng.dirichlet([4.0, 3.0, 1.0], count).astype(np.float32),
+    )
+
+
+@cache
+def single_voxel() -> Voxels:
+    """Two voxels of three coils and four transients that drift, with a water reference."""
+    rng, basis = np.random.default_rng(4), small_basis()
+    time = basis.acquisition.time
+    drift = [Lineshape(0.2 * n, 2.0 * n, 6.0) for n in rng.normal(size=4)]
+    transients = np.stack([clean_fid(basis, GREY_MATTER, shape) for shape in drift])
+    coils = np.array([1.0, 0.6j, 0.3 - 0.4j])[:, None, None]
+    fids = np.stack([coils * transients, 0.8 * coils * transients])
+    white = noise(rng, 2 * 12, len(time), sd_for_snr(basis, transients[0], 30.0))
+    water = np.broadcast_to(coils * 3e3 * np.exp(-10 * time), fids.shape)
+    return Voxels(
+        (fids + white.reshape(fids.shape)).astype(np.complex64), water.astype(np.complex64)
+    )
+
+
+def cut(voxels: Voxels, rows: slice) -> Voxels:
+    names = Voxels.__dataclass_fields__
+    columns = {name: getattr(voxels, name) for name in names}
+    return Voxels(**{n: None if c is None else c[rows] for n, c in columns.items()})
+
+
+def done(recipe: Recipe, voxels: Voxels) -> BlockArrays:
+    """The voxels after all passes over them."""
+    for steps in recipe.passes:
+        found: dict[str, torch.Tensor] = {}
+        for step in range(steps):
+            summary = recipe.summarise(voxels, step, found)
+            assert {t.device.type for t in (summary or {}).values()} == {"cpu"}
+            found = {**found, **recipe.finish(summary, step, found)}
+        recipe = replace(recipe, states=(*recipe.states, found))
+    arrays, _ = recipe.apply(voxels)
+    return arrays
+
+
+def assert_the_same_there(pipeline: Pipeline, voxels: Voxels, layout: Layout, **more: Any) -> None:
+    recipe = recipe_for(small_basis().acquisition, pipeline, small_basis(), layout=layout, **more)
+    here = done(replace(recipe, device="cpu"), voxels)
+    with pretend_device():
+        there = done(replace(recipe, device=str(THERE)), voxels)
+    for name, values in here.values().items():
+        # Conjugates are made there that are only marked here, which rounds otherwise.
+        least = 1e-5 * np.nanmax(np.abs(values), axis=0, initial=0)
+        np.testing.assert_allclose(
+            there.values()[name], values, rtol=1e-3, atol=least.max(initial=0)
+        )
+    assert (here.status[voxels.quantifiable] != 0).any()
+
+
+def shipped(name: str) -> Pipeline:
+    """A ready-made pipeline that iterates little."""
+    settings = Pipeline.load(name).settings()
+    for table in settings["stages"]:
+        if "max_iterations" in table:
+            table["max_iterations"] = ITERATIONS
+    return Pipeline.from_settings(settings)
+
+
+#: Voxels enough where none learns from others.
+FEW = slice(20, 28)
+FULL = Layout((), True, True, CLASSES, 0.03, 1.5)
+COILS = Layout((("coil", 3), ("dynamic", 4)), water=True)
+
+
+def test_the_default_pipeline() -> None:
+    assert_the_same_there(shipped("brain-1h-3t"), scan(), FULL)
+
+
+def test_signals_that_are_kept() -> None:
+    signals = {"keep_signals": ("corrected", "fit", "baseline")}
+    assert_the_same_there(shipped("minimal"), cut(scan(), FEW), FULL, **signals)
+
+
+def test_the_pipeline_of_single_voxels() -> None:
+    assert_the_same_there(shipped("svs"), single_voxel(), COILS)
+
+
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "fpc registration": [{"stage": "fpc", "method": "registration"}],
+    "fpc correlation": [{"stage": "fpc", "method": "correlation", "frame": "template"}],
+    "fpc creatine": [{"stage": "fpc", "method": "creatine"}],
+    "fpc water": [{"stage": "fpc", "method": "water"}],
+    "fpc clusters": [{"stage": "fpc", "reference": "k-means", "nuisance": "baseline"}],
+    "fpc smooth": [{"stage": "fpc", "smooth": True, "smooth_order": 2}],
+    "casorati": [{"stage": "water_removal", "method": "casorati"}],
+    "lipid hsvd": [{"stage": "lipid_removal", "method": "hsvd"}],
+    "scalp found": [WATER, {"stage": "lipid_removal", "scalp": "found"}],
+    "rank": [{"stage": "denoise", "rank": 3}],
+    "patch": [{"stage": "denoise", "patch": 3}],
+    "first order": [{"stage": "first_order_phase", "delay": 1e-3}],
+    "predicted": [{"stage": "first_order_phase", "delay": 1e-3, "method": "predict"}],
+    "estimators": [
+        {
+            **QUANTIFY,
+            "amplitudes": ["map", "free", "nonnegative"],
+            "priors": {"prior": [{"of": "NAAG", "to": "NAA", "mean": 0.15, "sd": 0.15}]},
+            "errors": "residual",
+        }
+    ],
+    "gaussian": [{**QUANTIFY, "lineshape": "gaussian", "baseline": "polynomial"}],
+    "lines": [
+        {
+            **QUANTIFY,
+            "macromolecules": "lines",
+            "macromolecule_lineshape": "own",
+            "lipids": "lines",
+            "lineshape": "voigt",
+        }
+    ],
+    "late": [{**QUANTIFY, "first_order_phase_sd_ms": 0.1, "metabolite_shift_sd_hz": 0.5}],
+    "molar": [
+        QUANTIFY,
+        {"stage": "scale", "quantity": "molar", "repetition_time": 1.5},
+        {"stage": "quality_control"},
+    ],
+    "ratio": [QUANTIFY, {"stage": "scale", "quantity": "ratio"}],
+}
+
+
+@pytest.mark.parametrize("stages", VARIANTS.values(), ids=VARIANTS.keys())
+def test_variants_of_stages(stages: list[dict[str, Any]]) -> None:
+    passes_over_the_scan = stages[0]["stage"] != "quantify"
+    voxels = scan() if passes_over_the_scan else cut(scan(), FEW)
+    assert_the_same_there(Pipeline(name="p", stages=stages), voxels, FULL)
+
+
+def test_the_shipped_network() -> None:
+    model = load_model("press-3t-te30")
+    fids = scan().fids[FEW]
+    axis = model.card.axis
+    fids = np.pad(fids, ((0, 0), (0, axis.points - fids.shape[1])))
+    here = Quantifier.of(model).predict(fids)
+    # What pretends to be a tensor elsewhere cannot be an inference tensor too.
+    predict, opinions_of = (getattr(Quantifier, n).__wrapped__ for n in ("predict", "opinions"))
+    with pretend_device(), torch.no_grad():
+        quantifier = Quantifier.of(model, THERE)
+        there = predict(quantifier, fids)
+        opinions = opinions_of(quantifier, torch.from_numpy(fids).to(THERE))
+        inside = quantifier.inside_ranges(there.theta)
+        assert {t.device for t in (opinions.novelty, inside, there.amplitudes)} == {THERE}
+        np.testing.assert_allclose(there.theta.cpu(), here.theta, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(there.amplitudes.cpu(), here.amplitudes, rtol=1e-3, atol=1e-4)
+
+
+def test_no_stage_is_forgotten() -> None:
+    known = {n for n, s in Stage.registry.items() if s.__module__.startswith("mrsi_engine.")}
+    pipelines = ("brain-1h-3t", "minimal", "svs")
+    used = {s.stage for name in pipelines for s in Pipeline.load(name).stages}
+    used |= {table["stage"] for tables in VARIANTS.values() for table in tables}
+    assert used == known
