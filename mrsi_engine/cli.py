@@ -25,7 +25,7 @@ from mrsi_engine.io.basis_files import read_basis, write_basis
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.networks import training
 from mrsi_engine.networks.model import REPORT
-from mrsi_engine.networks.quantifier import Recipe
+from mrsi_engine.networks.recipes import load_recipe
 from mrsi_engine.report.compare import Comparison
 from mrsi_engine.report.truth import MIN_SNR, TruthRow
 from mrsi_engine.spectra.phantom import Nuisance, PhantomSettings
@@ -416,7 +416,7 @@ def compare_command(
 @app.command(name="train")
 def train_command(
     *,
-    basis: str,
+    basis: str | None = None,
     recipe: str = "press-3t-te30",
     out: Path,
     scan: Path | None = None,
@@ -424,14 +424,16 @@ def train_command(
     resume: Annotated[bool, Parameter(negative="")] = False,
     device: str = AUTO,
 ) -> None:
-    """Train a quantification network, on simulated signals or on those of a scan, without labels.
+    """Train a network, on simulated signals or on those of a scan, without labels.
 
     Parameters
     ----------
     basis
-        As mrsi run takes it, e.g. press-3t-te30.
+        As mrsi run takes it, e.g. press-3t-te30; recipes that simulate a spectrum of their own
+        need none.
     recipe
-        Name of a ready-made recipe or a TOML file.
+        Name of a ready-made recipe or a TOML file, for quantification or for frequency and phase
+        correction (fpc-...).
     out
         Folder of the model.
     scan
@@ -443,12 +445,13 @@ def train_command(
     device
         auto (a GPU if there is one), cpu or cuda.
     """
-    chosen = Recipe.load(recipe)
+    chosen = load_recipe(recipe)
+    source = BasisChoice(basis) if basis else None
     with _TrainingBar(chosen.training.steps) as bar:
         model, progress = train(
             out,
             chosen,
-            BasisChoice(basis),
+            source,
             scan=scan,
             start=start,
             resume=resume,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 import xarray as xr
 
 from mrsi_engine.conventions import Acquisition
@@ -34,8 +35,11 @@ from mrsi_engine.io.result_store import ResultStore, is_result_store, open_resul
 from mrsi_engine.io.scan_store import ScanStore, is_scan_store
 from mrsi_engine.io.tables import write_table
 from mrsi_engine.networks import training
+from mrsi_engine.networks.fpc import FpcRecipe, train_fpc
+from mrsi_engine.networks.fpc_signals import MixtureSettings, MixtureSource, Source, TransientSource
 from mrsi_engine.networks.model import REPORT, Model, load_model
 from mrsi_engine.networks.quantifier import RealSignals, Recipe, train_quantifier
+from mrsi_engine.networks.recipes import AnyRecipe
 from mrsi_engine.report.compare import Comparison, compare_with_lcmodel
 from mrsi_engine.report.examples import (
     DEFAULT_WINDOW,
@@ -551,8 +555,8 @@ def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
 
 def train(
     folder: Path,
-    recipe: Recipe,
-    basis: BasisChoice,
+    recipe: AnyRecipe,
+    basis: BasisChoice | None,
     *,
     scan: Path | None = None,
     start: str | None = None,
@@ -560,10 +564,14 @@ def train(
     device: str = AUTO,
     on_point: Callable[[training.Progress], None] | None = None,
 ) -> tuple[Model, training.Progress]:
-    """Train a quantification network and write it to a folder, with a report.
+    """Train a network and write it to a folder, with a report.
 
     Parameters
     ----------
+    recipe
+        For quantification, or for frequency and phase correction.
+    basis
+        May be left out where the recipe simulates without one.
     scan
         Output folder of a run that kept its corrected signals, or a scan store without water, to
         learn from instead of simulated signals.
@@ -578,24 +586,73 @@ def train(
         If recipe, basis, scan, start and folder do not go together.
     """
     check_device(device, here=True)
+    here = device_here(device)
+    if isinstance(recipe, FpcRecipe):
+        source = _fpc_source(recipe, basis, scan, start)
+        model, progress = train_fpc(
+            recipe, source, folder, resume=resume, device=here, on_point=on_point
+        )
+    else:
+        model, progress = _trained_quantifier(
+            folder, recipe, basis, scan, start, resume=resume, device=here, on_point=on_point
+        )
+    write_training_report(model.card, folder / REPORT)
+    return model, progress
+
+
+def _trained_quantifier(
+    folder: Path,
+    recipe: Recipe,
+    basis: BasisChoice | None,
+    scan: Path | None,
+    start: str | None,
+    *,
+    resume: bool,
+    device: torch.device,
+    on_point: Callable[[training.Progress], None] | None,
+) -> tuple[Model, training.Progress]:
+    if basis is None:
+        raise InputError(f"recipe {recipe.name}: needs a basis; give it with --basis")
     begun = None if start is None else load_model(start, "quantification")
     if scan is None:
         signals, axis = None, recipe.axis.of(_own_axis(basis))
     else:
         signals, axis = _signals_to_learn(scan)
     fitted = load_basis(basis, axis).matched_to(axis)
-    model, progress = train_quantifier(
+    return train_quantifier(
         recipe,
         fitted,
         folder,
         scan=signals,
         start=begun,
         resume=resume,
-        device=device_here(device),
+        device=device,
         on_point=on_point,
     )
-    write_training_report(model.card, folder / REPORT)
-    return model, progress
+
+
+def _fpc_source(
+    recipe: FpcRecipe, basis: BasisChoice | None, scan: Path | None, start: str | None
+) -> Source:
+    settings = recipe.simulation
+    for option, given in (("--scan", scan), ("--start", start)):
+        if given is not None:
+            raise InputError(
+                f"{given}: recipe {recipe.name} is for frequency and phase correction, which is "
+                f"learned from simulated signals and from the beginning; leave out {option}"
+            )
+    if not isinstance(settings, MixtureSettings):
+        if basis is not None:
+            raise InputError(
+                f"recipe {recipe.name}: simulates a spectrum of its own; leave out --basis"
+            )
+        return TransientSource(settings)
+    if basis is None:
+        raise InputError(
+            f"recipe {recipe.name}: simulates signals from a basis; give it with --basis"
+        )
+    axis = recipe.axis.of(_own_axis(basis))
+    return MixtureSource(settings, load_basis(basis, axis).matched_to(axis))
 
 
 def _own_axis(choice: BasisChoice) -> Acquisition:

@@ -24,8 +24,9 @@ class Alignment:
     All ``(signal,)``: ``shift`` (Hz), ``phase`` (rad, -pi to pi), ``amplitude`` and ``damping``
     (1/s) float64; ``shift_sd`` (Hz) and ``phase_sd`` (rad) are their Cramér-Rao bounds for the
     noise level given; ``chance`` is how often white noise alone would look as much like the
-    template, at any shift; ``code`` a :class:`mrsi_engine.kernels.varpro.Code`. NaN where the
-    signal says nothing (zero, not finite).
+    template, at any shift; ``match`` is the share the template explains of what cannot be noise;
+    ``searched`` whether all shifts were looked at, and not only those about a start; ``code`` a
+    :class:`mrsi_engine.kernels.varpro.Code`. NaN where the signal says nothing (zero, not finite).
     """
 
     shift: Tensor
@@ -35,6 +36,8 @@ class Alignment:
     shift_sd: Tensor
     phase_sd: Tensor
     chance: Tensor
+    match: Tensor
+    searched: Tensor
     code: Tensor
 
     @property
@@ -46,7 +49,8 @@ class Alignment:
     def empty(cls, device: torch.device) -> Alignment:
         """The alignment of no signals."""
         none = torch.zeros(0, dtype=torch.float64, device=device)
-        return cls(none, none, none, none, none, none, none, none.to(torch.int64))
+        no_flag, no_code = none.to(torch.bool), none.to(torch.int64)
+        return cls(none, none, none, none, none, none, none, none, no_flag, no_code)
 
     @classmethod
     def join(cls, parts: list[Alignment]) -> Alignment:

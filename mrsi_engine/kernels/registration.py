@@ -40,6 +40,9 @@ _SERIES_TOLERANCE = 1e-6
 #: Steps taken in full before they are halved.
 _FULL_STEPS = 5
 
+#: SDs of the noise's energy that the match of a signal is on the safe side.
+_SURE = 3.0
+
 #: Signals worked on together: many enough to hide the cost of a call, few enough for any memory.
 _CHUNK = 1024
 
@@ -193,6 +196,11 @@ class _Point:
     norm: Tensor
     coupling: Tensor
 
+    @property
+    def explained(self) -> Tensor:
+        """Energy of the signals that the template takes away."""
+        return self.scale.abs().square() * self.norm
+
 
 def register(
     registration: Registration,
@@ -282,6 +290,7 @@ def _register(
     registration: Registration, fids: Tensor, noise: Tensor, solver: Solver, shift: Tensor | None
 ) -> Alignment:
     damping = torch.full_like(noise, registration.start_damping)
+    searched = torch.full_like(noise, shift is None, dtype=torch.bool)
     if shift is None:
         template, band = registration.start_filter, registration.start_band
         shift = correlation_peak(fids, template, band, solver.limit_hz)
@@ -307,7 +316,8 @@ def _register(
         running = running[~small]
         if len(running) == 0:
             break
-    return _finish(registration, fids, noise, solver, shift, damping, code)
+    found = _finish(registration, fids, noise, solver, shift, damping, code)
+    return replace(found, searched=searched)
 
 
 def _evaluate(registration: Registration, fids: Tensor, shift: Tensor, damping: Tensor) -> _Point:
@@ -349,7 +359,10 @@ def _finish(
     own = 1 / (point.scale.abs().square() * point.norm)
     phase_sd = noise * (own + (coupling / information).square()).sqrt()
     known = (code != Code.SINGULAR) & torch.isfinite(information)
-    chance = _chance(registration, fids, shift, point, solver.limit_hz)
+    step = point.step if solver.fit_damping else point.step.imag
+    arrived = (code == Code.MAX_ITERATIONS) & (step.abs() <= solver.tolerance * noise / information)
+    code = torch.where(arrived, int(Code.CONVERGED), code)
+    chance, match = _likeness(registration, fids, noise, shift, point, solver.limit_hz)
     return Alignment(
         shift=torch.where(known, shift, torch.nan),
         phase=torch.where(known, wrapped(point.scale.angle()), torch.nan),
@@ -358,19 +371,29 @@ def _finish(
         shift_sd=torch.where(known, noise / (2 * math.pi * information), torch.nan),
         phase_sd=torch.where(known, phase_sd, torch.nan),
         chance=torch.where(known, chance, torch.nan),
+        match=torch.where(known, match, torch.nan),
+        searched=torch.zeros_like(known),
         code=torch.where(known, code, torch.full_like(code, Code.SINGULAR)),
     )
 
 
-def _chance(
-    registration: Registration, fids: Tensor, shift: Tensor, point: _Point, limit_hz: float
-) -> Tensor:
-    """How often white noise is explained as well, at any of the shifts looked at."""
+def _likeness(
+    registration: Registration,
+    fids: Tensor,
+    noise: Tensor,
+    shift: Tensor,
+    point: _Point,
+    limit_hz: float,
+) -> tuple[Tensor, Tensor]:
+    """How often white noise is explained as well, at any of the shifts looked at; and the match."""
     seen = registration.seen
     back = turned(fids, registration.dwell_time, -shift, first=registration.first)
-    explained = point.scale.abs().square() * point.norm / seen.energy(back)
+    energy = seen.energy(back)
+    explained = point.scale.abs().square() * point.norm
     tried = 1 + 2 * limit_hz * seen.band.duration
-    return tried * (1 - explained).clamp_min(0.0) ** (seen.rank - 1)
+    chance = tried * (1 - explained / energy).clamp_min(0.0) ** (seen.rank - 1)
+    least_noise = 2 * noise.square() * max(seen.rank - _SURE * math.sqrt(seen.rank), 0.0)
+    return chance, explained / torch.maximum(energy - least_noise, explained)
 
 
 def _chebyshev_terms(t: NDArray[np.float64], damping: tuple[float, float]) -> NDArray[np.float64]:

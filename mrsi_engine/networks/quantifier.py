@@ -8,12 +8,10 @@ the data over those of the basis, whatever the scale of the data.
 from __future__ import annotations
 
 import shutil
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -49,11 +47,11 @@ from mrsi_engine.networks.model import (
     Model,
     TrainingCard,
     check_model_folder,
-    first_mistake,
     is_model,
     save_model,
 )
 from mrsi_engine.networks.novelty import Novelty
+from mrsi_engine.networks.recipe_files import RecipeFile, RecipeKind
 from mrsi_engine.networks.simulation import AugmentationSettings, SimulationSettings, Simulator
 from mrsi_engine.networks.training import (
     CHECKPOINT,
@@ -65,9 +63,6 @@ from mrsi_engine.networks.training import (
     train,
 )
 from mrsi_engine.spectra.basis import Basis
-
-#: The folder of recipes inside the package.
-_SHIPPED = resources.files("mrsi_engine") / "networks" / "recipes"
 
 _TYPICAL, _MIXING = "typical", "mixing"
 _THETA = ("phase", "shift", "lorentzian")
@@ -102,13 +97,11 @@ class SignalAxis(BaseModel):
         return replace(acquisition, **self.model_dump(exclude_none=True))
 
 
-class Recipe(BaseModel):
+class Recipe(RecipeFile):
     """Everything that makes a model but the basis: what ``mrsi train --recipe`` reads.
 
     Parameters
     ----------
-    name, description
-        For people.
     input_points
         Samples that the encoder looks at; all of the decoder's residual counts.
     members
@@ -125,14 +118,12 @@ class Recipe(BaseModel):
     signals
         Size of a training set that is passed again and again, in whole batches; without it no
         simulated signal is seen twice.
-    encoder, decoder, simulation, augmentation, training
+    encoder, decoder, simulation, augmentation
         See their classes. ``augmentation`` is of real signals.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ClassVar[RecipeKind] = "quantification"
 
-    name: str
-    description: str = ""
     input_points: PositiveInt
     members: PositiveInt = 1
     axis: SignalAxis = SignalAxis()
@@ -142,7 +133,6 @@ class Recipe(BaseModel):
     decoder: DecoderSettings = DecoderSettings()
     simulation: SimulationSettings
     augmentation: AugmentationSettings = AugmentationSettings()
-    training: TrainingSettings = TrainingSettings()
 
     @model_validator(mode="after")
     def _a_batch_at_least(self) -> Recipe:
@@ -151,46 +141,6 @@ class Recipe(BaseModel):
                 f"expected signals of at least a batch of {self.training.batch}, or none"
             )
         return self
-
-    @classmethod
-    def load(cls, name_or_file: str | Path) -> Recipe:
-        """A shipped recipe by name, or any by TOML file.
-
-        Raises
-        ------
-        InputError
-            If there is no such recipe, it is not TOML or a setting is wrong (named).
-        """
-        source = str(name_or_file)
-        try:
-            return cls.model_validate(tomllib.loads(recipe_text(source)))
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"{source}: not valid TOML: {error}") from error
-        except ValidationError as error:
-            raise InputError(f"{source}: {first_mistake(error)}") from error
-
-
-def shipped_recipes() -> list[str]:
-    """Names that :meth:`Recipe.load` finds."""
-    return sorted(
-        f.name.removesuffix(".toml") for f in _SHIPPED.iterdir() if f.name.endswith(".toml")
-    )
-
-
-def recipe_text(source: str) -> str:
-    """The TOML text of a shipped recipe or a file, to be copied and changed.
-
-    Raises
-    ------
-    InputError
-        If there is no such recipe.
-    """
-    shipped = shipped_recipes()
-    if source in shipped:
-        return (_SHIPPED / f"{source}.toml").read_text()
-    if not Path(source).is_file():
-        raise InputError(f"{source}: no such recipe; shipped: {shipped}, or give a TOML file")
-    return Path(source).read_text()
 
 
 def normalise(signals: Tensor, points: int) -> tuple[Tensor, Tensor]:
@@ -397,7 +347,7 @@ def train_quantifier(
     RunError
         If the training diverges.
     """
-    _check_unused(folder, resume)
+    check_unused(folder, resume)
     simulator = Simulator(recipe.simulation, basis, device)
     decoder = _decoder(recipe, simulator, start)
     task = _task(recipe, decoder, simulator, scan, start)
@@ -418,7 +368,7 @@ def train_quantifier(
     model = _scored(model, simulator, recipe.training)
     save_model(folder, model)
     for k in range(recipe.members):
-        shutil.rmtree(_member_folder(folder, k))
+        shutil.rmtree(member_folder(folder, k))
     return model, progress
 
 
@@ -440,13 +390,14 @@ def _member(
     ).to(decoder.typical.device)
     if start is not None:
         encoder.load_state_dict(start.encoders[number].state_dict())
-    own = _member_folder(folder, number)
+    own = member_folder(folder, number)
     begun = resume and (number == 0 or (own / CHECKPOINT).exists())
     progress = train(encoder, task, training, folder=own, resume=begun, on_point=on_point)
     return encoder, progress
 
 
-def _member_folder(folder: Path, number: int) -> Path:
+def member_folder(folder: Path, number: int) -> Path:
+    """Where a member of an ensemble keeps its checkpoint while it is trained."""
     return folder / f"{CHECKPOINTS}{number}"
 
 
@@ -461,8 +412,14 @@ def _novelty(recipe: Recipe, task: Task[Pair]) -> Novelty:
     return Novelty.learn(signals(steps), signals(steps + 1))
 
 
-def _check_unused(folder: Path, resume: bool) -> None:
-    """See that no finished model, and no training that could go on, would be lost."""
+def check_unused(folder: Path, resume: bool) -> None:
+    """See that no finished model, and no training that could go on, would be lost.
+
+    Raises
+    ------
+    InputError
+        If the folder holds either, or files of something else.
+    """
     check_model_folder(folder)
     if is_model(folder):
         raise InputError(f"{folder}: holds a trained model; give a new folder")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import ClassVar, Literal, Self
@@ -19,6 +19,7 @@ from mrsi_engine.kernels.creatine import CreatineReferencing, reference_to_creat
 from mrsi_engine.kernels.even_sample import EvenSample, combine_samples, sample_evenly
 from mrsi_engine.kernels.projection import LineRange, Projection
 from mrsi_engine.kernels.reference_choice import choose_reference
+from mrsi_engine.kernels.refinement import Refinement
 from mrsi_engine.kernels.registration import Registration, Solver, correlate, hold, register
 from mrsi_engine.kernels.shift_field import FieldSums, Grid, ShiftField
 from mrsi_engine.kernels.similarity import similarity_matrix, similarity_to
@@ -34,6 +35,7 @@ from mrsi_engine.kernels.template import (
 from mrsi_engine.kernels.water_phase import water_registration, water_shift
 from mrsi_engine.stages.base import Apply, Block, Context, State
 from mrsi_engine.stages.eddy_current import mean_reference
+from mrsi_engine.stages.fpc_network import corrector, model_template, suited_model
 from mrsi_engine.stages.ranges import NoiseRange, PpmRange, hertz_between, refuse_coils
 
 #: Where the first template is picked by its tallest peak, ppm: between lipids and water.
@@ -74,6 +76,13 @@ APPLIED = Quantity(
     "Share of the transients whose shift and phase stood out of noise and were corrected; other "
     "transients go with the mean of their voxel, other voxels stay as they are",
     "FPC applied",
+)
+NETWORK = Quantity(
+    "fpc_network",
+    "1",
+    "Share of the transients that a few steps from what the network said brought into place; the "
+    "others were searched for",
+    "FPC by network",
 )
 SPREAD = (
     Quantity(
@@ -116,10 +125,11 @@ class _Signals:
 class FrequencyPhaseCorrection(NoiseRange):
     """Bring every voxel, and every transient, to one frequency and phase.
 
-    ``robust``, ``registration`` and ``correlation`` compare with a template: the signal of the
-    scan that ``reference`` says, then ``template_passes`` times the mean of all signals aligned
-    to it. With ``frame = "creatine"`` the template's creatine is put at 3.027 ppm and phase 0. A
-    signal that looks no more like it than noise would is left as it is.
+    ``robust``, ``registration``, ``correlation`` and ``network`` compare with a template: the
+    signal of the scan that ``reference`` says, or the model's template with ``network``, then
+    ``template_passes`` times the mean of all signals aligned to it. With ``frame = "creatine"`` the
+    template's creatine is put at 3.027 ppm and phase 0. A signal that looks no more like it than
+    noise would is left as it is.
 
     The state holds ``similarity_matrix_before`` and ``similarity_matrix_after``, scalar products
     of up to 64 signals spread evenly over the scan, ``(signal, signal)``, slice by slice.
@@ -131,13 +141,17 @@ class FrequencyPhaseCorrection(NoiseRange):
         ``"registration"``: spectral registration (SR; within a window SRF). ``"correlation"``: the
         peak of the cross-correlation (Corr, CorrF). ``"creatine"``: a Lorentzian line at 3.03 ppm
         (CrR within the whole spectrum, CrRF within a window of its own). ``"water"``: the line of
-        the unsuppressed water reference, voxel by voxel.
+        the unsuppressed water reference, voxel by voxel. ``"network"``: ``"robust"``, whose
+        search is a network's guess and up to four steps from it; where those lead to no match, the
+        search itself.
+    model
+        Of ``"network"``: a folder that ``mrsi train`` wrote, or the name of a shipped model.
     window_ppm
         What counts; ``false`` is the whole spectrum.
     nuisance
-        What ``"robust"`` projects out of the window: a ``"baseline"`` (complex polynomial of order
-        ``baseline_order``), or also the ``"subspace"`` of the tails of lines in ``water_ppm`` and
-        ``lipid_ppm``.
+        What ``"robust"`` and ``"network"`` project out of the window: a ``"baseline"`` (complex
+        polynomial of order ``baseline_order``), or also the ``"subspace"`` of the tails of lines in
+        ``water_ppm`` and ``lipid_ppm``.
     seconds
         From the start of the FID that are looked at.
     max_shift_hz
@@ -153,7 +167,10 @@ class FrequencyPhaseCorrection(NoiseRange):
 
     stage: ClassVar[str] = "fpc"
 
-    method: Literal["robust", "registration", "correlation", "creatine", "water"] = "robust"
+    method: Literal["robust", "registration", "correlation", "creatine", "water", "network"] = (
+        "robust"
+    )
+    model: str = "fpc-press-3t-te30"
     window_ppm: PpmRange | Literal[False] = (1.9, 4.1)
     nuisance: Literal["baseline", "subspace"] = "subspace"
     baseline_order: int = Field(default=2, ge=0, le=10)
@@ -170,11 +187,17 @@ class FrequencyPhaseCorrection(NoiseRange):
     @property
     def uses_template(self) -> bool:
         """Whether signals are compared with a template made from them."""
-        return self.method in ("robust", "registration", "correlation")
+        return self.method in ("robust", "registration", "correlation", "network")
+
+    @property
+    def _first_step(self) -> int:
+        """Where the passes begin: a model has a template, so that none need be picked."""
+        return 1 if self.method == "network" else 0
 
     def declare(self, context: Context) -> Declaration:
         """Shift and phase with their Cramér-Rao bounds, and the similarity before and after."""
         measures = (APPLIED,) + (SIMILARITY if self.uses_template else ())
+        measures += (NETWORK,) if self.method == "network" else ()
         if DYNAMIC in context.dimensions:
             measures += SPREAD
         return Declaration(parameters=(SHIFT, PHASE), measures=measures)
@@ -186,7 +209,8 @@ class FrequencyPhaseCorrection(NoiseRange):
         ------
         InputError
             If a window leaves the spectrum or holds too few points, there is no water reference
-            for ``"water"``, coils are not combined, or a map cannot be smoothed.
+            for ``"water"``, coils are not combined, a map cannot be smoothed, or the model is not
+            for the scan.
         """
         refuse_coils(context, self.stage)
         self.quiet_bins(context.acquisition)
@@ -197,9 +221,11 @@ class FrequencyPhaseCorrection(NoiseRange):
             )
         if self.uses_template:
             _view(self, context.acquisition)
+        if self.method == "network":
+            self._check_network(context)
         if self.smooth and (not self.uses_template or DYNAMIC in context.dimensions):
             raise InputError(
-                "stage 'fpc': smooth = true needs one FID a voxel and method 'robust', "
+                "stage 'fpc': smooth = true needs one FID a voxel and method 'robust', 'network', "
                 f"'registration' or 'correlation', found {self.method!r} and the dimensions "
                 f"{list(context.dimensions)}; put averaging before it or set smooth = false"
             )
@@ -207,14 +233,25 @@ class FrequencyPhaseCorrection(NoiseRange):
             self._creatine(context.acquisition)
         return self
 
+    def models(self, context: Context) -> Mapping[str, str]:
+        """The network, where one is used."""
+        if self.method != "network":
+            return {}
+        return {self.model: suited_model(self.model, context.acquisition).checksum}
+
     def passes(self, context: Context) -> int:
-        """One to pick a signal, ``template_passes`` to average, and two for the smooth map."""
+        """One to pick a signal, ``template_passes`` to average, and two for the smooth map.
+
+        With ``"network"`` none is picked.
+        """
         if not self.uses_template:
             return 0
-        return 1 + self.template_passes + (_FIELD_PASSES if self.smooth else 0)
+        passes = 1 + self.template_passes + (_FIELD_PASSES if self.smooth else 0)
+        return passes - self._first_step
 
     def summarise(self, context: Context, block: Block, step: int) -> State:
         """The best signal of the block, then the sum of its signals aligned to the template."""
+        step += self._first_step
         signals = self._signals(context, block)
         if step > self.template_passes:
             return self._field_sums(context, signals)
@@ -225,13 +262,16 @@ class FrequencyPhaseCorrection(NoiseRange):
 
     def combine(self, first: State, second: State, step: int) -> State:
         """The better of two signals, then the sum of both sums; one sample of both."""
+        step += self._first_step
         if step > self.template_passes:
             return super().combine(first, second, step)
         samples = _sample(first), _sample(second)
         both = _sample_state(combine_samples(*samples, self._sample_size(step)))
+        if step == self._first_step:
+            both = {**both, **_extent_of_both(first, second)}
         if step > 0:
             return {**both, **{name: first[name] + second[name] for name in ("fid", "weight")}}
-        return {**both, **_extent_of_both(first, second), **_better(first, second)}
+        return {**both, **_better(first, second)}
 
     def finish(self, context: Context, summary: State, step: int) -> State:
         """``template (time,)`` complex64; with the last, the similarity matrices; then the field.
@@ -241,11 +281,12 @@ class FrequencyPhaseCorrection(NoiseRange):
         InputError
             If no voxel has a signal to begin with.
         """
+        step += self._first_step
         if step > self.template_passes:
             sums = FieldSums(**summary)
             return _field_state(self._field(context).updated(sums, self.max_shift_hz))
         found = {"template": self._framed(self._template(context, summary, step), context)}
-        if step == 0:
+        if step == self._first_step:
             found |= {name: summary[name] for name in ("low", "high")}
         known = replace(context, state={**context.state, **found})
         last = step == self.template_passes
@@ -261,6 +302,9 @@ class FrequencyPhaseCorrection(NoiseRange):
             found = _believed(align(block, fids), block, len(fids) // len(block.fids))
             straight = corrected(fids, dwell, *_for_all_transients(found, block))
             _write(block, found)
+            if self.method == "network":
+                guessed = _over_transients(~found.searched, block)
+                block.measures[NETWORK.name] = guessed.double().mean(1)
             for name, value in compare(fids, straight).items():
                 block.measures[name] = _over_transients(value, block).nanmean(1)
             block.fids = straight.reshape(block.fids.shape)
@@ -269,7 +313,27 @@ class FrequencyPhaseCorrection(NoiseRange):
 
     @property
     def _solver(self) -> Solver:
-        return Solver(self.max_shift_hz, fit_damping=self.method == "robust")
+        return Solver(self.max_shift_hz, fit_damping=self.method in ("robust", "network"))
+
+    def _check_network(self, context: Context) -> None:
+        """See that the model is for the scan and the settings for the model.
+
+        Raises
+        ------
+        InputError
+            If not.
+        """
+        suited_model(self.model, context.acquisition)
+        if self.reference != "highest-peak":
+            raise InputError(
+                f"stage 'fpc': reference = {self.reference!r} chooses the first template, which "
+                "with method = 'network' is the model's; leave it out"
+            )
+        if self.smooth and self.template_passes == 0:
+            raise InputError(
+                "stage 'fpc': smooth = true with method = 'network' needs template_passes of at "
+                "least 1"
+            )
 
     def _aligner(self, context: Context) -> Callable[[Block, Tensor], Alignment]:
         """Where the signals ``(signal, time)`` of a block stand."""
@@ -302,12 +366,21 @@ class FrequencyPhaseCorrection(NoiseRange):
         ready = self._registration(context)
         if self.method == "correlation":
             return lambda fids, noise: correlate(ready, fids, noise, solver.limit_hz)
+        if self.method == "network":
+            network = corrector(self.model, str(context.device))
+            refinement = Refinement.build(ready, self._reference(context), solver)
+            return lambda fids, noise: refinement.align(fids, noise, network.predict(fids)[0])
         return lambda fids, noise: register(ready, fids, noise, solver)
 
     def _registration(self, context: Context) -> Registration:
         seen, start = _view(self, context.acquisition)
-        template = context.state["template"].to("cpu")
+        template = self._reference(context).to("cpu")
         return Registration.build(template, seen, start=start).to(context.device)
+
+    def _reference(self, context: Context) -> Tensor:
+        """The template found so far, ``(time,)``; with a network it begins with the model's."""
+        known = context.state.get("template")
+        return model_template(self.model) if known is None else known
 
     def _smoothed(self, context: Context, find: Find) -> Callable[[Block, Tensor], Alignment]:
         """Alignments whose shift is that of voxel and field together."""
@@ -318,7 +391,8 @@ class FrequencyPhaseCorrection(NoiseRange):
             own = find(fids, noise)
             shift = torch.where(own.trusted, own.shift, torch.nan)
             best, sd = field.combined(place, shift, own.shift_sd, own.chance)
-            return hold(ready, fids, noise, best, sd, own.damping.nan_to_num(0.0))
+            held = hold(ready, fids, noise, best, sd, own.damping.nan_to_num(0.0))
+            return replace(held, searched=own.searched)
 
         return align
 
@@ -374,18 +448,20 @@ class FrequencyPhaseCorrection(NoiseRange):
 
     def _reference_sums(self, context: Context, signals: _Signals, step: int) -> State:
         fids, noise, place = signals.fids, signals.noise_sd, signals.place
+        extent: State = _extent(place) if step == self._first_step else {}
         if step == 0:
-            picked = _pick(fids, noise, _band(context.acquisition, _PICK_PPM))
-            return {**picked, **_extent(place)}
-        # The first template is one noisy signal, whose damping would be fitted to its noise.
-        solver = first_pass(self._solver) if step == 1 else self._solver
+            return {**_pick(fids, noise, _band(context.acquisition, _PICK_PPM)), **extent}
+        # A template that is one noisy signal would have its noise fitted by the damping.
+        picked = step == 1 and self.method != "network"
+        solver = first_pass(self._solver) if picked else self._solver
         alignment = self._to_template(context, solver)(fids, noise)
-        return _state(summarise_aligned(fids, alignment, noise, context.acquisition.dwell_time))
+        sums = summarise_aligned(fids, alignment, noise, context.acquisition.dwell_time)
+        return {**extent, **_state(sums)}
 
     def _template(self, context: Context, summary: State, step: int) -> Tensor:
         if step > 0:
             sums = TemplateSums(summary["fid"], summary["weight"])
-            return finish_template(sums, context.state["template"])
+            return finish_template(sums, self._reference(context))
         if not torch.isfinite(summary["snr"]):
             raise InputError("stage 'fpc': no voxel has a signal; check the mask and the data")
         if self.reference == "highest-peak":
@@ -418,7 +494,7 @@ class FrequencyPhaseCorrection(NoiseRange):
         if not self.uses_template:
             return lambda before, after: {}
         band = _band(context.acquisition, _SIMILARITY_PPM)
-        template = context.state["template"].to(context.device)
+        template = self._reference(context).to(context.device)
 
         def compare(before: Tensor, after: Tensor) -> dict[str, Tensor]:
             both = zip(SIMILARITY, (before, after), strict=True)
@@ -446,7 +522,7 @@ def _view(
         If a range leaves the spectrum or the window holds too few points.
     """
     points = min(acquisition.points, round(stage.seconds / acquisition.dwell_time))
-    robust = stage.method == "robust"
+    robust = stage.method in ("robust", "network")
     window = stage.hertz_of(acquisition, "window_ppm") if stage.window_ppm else None
     order = stage.baseline_order if robust and window else None
     lines = []

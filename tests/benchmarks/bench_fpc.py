@@ -1,15 +1,19 @@
-"""Every classical method of frequency and phase correction on the thesis' simulation, in one run.
+"""Every method of frequency and phase correction on the thesis' simulation, in one run.
 
 ``python tests/benchmarks/bench_fpc.py`` prints our figures beside the published ones. The template
 is the published rat-brain spectrum where the shared data stand beside the repository, else our own.
+With ``--networks FOLDER`` the networks of the ``fpc-thesis-...`` recipes too, trained to that
+folder unless they are there (some minutes each), and the shipped one on the phantom.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +29,24 @@ from mrsi_engine.kernels.projection import LineRange, Projection
 from mrsi_engine.kernels.reference_choice import choose_reference
 from mrsi_engine.kernels.registration import Registration, Solver, correlate, register
 from mrsi_engine.kernels.template import averaged_template
+from mrsi_engine.networks.fpc import TEMPLATE, Corrector, FpcRecipe, train_fpc
+from mrsi_engine.networks.fpc_signals import TransientSource
+from mrsi_engine.networks.model import Model, is_model, load_model
 from mrsi_engine.spectra.fpc_simulation import (
     RAT_BRAIN,
     FpcSettings,
     FpcSimulation,
     simulate_transients,
 )
+from mrsi_engine.spectra.phantom import Nuisance, PhantomSettings, make_phantom
+from mrsi_engine.stages.fpc import FrequencyPhaseCorrection
+from mrsi_engine.stages.pipeline import Pipeline, prepare_pipeline
+from mrsi_engine.workflow import BasisChoice, load_basis
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.stages.passes import Scan, prepared_states
+from tests.stages.passes import run as run_stage
 
 PUBLISHED_TEMPLATE = (
     Path(__file__).resolve().parents[3] / "shared/data/seed_simulation/obx_23_9_FC.mat"
@@ -258,5 +274,133 @@ def show(table: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
+NETWORKS = ("dCrR", "dCrRF", "dSR", "dSRF", "projected")
+
+#: The hardest set of the thesis' networks, outside their training.
+FAR = FpcSettings(signals=4000, shift_hz=40.0, phase_rad=np.pi)
+
+
+def trained(kind: str, template: NDArray[np.complexfloating] | None, folder: Path) -> Model:
+    """The network of a shipped recipe, trained on a template unless the folder holds it."""
+    recipe = FpcRecipe.load(f"fpc-thesis-{kind.lower()}")
+    own = folder / recipe.name
+    if not is_model(own):
+        train_fpc(recipe, TransientSource(recipe.simulation, template), own)
+    return load_model(own)
+
+
+def said(network: Corrector, signals: Signals) -> Alignment:
+    """What a network alone says."""
+    shift, phase = (v.double() for v in network.predict(signals.fids))
+    nothing = torch.full_like(shift, torch.nan)
+    flag, code = torch.zeros_like(shift, dtype=torch.bool), torch.zeros_like(shift).long()
+    return Alignment(shift, phase, *[nothing] * 6, flag, code)
+
+
+def learned(folder: Path, signals: int = 4000, repeats: int = 3) -> dict[str, dict]:
+    """Networks alone, outside of their training, and with one step of least squares behind them."""
+    template = published_template()
+    near = Signals.make(FpcSettings(signals=signals), template)
+    far = Signals.make(replace(FAR, signals=signals), template)
+    table = {}
+    for kind in NETWORKS:
+        network = Corrector.of(trained(kind, template, folder))
+        found, ms = timed(lambda n=network: said(n, near), signals, repeats)
+        table[kind] = errors(near, found) | {"ms": ms}
+        table[f"{kind}, 40 Hz 180 deg"] = errors(far, said(network, far)) | {"ms": ms}
+        for what, seen in (("baseline", baseline()), ("nuisance", nuisance_free())):
+            table[f"{kind} and a step, {what}"] = refined(network, near, seen, repeats)
+    return table
+
+
+def refined(network: Corrector, signals: Signals, seen: Projection, repeats: int) -> dict:
+    """One step from what a network says, against the model's template."""
+    template = network.model.tensors[TEMPLATE]
+    registration, one = ready(template, seen), Solver(max_iterations=1)
+
+    def run() -> Alignment:
+        start = network.predict(signals.fids)[0].double()
+        return register(registration, signals.fids, signals.noise_sd, one, start)
+
+    found, ms = timed(run, len(signals.fids), repeats)
+    frame = frame_of(template, signals.truth.template, seen)
+    return errors(signals, found, frame) | {"ms": ms}
+
+
+def on_phantom(shape: tuple[int, int, int] = (24, 24, 4), repeats: int = 5) -> str:
+    """The stage with the shipped network beside ``robust``: 15 Hz and any phase added to a brain.
+
+    ``ms`` is CPU time a voxel of the passes over the scan and of the correction, interleaved.
+    """
+    model = load_model(FrequencyPhaseCorrection().model)
+    axis = model.card.axis.acquisition
+    basis = load_basis(BasisChoice("press-3t-te30"), axis)
+    stages = {
+        "robust": FrequencyPhaseCorrection(),
+        "network": FrequencyPhaseCorrection(method="network"),
+        "network, its own template": FrequencyPhaseCorrection(method="network", template_passes=0),
+    }
+    lines = ["nuisances, SNR, method: SD Hz / deg, off by 5 Hz, not applied, by network; ms"]
+    scenes: tuple[tuple[Nuisance, float], ...] = (
+        *(("none", 40.0), ("none", 10.0)),
+        *(("water", 40.0), ("all", 40.0), ("all", 10.0)),
+    )
+    for nuisance, snr in scenes:
+        settings = PhantomSettings(shape=shape, nuisance=nuisance, snr=snr, seed=3)
+        phantom, rng = make_phantom(settings, basis), np.random.default_rng(0)
+        count = int(phantom.mask.sum())
+        hertz, angle = rng.uniform(-15, 15, count), rng.uniform(-np.pi, np.pi, count)
+        turn = np.exp(1j * angle[:, None] + 2j * np.pi * np.outer(hertz, axis.time))
+        scan = Scan(axis, torch.from_numpy((phantom.fids[phantom.mask] * turn).astype("c8")))
+        truth = phantom.truth["shift"][phantom.mask] + hertz
+        turned_by = phantom.truth["phase"][phantom.mask] + angle
+        spent = stage_times(stages, scan, repeats)
+        for name, stage in stages.items():
+            done = run_stage(stage, scan)
+            error = done.estimate["fpc_shift"].numpy() - truth
+            error -= np.nanmedian(error)
+            circle = np.exp(1j * (done.estimate["fpc_phase"].numpy() - turned_by))
+            degrees = np.degrees(np.angle(circle / np.nanmean(circle)))
+            share = done.measures.get("fpc_network", torch.zeros(1)).mean()
+            lines.append(
+                f"{nuisance:6s} {snr:3.0f} {name:26s} {np.nanstd(error):6.3f}/"
+                f"{np.nanstd(degrees):5.2f} {np.nanmean(np.abs(error) > 5):7.4f} "
+                f"{np.isnan(error).mean():6.3f} {share:6.3f}; "
+                + " ".join(f"{1e3 * t / count:.3f}" for t in spent[name])
+            )
+    return "\n".join(lines)
+
+
+def stage_times(
+    stages: dict[str, FrequencyPhaseCorrection], scan: Scan, repeats: int
+) -> dict[str, tuple[float, float]]:
+    """Median CPU seconds of the passes and of the correction, stages in turn."""
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in stages}
+    for _ in range(repeats):
+        for name, stage in stages.items():
+            pipeline = Pipeline(name="bench", stages=(stage,)).check(scan.context)
+            begin = time.process_time()
+            states = prepared_states(pipeline, scan, 1000)
+            middle = time.process_time()
+            apply = prepare_pipeline(pipeline, scan.context, states)
+            for block in scan.blocks(1000):
+                apply(block)
+            spent[name].append((middle - begin, time.process_time() - middle))
+    return {n: tuple(statistics.median(c) for c in zip(*t, strict=True)) for n, t in spent.items()}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", type=Path, help="folder of trained networks")
+    folder = parser.parse_args().networks
+    if folder is None:
+        print(show(measure()))
+        return
+    torch.set_num_threads(1)
+    print(show(learned(folder)))
+    print(on_phantom())
+
+
 if __name__ == "__main__":
-    print(show(measure()))
+    main()

@@ -16,6 +16,12 @@ import torch
 from mrsi_engine.engine.recipe import Recipe, recipe_for
 from mrsi_engine.engine.voxels import Layout, Voxels
 from mrsi_engine.io.result_store import BlockArrays
+from mrsi_engine.kernels.alignment import Alignment
+from mrsi_engine.kernels.projection import Projection
+from mrsi_engine.kernels.refinement import Refinement
+from mrsi_engine.kernels.registration import Registration
+from mrsi_engine.kernels.registration import Solver as RegistrationSolver
+from mrsi_engine.networks.fpc import TEMPLATE, Corrector
 from mrsi_engine.networks.model import load_model
 from mrsi_engine.networks.quantifier import Quantifier
 from mrsi_engine.spectra.basis import Basis
@@ -215,3 +221,24 @@ def test_no_stage_is_forgotten() -> None:
     used = {s.stage for name in pipelines for s in Pipeline.load(name).stages}
     used |= {table["stage"] for tables in VARIANTS.values() for table in tables}
     assert used == known
+
+
+def test_the_shipped_fpc_network() -> None:
+    model = load_model("fpc-press-3t-te30")
+    axis, fids = model.card.axis, scan().fids[FEW]
+    signals = torch.from_numpy(np.pad(fids, ((0, 0), (0, axis.points - fids.shape[1]))))
+    noise, template = torch.full((len(fids),), 10.0), model.tensors[TEMPLATE]
+    seen = Projection.build(600, axis.dwell_time, (100.0, 350.0), 2)
+
+    def aligned(network: Corrector, device: torch.device) -> Alignment:
+        guess, _ = Corrector.predict.__wrapped__(network, signals.to(device))
+        ready = Registration.build(template, seen).to(device)
+        refinement = Refinement.build(ready, template, RegistrationSolver())
+        return refinement.align(signals.to(device), noise.to(device), guess)
+
+    with torch.no_grad():
+        here = aligned(Corrector.of(model), torch.device("cpu"))
+        with pretend_device():
+            there = aligned(Corrector.of(load_model(model.source), THERE), THERE)
+            assert there.shift.device == there.searched.device == THERE
+            np.testing.assert_allclose(there.shift.cpu(), here.shift, rtol=1e-3, atol=1e-3)

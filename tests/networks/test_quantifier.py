@@ -15,7 +15,6 @@ from mrsi_engine.networks.quantifier import (
     RealSignals,
     Recipe,
     predict,
-    shipped_recipes,
     train_quantifier,
 )
 from mrsi_engine.networks.simulation import SimulationSettings, Simulator
@@ -139,21 +138,6 @@ def test_real_signals_teach_without_labels(recipe: Recipe, basis: Basis, tmp_pat
     few = RealSignals(fids[1:6, :100], "scan.zarr")
     with pytest.raises(InputError, match=r"scan\.zarr: 5 finite signals of 100 points"):
         train_quantifier(recipe, basis, tmp_path / "other", scan=few)
-
-
-def test_shipped_recipes_are_valid_and_a_wrong_one_is_named(tmp_path: Path) -> None:
-    for name in shipped_recipes():
-        assert Recipe.load(name).name == name
-    assert "press-3t-te30" in shipped_recipes()
-    with pytest.raises(InputError, match="no such recipe; shipped"):
-        Recipe.load("nothing")
-    file = tmp_path / "recipe.toml"
-    file.write_text("name = 'x'\ninput_points = 8\n[simulation]\ndamping = [5, 1]\n")
-    with pytest.raises(InputError, match=r"simulation\.amplitudes: Field required"):
-        Recipe.load(file)
-    file.write_text("name = ")
-    with pytest.raises(InputError, match="not valid TOML"):
-        Recipe.load(file)
 
 
 def test_more_input_points_than_the_signals_have_are_refused(

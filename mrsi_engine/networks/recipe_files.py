@@ -1,0 +1,106 @@
+"""Recipes of networks as files: those in the package by name, any other by its path."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mrsi_engine.errors import InputError
+from mrsi_engine.networks.model import first_mistake
+from mrsi_engine.networks.training import TrainingSettings
+
+RecipeKind = Literal["quantification", "fpc"]
+
+KINDS: tuple[RecipeKind, ...] = ("quantification", "fpc")
+
+#: The folder of recipes inside the package.
+_SHIPPED = resources.files("mrsi_engine") / "networks" / "recipes"
+
+
+class RecipeFile(BaseModel):
+    """Base of recipes, whose fields are the keys of their files.
+
+    A file says ``kind = "fpc"`` where it is not for quantification.
+
+    Parameters
+    ----------
+    name, description
+        For people.
+    training
+        How to train.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ClassVar[RecipeKind]
+
+    name: str
+    description: str = ""
+    training: TrainingSettings = TrainingSettings()
+
+    @classmethod
+    def load(cls, name_or_file: str | Path) -> Self:
+        """A shipped recipe by name, or any by TOML file.
+
+        Raises
+        ------
+        InputError
+            If there is no such recipe, it is not TOML, of another kind, or a setting is wrong
+            (named).
+        """
+        source = str(name_or_file)
+        kind, settings = read_recipe(source)
+        if kind != cls.kind:
+            raise InputError(f"{source}: kind is {kind!r}, expected a recipe for {cls.kind!r}")
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            raise InputError(f"{source}: {first_mistake(error)}") from error
+
+
+def read_recipe(source: str) -> tuple[RecipeKind, dict[str, Any]]:
+    """What a recipe is for, and its settings as they stand in the file.
+
+    Raises
+    ------
+    InputError
+        If there is no such recipe, it is not TOML, or its kind is none of :data:`KINDS`.
+    """
+    try:
+        settings = tomllib.loads(recipe_text(source))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source}: not valid TOML: {error}") from error
+    named = settings.pop("kind", "quantification")
+    for kind in KINDS:
+        if kind == named:
+            return kind, settings
+    raise InputError(f"{source}: kind is {named!r}, expected one of {list(KINDS)}")
+
+
+def recipe_text(source: str) -> str:
+    """The TOML text of a shipped recipe or a file, to be copied and changed.
+
+    Raises
+    ------
+    InputError
+        If there is no such recipe.
+    """
+    if source in _names():
+        return (_SHIPPED / f"{source}.toml").read_text()
+    if not Path(source).is_file():
+        raise InputError(f"{source}: no such recipe; shipped: {_names()}, or give a TOML file")
+    return Path(source).read_text()
+
+
+def shipped_recipes(kind: RecipeKind | None = None) -> list[str]:
+    """Names of the recipes in the package; of one kind, or of all."""
+    return [name for name in _names() if kind is None or read_recipe(name)[0] == kind]
+
+
+def _names() -> list[str]:
+    files = (file.name for file in _SHIPPED.iterdir())
+    return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
