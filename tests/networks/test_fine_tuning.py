@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mrsi_engine.networks.decoders import DecoderSettings
 from mrsi_engine.networks.encoders import DenseSettings
 from mrsi_engine.networks.model import Model, load_model
 from mrsi_engine.networks.quantifier import (
+    Quantifier,
     RealSignals,
     Recipe,
     normalise,
@@ -184,6 +186,29 @@ def test_varied_signals_are_known_without_the_noise_added_to_them(
     normalised, size = normalise(seen, recipe.input_points)
     noise = (normalised - clean / size).abs().square().mean().item()
     assert losses["measured"] - losses["noiseless"] == pytest.approx(noise, rel=0.15)
+
+
+def test_single_lines_begin_with_the_best_fit_to_the_macromolecules(
+    recipe: Recipe, basis: Basis, tmp_path: Path
+) -> None:
+    alike = {**recipe.simulation.model_dump(), "amplitudes": dict.fromkeys(basis.names, (5, 5))}
+    parametric = _changed(
+        recipe,
+        decoder={"kind": "pMM"},
+        simulation=alike,
+        training=_steps(recipe, 1, every=1),
+    )
+    fids = basis.fids.copy()
+    fids[-1] *= 3
+    strong = replace(basis, fids=fids)
+    begins = {}
+    for name, of in (("pattern", basis), ("strong", strong)):
+        trained, _ = train_quantifier(parametric, of, tmp_path / name)
+        decoder = Quantifier.of(trained).decoder
+        line, naa = (decoder.typical[decoder.names.index(n)].item() for n in ("MM0.88", "NAA"))
+        begins[name] = line / naa
+    # All columns have the same amplitude.
+    assert begins == pytest.approx({"pattern": 1, "strong": 3}, rel=0.01)
 
 
 def test_a_fixed_set_has_a_batch_at_least(recipe: Recipe) -> None:
