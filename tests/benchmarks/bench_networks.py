@@ -88,22 +88,22 @@ _SAME = {"target": "measured"}
 
 EXPERIMENTS = {
     "ours-nMM": _ours("nMM", 12000),
-    "ours-pMM": _ours("pMM", 6000),
-    "ours-rpMM": _ours("rpMM", 6000),
+    "ours-pMM": _ours("pMM", 4000),
+    "ours-rpMM": _ours("rpMM", 4000),
     "published-nMM": Experiment(
         PUBLISHED,
-        {"training.steps": 3000, "training.schedule": "cosine", "training.validate_every": 250,
+        {"training.steps": 1500, "training.schedule": "cosine", "training.validate_every": 250,
          "training.validation": 2048},
     ),
-    "published-nMM-dense": _ours("nMM", 6000, **_SAME),
-    "published-pMM-dense": _ours("pMM", 6000, **_SAME),
-    "published-rpMM-dense": _ours("rpMM", 6000, **_SAME),
+    "published-nMM-dense": _ours("nMM", 4000, **_SAME),
+    "published-pMM-dense": _ours("pMM", 2000, **_SAME),
+    "published-rpMM-dense": _ours("rpMM", 2000, **_SAME),
     **{
-        f"lambda-{weight:g}": _ours("rpMM", 3000, decoder__cutoff_weight=weight)
-        for weight in (0.005, 0.05, 0.5, 5.0)
+        f"lambda-{weight:g}": _ours("rpMM", 2000, decoder__cutoff_weight=weight)
+        for weight in (0.005, 0.05, 0.5)
     },
-    **{f"size-{size}": _ours("nMM", 6000, signals=size) for size in (3072, 12032, 96000)},
-    "size-none": _ours("nMM", 6000),
+    **{f"size-{size}": _ours("nMM", 3000, signals=size) for size in (3072, 12032)},
+    "size-none": _ours("nMM", 3000),
 }  # fmt: skip
 
 
