@@ -28,7 +28,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveFloat
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, model_validator
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -73,6 +73,9 @@ class DecoderSettings(BaseModel):
         Amplitude outputs are not of one column each, but along the principal directions of all
         columns' overlap (see :func:`principal_directions`): what is hard to tell apart, such as
         GPC and PCh, has an output of its own and is not drowned by their sum while training.
+    skip
+        Samples at the beginning that the residual leaves out, as published 1: what a decoder
+        cannot explain there, others would have to. Of amplitude decoders only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,6 +86,13 @@ class DecoderSettings(BaseModel):
     damping: PositiveFloat = 10.0
     cutoff_weight: PositiveFloat = 0.05
     directions: bool = False
+    skip: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _all_samples_are_projected(self) -> DecoderSettings:
+        if self.skip and self.kind == "projected":
+            raise ValueError("skip is not for projected amplitudes, which all samples decide")
+        return self
 
 
 @dataclass(frozen=True)
@@ -168,7 +178,7 @@ class Decoder:
         """
         if self.settings.kind == "projected":
             decoded = Decoded(decoded.amplitudes.detach(), decoded.theta)
-        residual = _mean_square(signals - self.fit(decoded))
+        residual = _mean_square((signals - self.fit(decoded))[:, self.settings.skip :])
         if decoded.cutoff is None:
             return residual
         return residual + 0.5 * self._late(decoded, decoded.cutoff, signals)

@@ -145,3 +145,15 @@ def test_amplitudes_along_directions_begin_typical_and_stay_positive(basis: Basi
     moved = typical * (1 + 0.01 * mixing.sum(1))
     torch.testing.assert_close(found[1] - found[0], moved - typical, rtol=0.05, atol=1e-3)
     assert (found[2] >= 0).all()
+
+
+def test_skipped_samples_do_not_count(basis: Basis) -> None:
+    decoder = make_decoder(DecoderSettings(kind="nMM", skip=2), basis)
+    decoded = Decoded(torch.ones(1, 5), torch.zeros(1, 4))
+    signals = decoder.fit(decoded)
+    signals[:, :2] += 100
+    assert decoder.loss(decoded, signals) < 1e-6
+    signals[:, 2] += 100
+    assert decoder.loss(decoded, signals) > 1
+    with pytest.raises(ValueError, match="not for projected"):
+        DecoderSettings(kind="projected", skip=1)
