@@ -27,25 +27,6 @@ class CoilWeights:
     quality: Tensor
 
 
-def noise_covariance(noise: Tensor) -> Tensor:
-    """Covariance ``(coil, coil)`` complex128 of signal-free samples ``(coil, sample)``.
-
-    Raises
-    ------
-    InputError
-        If there are not more samples than coils, or some are NaN or Inf.
-    """
-    coils, samples = noise.shape
-    if samples <= coils or not torch.isfinite(noise.abs()).all():
-        raise InputError(
-            f"coil noise: expected more than {coils} finite samples of {coils} coils, found "
-            f"{samples}; give a longer signal-free part"
-        )
-    centred = noise.to(torch.complex128)
-    centred = centred - centred.mean(1, keepdim=True)
-    return centred @ centred.mH / (samples - 1)
-
-
 def whitening(covariance: Tensor) -> Tensor:
     """``W (coil, coil)`` such that the noise of ``W @ fids`` is white with variance 1.
 

@@ -90,11 +90,6 @@ def summarise_aligned(
     return TemplateSums(total.to(torch.complex128), (amplitude.square() / variance).sum())
 
 
-def combine_sums(first: TemplateSums, second: TemplateSums) -> TemplateSums:
-    """Sums of two runs of signals."""
-    return TemplateSums(first.fid + second.fid, first.weight + second.weight)
-
-
 def finish_template(sums: TemplateSums, fallback: Tensor) -> Tensor:
     """The averaged template ``(time,)`` complex64; ``fallback`` where no signal counted."""
     if not bool(sums.weight > 0):

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from mrsi_engine.conventions import REFERENCE_PPM, Acquisition
@@ -276,7 +276,8 @@ def save_model(folder: Path | str, model: Model) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {n: t.detach().cpu().contiguous() for n, t in _all_tensors(model).items()}
     temporary = folder / f".{_WEIGHTS}.partial"
-    save_file(tensors, temporary)
+    # Not save_file: what it writes, only its owner may read.
+    temporary.write_bytes(save(tensors))
     os.replace(temporary, folder / _WEIGHTS)
     (folder / _CARD).write_text(model.card.model_dump_json(indent=2) + "\n")
     return folder

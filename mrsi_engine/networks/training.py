@@ -18,7 +18,7 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from mrsi_engine.errors import InputError, RunError
@@ -259,7 +259,7 @@ class _Loop(Generic[Data]):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.partial")
         contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        save_file(contiguous, temporary, {k: json.dumps(v) for k, v in header.items()})
+        temporary.write_bytes(save(contiguous, {k: json.dumps(v) for k, v in header.items()}))
         os.replace(temporary, path)
 
     def restore(self, path: Path) -> None:

@@ -37,14 +37,6 @@ def white(mixing):
     return coils.whitening(tensor(2 * mixing @ mixing.conj().T))
 
 
-def test_covariance_of_known_noise():
-    _, _, mixing, normal = setting()
-    found = coils.noise_covariance(tensor(mixing @ normal(COILS, 200_000))).numpy()
-    truth = 2 * mixing @ mixing.conj().T
-    scale = np.sqrt(np.outer(np.diag(truth).real, np.diag(truth).real))
-    assert np.abs((found - truth) / scale).max() < 5 / np.sqrt(200_000)
-
-
 def test_whitened_noise_is_white():
     _, _, mixing, normal = setting()
     noise = white(mixing).numpy() @ (mixing @ normal(COILS, 100_000))
@@ -116,13 +108,7 @@ def test_a_copied_or_dead_coil_is_named():
     noise = normal(COILS, 1000)
     noise[2] = noise[0]
     with pytest.raises(InputError, match="coil 2"):
-        coils.whitening(coils.noise_covariance(tensor(noise)))
+        coils.whitening(torch.cov(tensor(noise)))
     noise[2] = 0
     with pytest.raises(InputError, match="coil 2"):
-        coils.whitening(coils.noise_covariance(tensor(noise)))
-
-
-@pytest.mark.parametrize("noise", [np.ones((4, 4)), np.full((4, 100), np.nan)])
-def test_unusable_noise_is_refused(noise):
-    with pytest.raises(InputError, match="coil noise"):
-        coils.noise_covariance(tensor(noise))
+        coils.whitening(torch.cov(tensor(noise)))

@@ -53,7 +53,7 @@ def aligned(fids, passes=3):
 def steps():
     """(SNR, FWHM) after each step."""
     raw, water = read("metab_raw.nii.gz"), read("wref_raw.nii.gz").mean(2)
-    white = coils.whitening(coils.noise_covariance(raw[0, :, :, -TAIL:].flatten(1)))
+    white = coils.whitening(torch.cov(raw[0, :, :, -TAIL:].flatten(1).to(torch.complex128)))
     weights = coils.coil_weights(water, white)
     combined = coils.combine(raw, weights)[0]
     reference = coils.combine(water, weights).expand(16, -1)

@@ -17,9 +17,9 @@ from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.projection import Projection
 from mrsi_engine.kernels.registration import Registration, Solver, register
 from mrsi_engine.kernels.template import (
+    TemplateSums,
     averaged_template,
     combine_picks,
-    combine_sums,
     finish_template,
     first_pass,
     summarise_aligned,
@@ -71,10 +71,11 @@ def test_blocks_do_not_matter(signals, size):
         pick = combine_picks(pick, other)
     assert torch.equal(pick.fid, summarise_pick(fids, NOISE, BAND).fid)
     ready = Registration.build(pick.fid, SEEN)
-    sums = None
+    parts = []
     for f, n in zip(fids.split(size), NOISE.split(size), strict=True):
         part = summarise_aligned(f, register(ready, f, n, first_pass(Solver())), n, AXIS.dwell_time)
-        sums = part if sums is None else combine_sums(sums, part)
+        parts.append(part)
+    sums = TemplateSums(sum(p.fid for p in parts), sum(p.weight for p in parts))
     whole = register(ready, fids, NOISE, first_pass(Solver()))
     expected = finish_template(summarise_aligned(fids, whole, NOISE, AXIS.dwell_time), pick.fid)
     torch.testing.assert_close(finish_template(sums, pick.fid), expected, rtol=1e-3, atol=1e-3)

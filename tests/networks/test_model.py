@@ -45,6 +45,11 @@ def test_a_loaded_model_gives_identical_outputs(model: Model, tmp_path: Path) ->
     save_model(folder, loaded)
 
 
+def test_who_may_read_the_card_may_read_the_weights(model: Model, tmp_path: Path) -> None:
+    modes = {f.stat().st_mode for f in save_model(tmp_path, model).iterdir()}
+    assert len(modes) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
