@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench bench-calibration clean
+.PHONY: demo test lint bench bench-calibration bench-networks clean
 
 demo: $(INSTALLED)            ## simulate a brain, fit it, write maps and report to demo-out/
 	$(BIN)/mrsi demo --out demo-out
@@ -27,8 +27,11 @@ bench: $(INSTALLED)           ## measure speed, and corrections against publishe
 bench-calibration: $(INSTALLED)  ## are the error bars true? tables, and figures in calibration/
 	$(BIN)/python tests/benchmarks/bench_calibration.py --out calibration
 
+bench-networks: $(INSTALLED)  ## train on the published simulation and measure, an hour of a core
+	$(BIN)/python tests/benchmarks/bench_networks.py --out networks
+
 clean:
-	rm -rf .venv demo-out bench.json calibration
+	rm -rf .venv demo-out bench.json calibration networks
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -95,19 +95,19 @@ EXPERIMENTS = {
     "ours-rpMM": _ours("rpMM", 4000),
     "published-nMM": Experiment(
         PUBLISHED,
-        {"training.steps": 1500, "training.schedule": "cosine", "training.validate_every": 250,
+        {"training.steps": 1000, "training.schedule": "cosine", "training.validate_every": 250,
          "training.validation": 2048},
     ),
-    "published-nMM-dense": _ours("nMM", 4000, **_SAME),
-    "published-pMM-dense": _ours("pMM", 2000, **_SAME),
-    "published-rpMM-dense": _ours("rpMM", 2000, **_SAME),
-    # That of ours-rpMM is 0.05.
+    "published-nMM-dense": _ours("nMM", 3000, **_SAME),
+    "published-pMM-dense": _ours("pMM", 1500, **_SAME),
+    "published-rpMM-dense": _ours("rpMM", 1500, **_SAME),
     **{
-        f"lambda-{weight:g}": _ours("rpMM", 4000, decoder__cutoff_weight=weight)
-        for weight in (0.005, 0.5)
+        f"lambda-{weight:g}": _ours("rpMM", 1000, decoder__cutoff_weight=weight)
+        for weight in (0.005, 0.05, 0.5)
     },
-    **{f"size-{size}": _ours("nMM", 3000, signals=size) for size in (3072, 12032)},
-    "size-none": _ours("nMM", 3000),
+    "lambda-none": _ours("pMM", 1000),
+    **{f"size-{size}": _ours("nMM", 2000, signals=size) for size in (3072, 12032)},
+    "size-none": _ours("nMM", 2000),
 }  # fmt: skip
 
 

@@ -69,11 +69,18 @@ def test_projected_amplitudes_are_the_least_squares_ones(
         np.testing.assert_allclose(amplitudes, expected, rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "directions"), [*((kind, False) for kind in KINDS), ("nMM", True), ("rpMM", True)]
+)
 def test_gradients_exist_are_finite_and_are_right(
-    kind: DecoderKind, basis: Basis, settings: SimulationSettings
+    kind: DecoderKind, directions: bool, basis: Basis, settings: SimulationSettings
 ) -> None:
-    decoder = make_decoder(DecoderSettings(kind=kind), basis)
+    chosen = DecoderSettings(kind=kind, directions=directions)
+    decoder = make_decoder(chosen, basis)
+    if directions:
+        ones = torch.ones(len(decoder.names))
+        mixing = principal_directions(decoder.model.columns, ones, 0.2 * ones)
+        decoder = make_decoder(chosen, basis, ones, mixing=mixing)
     signals = Simulator(settings, basis).draw(2, seed=4).fids / 50
     generator = torch.Generator().manual_seed(5)
     outputs = torch.randn(2, decoder.outputs, generator=generator).requires_grad_()
