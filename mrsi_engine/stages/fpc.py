@@ -35,7 +35,12 @@ from mrsi_engine.kernels.template import (
 from mrsi_engine.kernels.water_phase import water_registration, water_shift
 from mrsi_engine.stages.base import Apply, Block, Context, State
 from mrsi_engine.stages.eddy_current import mean_reference
-from mrsi_engine.stages.fpc_network import corrector, model_template, suited_model
+from mrsi_engine.stages.fpc_network import (
+    ModelSource,
+    corrector,
+    model_template,
+    suited_model,
+)
 from mrsi_engine.stages.ranges import NoiseRange, PpmRange, hertz_between, refuse_coils
 
 #: Where the first template is picked by its tallest peak, ppm: between lipids and water.
@@ -170,7 +175,7 @@ class FrequencyPhaseCorrection(NoiseRange):
     method: Literal["robust", "registration", "correlation", "creatine", "water", "network"] = (
         "robust"
     )
-    model: str = "fpc-press-3t-te30"
+    model: ModelSource = "fpc-press-3t-te30"
     window_ppm: PpmRange | Literal[False] = (1.9, 4.1)
     nuisance: Literal["baseline", "subspace"] = "subspace"
     baseline_order: int = Field(default=2, ge=0, le=10)

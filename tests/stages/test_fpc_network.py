@@ -162,6 +162,15 @@ def test_what_does_not_suit_is_refused(settings: dict, axis: Acquisition, messag
         stage.check(Scan(axis, torch.zeros(1, axis.points)).context)
 
 
+def test_a_folder_is_the_same_for_workers_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoilt(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    assert FrequencyPhaseCorrection(model="model").model == str(tmp_path / "model")
+    assert FrequencyPhaseCorrection(model=NAME).model == NAME
+
+
 def test_a_run_is_known_by_the_model(tmp_path: Path) -> None:
     context = Scan(AXIS, torch.zeros(1, AXIS.points)).context
     assert NETWORK.models(context) == {NAME: MODEL.checksum}
