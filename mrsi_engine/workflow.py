@@ -29,7 +29,7 @@ from mrsi_engine.io.basis_files import read_basis
 from mrsi_engine.io.importing import changed_since, import_scan, signal_dimensions
 from mrsi_engine.io.lcmodel_results import read_lcmodel_csv
 from mrsi_engine.io.maps import export_maps, export_signals
-from mrsi_engine.io.nifti_mrs import read_header, stem_of
+from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header, stem_of
 from mrsi_engine.io.phantom_files import write_phantom
 from mrsi_engine.io.result_store import ResultStore, is_result_store, open_result
 from mrsi_engine.io.scan_store import ScanStore, is_scan_store
@@ -208,8 +208,9 @@ def process(
     options.check()
     _check_folder(folder)
     with clock("basis"):
-        chosen = _suited_basis(basis, pipeline, inputs, options)
-    _warm_up(inputs, options)
+        header = read_header(inputs.scan)
+        chosen = _suited_basis(basis, pipeline, inputs, header, options)
+    _warm_up(header, options)
     with clock("import"):
         store = imported(inputs, scan_folder(folder), options.overwrite, progress)
     with clock("process"):
@@ -223,24 +224,27 @@ def process(
 
 
 def _suited_basis(
-    choice: BasisChoice | None, pipeline: Pipeline, inputs: Inputs, options: Options
+    choice: BasisChoice | None,
+    pipeline: Pipeline,
+    inputs: Inputs,
+    header: NIfTIMRSHeader,
+    options: Options,
 ) -> Basis | None:
     """The basis, once it, the scan's axis and the pipeline are known to fit each other.
 
     Said before the import, which can take minutes and would have to be replaced.
     """
-    acquisition = _axis(inputs)
+    acquisition = _axis(inputs, header)
     basis = None if choice is None else load_basis(choice, acquisition)
-    recipe_for(acquisition, pipeline, basis, options.keep, layout=_layout(inputs))
+    recipe_for(acquisition, pipeline, basis, options.keep, layout=_layout(inputs, header))
     return basis
 
 
-def _layout(inputs: Inputs) -> Layout:
-    dimensions = signal_dimensions(read_header(inputs.scan))
+def _layout(inputs: Inputs, header: NIfTIMRSHeader) -> Layout:
     water = None if inputs.water is None else read_header(inputs.water).acquisition
     by_file = inputs.tissue if isinstance(inputs.tissue, Mapping) else None
     return Layout(
-        tuple(dimensions.items()),
+        tuple(signal_dimensions(header).items()),
         water is not None,
         inputs.scalp is not None,
         inputs.tissue_classes if by_file is None else tuple(by_file),
@@ -249,17 +253,17 @@ def _layout(inputs: Inputs) -> Layout:
     )
 
 
-def _axis(inputs: Inputs) -> Acquisition:
-    acquisition = read_header(inputs.scan).acquisition
+def _axis(inputs: Inputs, header: NIfTIMRSHeader) -> Acquisition:
+    acquisition = header.acquisition
     possible = inputs.points is not None and 2 <= inputs.points <= acquisition.points
     # An impossible number of points is refused by the import, with what the file holds.
     return acquisition.with_points(inputs.points or 0) if possible else acquisition
 
 
-def _warm_up(inputs: Inputs, options: Options) -> None:
+def _warm_up(header: NIfTIMRSHeader, options: Options) -> None:
     """Let worker processes import what they need while the scan is imported."""
     local = options.workers != 0 and options.scheduler is None
-    if local and math.prod(read_header(inputs.scan).grid.shape) >= PROCESSES_FROM:
+    if local and math.prod(header.grid.shape) >= PROCESSES_FROM:
         warm_up()
 
 

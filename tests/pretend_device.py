@@ -1,7 +1,8 @@
 """A second device on a machine that has none: tensors on it are CPU tensors that say otherwise.
 
 It is as strict as CUDA: an operation on tensors of both devices is refused, but for those that
-CUDA allows (copies, CPU tensors of no dimension, CPU indices), and ``numpy()`` is too. So code that
+CUDA allows (copies, CPU tensors of no dimension, CPU indices), and so are ``numpy()`` and products
+of integer matrices. So code that
 runs here makes every tensor where its input lies, and would run on a GPU.
 """
 
@@ -28,6 +29,10 @@ _INDEXED = {_aten.index.Tensor, _aten.index_put_.default, _aten.index_put.defaul
 
 #: ... and those that take no tensor of the other device, not even one number.
 _STRICT = {_aten.cat.default, _aten.stack.default, _aten.mm.default, _aten.bmm.default}
+
+
+#: CUDA multiplies no matrices of integers.
+_PRODUCTS = {_aten.mm.default, _aten.bmm.default, _aten.mv.default, _aten.dot.default}
 
 
 class Elsewhere(Tensor):
@@ -105,6 +110,8 @@ class _TwoDevices(TorchDispatchMode):
 def _refuse_mixture(func: Any, args: Any, tensors: list[Tensor]) -> None:
     if func in _COPIES:
         return
+    if func in _PRODUCTS and not (args[0].is_floating_point() or args[0].is_complex()):
+        raise RuntimeError(f"{func}: not implemented for {args[0].dtype} but on the CPU")
     if func in _INDEXED and isinstance(args[0], Elsewhere):
         indices = {id(i) for i in args[1] if i is not None}
         tensors = [t for t in tensors if id(t) not in indices]

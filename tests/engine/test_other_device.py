@@ -25,10 +25,12 @@ from mrsi_engine.networks.fpc import TEMPLATE, Corrector
 from mrsi_engine.networks.model import load_model
 from mrsi_engine.networks.quantifier import Quantifier
 from mrsi_engine.spectra.basis import Basis
+from mrsi_engine.spectra.macromolecules import with_macromolecules
+from mrsi_engine.spectra.simulation import simulate_basis
 from mrsi_engine.stages.base import Stage
 from mrsi_engine.stages.pipeline import Pipeline
 from tests.pretend_device import THERE, pretend_device
-from tests.scenes import GREY_MATTER, Lineshape, clean_fid, noise, press_basis, sd_for_snr
+from tests.scenes import GREY_MATTER, Lineshape, clean_fid, noise, sd_for_snr
 
 SHAPE = (6, 4, 2)
 CLASSES = ("gm", "wm", "csf")
@@ -40,8 +42,10 @@ WATER = {"stage": "water_removal", "components": 6}
 
 @cache
 def small_basis() -> Basis:
-    basis = press_basis(400, 0.5e-3)
-    return basis.select(("NAA", "NAAG", "Cr", "PCr", "Glu", "Gln", "Ins", "GPC", "MM"))
+    names = ("NAA", "NAAG", "Cr", "PCr", "Glu", "Gln", "Ins", "GPC")
+    axis = {"spectrometer_frequency": 123.25, "points": 400, "dwell_time": 0.5e-3}
+    basis = simulate_basis("press", echo_time=0.03, metabolites=names, **axis)
+    return with_macromolecules(basis, "pattern")
 
 
 @cache
@@ -153,8 +157,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "fpc correlation": [{"stage": "fpc", "method": "correlation", "frame": "template"}],
     "fpc creatine": [{"stage": "fpc", "method": "creatine"}],
     "fpc water": [{"stage": "fpc", "method": "water"}],
-    "fpc clusters": [{"stage": "fpc", "reference": "k-means", "nuisance": "baseline"}],
-    "fpc smooth": [{"stage": "fpc", "smooth": True, "smooth_order": 2}],
+    "fpc smooth": [
+        {
+            "stage": "fpc",
+            "reference": "k-means",
+            "nuisance": "baseline",
+            "smooth": True,
+            "smooth_order": 2,
+        }
+    ],
     "casorati": [{"stage": "water_removal", "method": "casorati"}],
     "lipid hsvd": [{"stage": "lipid_removal", "method": "hsvd"}],
     "scalp found": [WATER, {"stage": "lipid_removal", "scalp": "found"}],
