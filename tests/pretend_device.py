@@ -88,6 +88,11 @@ class _NumbersFromHere(TorchFunctionMode):
 
 
 class _TwoDevices(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing is compiled here, and keeping the compiler out would import it.
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         tensors = list(_tensors((args, *kwargs.values())))
