@@ -81,8 +81,10 @@ class _NumbersFromHere(TorchFunctionMode):
             func, device = torch.tensor, kwargs.get("device", args[0].device)
             kwargs = {"dtype": args[0].dtype, **kwargs, "device": device}
             args = args[1:]
-        if func not in (torch.tensor, torch.as_tensor) or isinstance(args[0], Tensor):
+        if func not in (torch.tensor, torch.as_tensor):
             return func(*args, **kwargs)
+        if isinstance(args[0], Tensor):
+            return args[0].to(**kwargs)
         device = torch.device(kwargs.pop("device", None) or _HERE)
         return func(*args, **kwargs).to(device)
 
@@ -104,12 +106,14 @@ class _TwoDevices(TorchDispatchMode):
             there = wanted == THERE
             kwargs["device"] = _HERE
         held = {name: _each(_held, value) for name, value in kwargs.items()}
-        result = func(*_each(_held, args), **held)
-        if "out" in kwargs:
-            return kwargs["out"]
-        if func._schema.name.endswith("_") and args and isinstance(args[0], Tensor):
-            return args[0]
-        return _each(_sent, result) if there else result
+        # What pretends to be a tensor elsewhere cannot be an inference tensor too.
+        with torch.inference_mode(False), torch.no_grad():
+            result = func(*_each(_held, args), **held)
+            if "out" in kwargs:
+                return kwargs["out"]
+            if func._schema.name.endswith("_") and args and isinstance(args[0], Tensor):
+                return args[0]
+            return _each(_sent, result) if there else result
 
 
 def _refuse_mixture(func: Any, args: Any, tensors: list[Tensor]) -> None:

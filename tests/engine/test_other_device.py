@@ -29,6 +29,7 @@ from mrsi_engine.spectra.macromolecules import with_macromolecules
 from mrsi_engine.spectra.simulation import simulate_basis
 from mrsi_engine.stages.base import Stage
 from mrsi_engine.stages.pipeline import Pipeline
+from mrsi_engine.workflow import BasisChoice, load_basis
 from tests.pretend_device import THERE, pretend_device
 from tests.scenes import GREY_MATTER, Lineshape, clean_fid, noise, sd_for_snr
 
@@ -110,8 +111,11 @@ def done(recipe: Recipe, voxels: Voxels) -> BlockArrays:
     return arrays
 
 
-def assert_the_same_there(pipeline: Pipeline, voxels: Voxels, layout: Layout, **more: Any) -> None:
-    recipe = recipe_for(small_basis().acquisition, pipeline, small_basis(), layout=layout, **more)
+def assert_the_same_there(
+    pipeline: Pipeline, voxels: Voxels, layout: Layout, basis: Basis | None = None, **more: Any
+) -> None:
+    basis = small_basis() if basis is None else basis
+    recipe = recipe_for(basis.acquisition, pipeline, basis, layout=layout, **more)
     here = done(replace(recipe, device="cpu"), voxels)
     with pretend_device():
         there = done(replace(recipe, device=str(THERE)), voxels)
@@ -214,16 +218,32 @@ def test_the_shipped_network() -> None:
     axis = model.card.axis
     fids = np.pad(fids, ((0, 0), (0, axis.points - fids.shape[1])))
     here = Quantifier.of(model).predict(fids)
-    # What pretends to be a tensor elsewhere cannot be an inference tensor too.
-    predict, opinions_of = (getattr(Quantifier, n).__wrapped__ for n in ("predict", "opinions"))
-    with pretend_device(), torch.no_grad():
+    with pretend_device():
         quantifier = Quantifier.of(model, THERE)
-        there = predict(quantifier, fids)
-        opinions = opinions_of(quantifier, torch.from_numpy(fids).to(THERE))
+        there = quantifier.predict(fids)
+        opinions = quantifier.opinions(torch.from_numpy(fids).to(THERE))
         inside = quantifier.inside_ranges(there.theta)
         assert {t.device for t in (opinions.novelty, inside, there.amplitudes)} == {THERE}
         np.testing.assert_allclose(there.theta.cpu(), here.theta, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(there.amplitudes.cpu(), here.amplitudes, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("basis_cache")
+def test_networks_in_the_default_pipeline() -> None:
+    axis = load_model("press-3t-te30").card.axis.acquisition
+    basis = load_basis(BasisChoice("press-3t-te30"), axis)
+    spins = [Lineshape(0.1 * n, 1.5 * n, 6.0) for n in range(4)]
+    fids = np.stack([clean_fid(basis, GREY_MATTER, spin) for spin in spins])
+    fids += noise(
+        np.random.default_rng(2), len(fids), axis.points, sd_for_snr(basis, fids[0], 40.0)
+    )
+    stages = [
+        {"stage": "fpc", "method": "network"},
+        shipped("brain-1h-3t").settings()["stages"][-2],
+    ]
+    assert_the_same_there(
+        Pipeline(name="p", stages=stages), Voxels(fids.astype(np.complex64)), Layout(), basis
+    )
 
 
 def test_no_stage_is_forgotten() -> None:
