@@ -42,13 +42,14 @@ _STEP_RESOLUTION = 1e-12
 
 
 class Code(IntEnum):
-    """How the fit of one voxel ended."""
+    """How the fit of one voxel ended; ``GIVEN`` is a point that was taken without any step."""
 
     RUNNING = 0
     CONVERGED = 1
     STALLED = 2
     MAX_ITERATIONS = 3
     SINGULAR = 4
+    GIVEN = 5
 
 
 @dataclass(frozen=True)
@@ -134,16 +135,23 @@ class Spectra:
             left = left + (self.precision > 0).sum(1)
         return left.clamp_min(1.0)
 
-    def residual_freedom(self, problem: Problem, inverse: Tensor) -> Tensor:
+    @property
+    def has_priors(self) -> bool:
+        """Whether anything is estimated under a prior."""
+        return self.priors is not None or self.precision is not None
+
+    def residual_freedom(self, problem: Problem, inverse: Tensor | None) -> Tensor:
         """What the residual energy is of noise alone, in units of its variance, ``(voxel,)``.
 
         ``inverse (voxel, parameter, parameter)`` is that of the Fisher matrix at unit noise: it
-        says how much of a parameter its prior holds.
+        says how much of a parameter its prior holds, and is needed only where there is one.
         """
         share = problem.baseline.fitted_share if self.fitted_share is None else self.fitted_share
         share = share.to(torch.float64)
         left = self._free_data(problem) - (share * (2 - share)).sum(-1)
         columns = len(problem.signed)
+        if inverse is None:
+            return left.clamp_min(1.0)
         if self.priors is not None:
             left = left + (self.priors.gram * inverse[:, :columns, :columns]).sum((1, 2))
         if self.precision is not None:
@@ -266,10 +274,26 @@ def fit(problem: Problem, spectra: Spectra, theta: Tensor) -> Fit:
     return Fit(last, code, iterations)
 
 
+def given(
+    problem: Problem, spectra: Spectra, theta: Tensor, amplitudes: Tensor | None = None
+) -> Fit:
+    """The fits at ``theta (voxel, parameter)`` float64 without a step.
+
+    Amplitudes are the best ones there unless they are given, too, ``(voxel, metabolite)`` float64.
+    """
+    at = evaluate(problem, spectra, theta.clamp(problem.lower, problem.upper), None, amplitudes)
+    code = torch.where(at.ok, int(Code.GIVEN), int(Code.SINGULAR))
+    return Fit(at, code, torch.zeros_like(code))
+
+
 def evaluate(
-    problem: Problem, spectra: Spectra, theta: Tensor, passive: Tensor | None
+    problem: Problem,
+    spectra: Spectra,
+    theta: Tensor,
+    passive: Tensor | None,
+    amplitudes: Tensor | None = None,
 ) -> Evaluation:
-    """Best amplitudes and the normal equations at ``theta (voxel, parameter)`` float64."""
+    """Amplitudes, the best unless given, and normal equations at ``theta (voxel, parameter)``."""
     parts = _parts(problem, theta)
     linear = spectra.real_rows(problem, parts.columns)
     turned = spectra.turned_back(theta)
@@ -280,7 +304,8 @@ def evaluate(
     if spectra.priors is not None:
         gram, moment = gram + spectra.priors.gram, moment + spectra.priors.moment
     energy = data.to(torch.float64).square().sum((1, 2))
-    amplitudes, passive, factor, ok = _amplitudes(problem, gram, moment, passive)
+    best, passive, factor, ok = _amplitudes(problem, gram, moment, passive)
+    amplitudes = best if amplitudes is None else amplitudes
     finite = torch.nan_to_num(amplitudes)
     known = finite.to(linear.dtype)[:, None, :]
     residual = data - known @ linear

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -99,6 +99,29 @@ class TrainingCard(_Part):
     curve: list[tuple[int, float, float]] = []
 
 
+class Calibration(_Part):
+    """What makes the error bars of a network's own estimates true, measured on simulated signals.
+
+    ``snr`` are the edges between bins of SNR; ``factors`` what errors are multiplied by in each
+    bin, by the name of a parameter; ``coverage`` the share of 95 % intervals that then held the
+    truth, on signals that the factors were not made from; ``signals`` are those of each step, and
+    ``fit`` the settings of stage ``quantify`` that estimates were made with.
+    """
+
+    snr: tuple[float, ...]
+    factors: dict[str, tuple[float, ...]]
+    coverage: dict[str, tuple[float, ...]] = {}
+    signals: int
+    fit: dict[str, Any] = {}
+
+    def at(self, names: Sequence[str], snr: Tensor) -> Tensor:
+        """Factors ``(voxel, name)`` at ``snr (voxel,)``; 1 for names it has none of."""
+        one = (1.0,) * (len(self.snr) + 1)
+        table = snr.new_tensor([self.factors.get(name, one) for name in names])
+        edges = snr.new_tensor(self.snr)
+        return table.T[torch.bucketize(torch.nan_to_num(snr), edges)]
+
+
 class Card(_Part):
     """What a model is, was trained on and is good for; the JSON file of its folder.
 
@@ -120,6 +143,7 @@ class Card(_Part):
     basis: BasisCard | None = None
     ranges: dict[str, tuple[float, float]] = {}
     scores: dict[str, float] = {}
+    calibration: Calibration | None = None
     training: TrainingCard | None = None
     recipe: dict[str, Any] = {}
     licence: str = "BSD-3-Clause"

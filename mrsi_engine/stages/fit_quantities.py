@@ -149,6 +149,20 @@ def data_share_quantities(settings: FitSettings, basis: Basis) -> list[Quantity]
     ]
 
 
+def network_quantities(basis: Basis, ensemble: bool) -> list[Quantity]:
+    """What the errors of a network's own amplitudes are made of."""
+    found = []
+    for amplitude in amplitude_quantities(basis):
+        name, label = amplitude.name, amplitude.label
+        doc = f"Cramér-Rao bound of {label} at the network's estimate, from the full Fisher matrix"
+        found.append(Quantity(f"crlb_{name}", "data units", doc, f"CRLB of {label}"))
+        if ensemble:
+            doc = f"SD of {label} between the networks of the ensemble: what training left open"
+            title = f"Epistemic SD of {label}"
+            found.append(Quantity(f"epistemic_{name}", "data units", doc, title))
+    return found
+
+
 def suffixed(quantity: Quantity, estimator: str) -> Quantity:
     """A quantity of another estimator than the main one."""
     return replace(
@@ -158,6 +172,14 @@ def suffixed(quantity: Quantity, estimator: str) -> Quantity:
         doc=f"{quantity.doc}; estimator {estimator!r}",
     )
 
+
+NOVELTY = Quantity(
+    "novelty",
+    "1",
+    "how unlike the signals that the network was trained on the spectrum's power is; one in a "
+    "thousand of those is above 1",
+    "Novelty",
+)
 
 BASELINE_DIMENSION = Quantity(
     "baseline_dimension",
@@ -210,7 +232,8 @@ OF_THE_FIT = (
     Quantity(
         "converged",
         "1",
-        "1 where the fit reached a minimum, the shift inside its bounds",
+        "1 where the fit reached a minimum, the shift inside its bounds; of a network's own "
+        "estimates, where signal and parameters are within what it was trained on",
         "Converged",
     ),
 )

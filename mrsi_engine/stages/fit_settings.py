@@ -142,6 +142,11 @@ class FitSettings(NoiseRange):
         return self.baseline == "spline" and self.baseline_stiffness == "adaptive"
 
     @property
+    def lorentzian_share(self) -> float:
+        """Share of the damping that a fit begins with as a Lorentzian."""
+        return {"lorentzian": 1.0, "gaussian": 0.0, "voigt": 0.5}[self.lineshape]
+
+    @property
     def stiffnesses(self) -> list[float]:
         """Those an adaptive baseline chooses from, about two a factor of 10."""
         low, high = self.baseline_stiffness_range

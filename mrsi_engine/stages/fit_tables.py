@@ -222,7 +222,7 @@ def _start_points(settings: FitSettings, layout: Layout, device: torch.device) -
     axes = {layout.shift(0): shifts, layout.lorentzian(0): dampings}
     points = grid(axes, torch.zeros(layout.size, dtype=torch.float64))
     damping = points[:, layout.lorentzian(0)].clone()
-    lorentzian = {"lorentzian": 1.0, "gaussian": 0.0, "voigt": 0.5}[settings.lineshape]
+    lorentzian = settings.lorentzian_share
     for g in range(layout.groups):
         points[:, layout.lorentzian(g)] = lorentzian * damping
         points[:, layout.gaussian(g)] = ((1 - lorentzian) * damping).square()

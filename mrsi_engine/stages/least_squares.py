@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mrsi_engine.conventions import Acquisition, Status
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.kernels.alignment import wrapped
 from mrsi_engine.kernels.crlb import Bounds, sd_of_ratio
 from mrsi_engine.kernels.noise import noise_sd
 from mrsi_engine.kernels.priors import Priors
-from mrsi_engine.kernels.varpro import (
-    Code,
-    Evaluation,
-    Fit,
-    Problem,
-    Spectra,
-    fit,
-    residual_energy,
-    stiffness_scores,
-)
+from mrsi_engine.kernels.varpro import Code, Evaluation, Fit, Problem, Spectra, fit, residual_energy
+from mrsi_engine.networks.model import Calibration
+from mrsi_engine.networks.quantifier import Quantifier
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.stages.base import Block
 from mrsi_engine.stages.fit_quantities import (
+    NOVELTY,
     OF_THE_FIT,
     amplitude_quantities,
     amplitude_weights,
@@ -37,44 +30,12 @@ from mrsi_engine.stages.fit_quantities import (
 )
 from mrsi_engine.stages.fit_settings import FitSettings
 from mrsi_engine.stages.fit_tables import FitTables
+from mrsi_engine.stages.network_start import NetworkStart, Start
 from mrsi_engine.stages.reference_peak import ReferencePeak
+from mrsi_engine.stages.search import Method, Search, Solved, turn, weighing
 
 #: Voxels fitted at a time: what one batch touches stays in a core's cache.
 _BATCH = 256
-
-#: Start points tried after the first where a fit did not converge.
-_RESTARTS = 2
-
-#: Noise of an FID's window, relative to its norm, that no prior is weighed against less than:
-#: float32 columns are no more exact.
-_LEAST_NOISE = 1e-6
-
-
-@dataclass(frozen=True)
-class Solved:
-    """Fits of a batch: what was fitted, how it ended, and what brings it back to the data.
-
-    ``frame (voxel,)`` Hz that the data were moved by, ``size (voxel,)`` data units that are 1 in
-    the fit, ``noise (voxel,)`` SD in units of ``size``, NaN where it is not known.
-    """
-
-    spectra: Spectra
-    result: Fit
-    frame: Tensor
-    size: Tensor
-    noise: Tensor
-
-    def take(self, index: Tensor, other: Solved, better: Tensor) -> None:
-        """Take another's voxels ``better`` in place of this one's ``index[better]``."""
-        into = index[better]
-        self.spectra.window[into] = other.spectra.window[better]
-        if self.spectra.precision is not None and other.spectra.precision is not None:
-            self.spectra.precision[into] = other.spectra.precision[better]
-        self.result.last.write(into, other.result.last.rows(better))
-        self.result.code[into] = other.result.code[better]
-        self.result.iterations[into] = other.result.iterations[better]
-        self.frame[into], self.size[into] = other.frame[better], other.size[better]
-        self.noise[into] = other.noise[better]
 
 
 @dataclass(frozen=True)
@@ -123,7 +84,10 @@ class Outputs:
 
 @dataclass(frozen=True)
 class LeastSquares:
-    """Everything about the fit of a scan that does not depend on a voxel."""
+    """Everything about the fit of a scan that does not depend on a voxel.
+
+    ``calibration`` is that of the network's error bars, where its own estimates are wanted.
+    """
 
     settings: FitSettings
     tables: FitTables
@@ -132,29 +96,49 @@ class LeastSquares:
     estimators: tuple[Estimator, ...]
     outputs: Outputs
     reference: ReferencePeak
+    search: Search
+    calibration: Calibration | None = None
 
     @classmethod
     def build(
-        cls, settings: FitSettings, basis: Basis, acquisition: Acquisition, device: torch.device
+        cls,
+        settings: FitSettings,
+        basis: Basis,
+        acquisition: Acquisition,
+        device: torch.device,
+        method: Method = "least-squares",
+        quantifier: Quantifier | None = None,
     ) -> LeastSquares:
         """Tables for the fitted columns ``basis``, which are on the scan's axis."""
         tables = FitTables.build(settings, basis, acquisition, device)
-        problem = tables.problem
+        problem, used = tables.problem, settings.used_points(acquisition)
         quiet = settings.quiet_bins(settings.fitted_acquisition(acquisition))
+        network, calibration = None, None
+        if quantifier is not None:
+            members = 1 if method == "auto" else None
+            layout, share = problem.model.layout, settings.lorentzian_share
+            network = NetworkStart(quantifier, layout, share, members)
+            calibration = quantifier.model.card.calibration
+        noise_bins = int(quiet.sum()) if settings.noise_sd is None else 0
         return cls(
             settings,
             tables,
-            settings.used_points(acquisition),
+            used,
             torch.from_numpy(quiet).to(device),
             tuple(_estimator(settings, basis, problem, i) for i in range(len(settings.estimators))),
             Outputs.of(settings, basis, problem.free),
             ReferencePeak.of(basis, problem.band, acquisition, device),
+            Search(settings, tables, used, noise_bins, method, network),
+            calibration if method == "network" else None,
         )
 
     def __call__(self, block: Block) -> None:
         """Fit every voxel of the block."""
-        batches = zip(block.fids.split(_BATCH), self._noise(block).split(_BATCH), strict=True)
-        parts = [self._fitted(fids, noise, block.keep_signals) for fids, noise in batches]
+        start, noise, parts = self._start(block), self._noise(block), []
+        for first in range(0, len(block.fids), _BATCH):
+            rows = slice(first, first + _BATCH)
+            own = None if start is None else start.rows(rows)
+            parts.append(self._fitted(block.fids[rows], noise[rows], own, block.keep_signals))
         block.status = torch.cat([part.status for part in parts])
         for kind in ("estimate", "sd", "measures", "signals"):
             getattr(block, kind).update(_merged([getattr(part, kind) for part in parts]))
@@ -164,7 +148,8 @@ class LeastSquares:
 
     def solve(self, block: Block) -> Solved:
         """The main estimator's fits of a block of few voxels, all at once."""
-        return self._estimated(self.estimators[0], self._solved(block.fids, self._noise(block)))
+        solved = self._solved(block.fids, self._noise(block), self._start(block))
+        return self._estimated(self.estimators[0], solved)
 
     def signals(self, solved: Solved, points: int) -> tuple[Tensor, Tensor]:
         """Fitted model with its baseline, and the baseline, ``(voxel, time)`` of ``points``."""
@@ -195,11 +180,11 @@ class LeastSquares:
 
         NaN where the data do not determine an amplitude.
         """
-        bounds, outputs = Bounds.of(solved.result.last.fisher, solved.noise), self.outputs
+        bounds, outputs = _bounds(solved), self.outputs
         columns = solved.result.last.amplitudes.shape[1]
         known = bounds.sd(outputs.weights[:columns]).isfinite()
-        quality = self._fit_quality(self.estimators[0], solved, bounds)
-        scale = (solved.size * self._inflation(quality)).square()[:, None, None]
+        quality = solved.fit_quality(self.estimators[0].problem)
+        scale = (solved.size * self.search.inflation(quality)).square()[:, None, None]
         both = known[:, :, None] & known[:, None, :]
         return torch.where(both, scale * bounds.covariance[:, :columns, :columns], torch.nan)
 
@@ -211,7 +196,11 @@ class LeastSquares:
             return block.noise_sd
         return noise_sd(block.fids[:, self.used], self.quiet)
 
-    def _solved(self, given: Tensor, noise: Tensor) -> Solved:
+    def _start(self, block: Block) -> Start | None:
+        """What the network says of the block, if there is one."""
+        return None if self.search.network is None else self.search.network(block.fids)
+
+    def _solved(self, given: Tensor, noise: Tensor, start: Start | None) -> Solved:
         """Fits of FIDs ``(voxel, time)`` before any estimator makes them its own."""
         # Squares of very small or large samples would leave the range of float32.
         largest = given.abs().amax(1)
@@ -219,12 +208,19 @@ class LeastSquares:
         unit = largest.to(torch.float64)
         noise = noise.to(torch.float64) / unit
         # Without any noise the bounds are not zero, they are not known.
-        return self._searched(fids, unit, torch.where(noise > 0, noise, torch.nan))
+        known = torch.where(noise > 0, noise, torch.nan)
+        if start is not None and start.amplitudes is not None:
+            start = replace(start, amplitudes=start.amplitudes / unit[:, None])
+        return self.search(fids, unit, known, start)
 
-    def _fitted(self, given: Tensor, noise: Tensor, keep_signals: bool) -> Block:
-        solved = self._solved(given, noise)
+    def _fitted(
+        self, given: Tensor, noise: Tensor, start: Start | None, keep_signals: bool
+    ) -> Block:
+        solved = self._solved(given, noise, start)
         out = Block(given)
-        out.status[solved.result.code != Code.SINGULAR] = Status.LEAST_SQUARES
+        out.status = solved.status
+        if start is not None:
+            out.measures[NOVELTY.name] = start.novelty.to(torch.float64)
         fits = [self._estimated(estimator, solved) for estimator in self.estimators]
         self._write_spectrum(out, fits[0])
         for estimator, own in zip(self.estimators, fits, strict=True):
@@ -233,68 +229,6 @@ class LeastSquares:
             model, baseline = self.signals(fits[0], given.shape[1])
             out.signals.update(corrected=given, fit=model, baseline=baseline)
         return out
-
-    def _searched(self, fids: Tensor, unit: Tensor, noise: Tensor) -> Solved:
-        """Fits from the best start points; where they did not converge, from the next best."""
-        solved = self._attempt(fids, unit, noise, 0)
-        for rank in range(1, _RESTARTS + 1):
-            again = (~self._reached(solved.result)).nonzero().squeeze(1)
-            if len(again) == 0:
-                break
-            other = self._attempt(fids[again], unit[again], noise[again], rank)
-            less = other.result.last.cost <= solved.result.last.cost[again]
-            solved.take(again, other, self._reached(other.result) & less)
-        if self.settings.adaptive:
-            solved = self._adapted(solved)
-        return solved if self.settings.errors == "noise" else self._weighed_anew(solved)
-
-    def _attempt(self, fids: Tensor, unit: Tensor, noise: Tensor, rank: int) -> Solved:
-        """Fits from the start points of a rank."""
-        problem, time = self.tables.problem, self.tables.full.time[self.used.start :]
-        band, shift = problem.band, problem.model.layout.shift(0)
-        start = self.tables.starts.best(band.crop(fids), rank)
-        # The window follows each voxel's own frequency, by whole bins, so that it always holds the
-        # same peaks and baselines stay on the bins of the spectrum.
-        frame = torch.round(start[:, shift] * band.duration) / band.duration
-        start[:, shift] -= frame
-        window = band.crop(fids * _turn(-frame, time))
-        size = torch.linalg.vector_norm(window, dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-        noise = noise / size
-        spectra = Spectra(window / size[:, None], precision=self._precision(noise))
-        return Solved(spectra, fit(problem, spectra, start), frame, size * unit, noise)
-
-    def _precision(self, noise: Tensor) -> Tensor | None:
-        sd = self.tables.prior_sd
-        if bool(sd.isinf().all()):
-            return None
-        return (_weighing(noise)[:, None] / sd).square()
-
-    def _weighed_anew(self, solved: Solved) -> Solved:
-        """Fits with priors on what is iterated weighed against the residual, not the noise."""
-        if solved.spectra.precision is None:
-            return solved
-        precision = self._precision(self._trusted(solved))
-        spectra = replace(solved.spectra, precision=precision)
-        theta = torch.nan_to_num(solved.result.last.theta)
-        return replace(solved, spectra=spectra, result=fit(self.tables.problem, spectra, theta))
-
-    def _trusted(self, solved: Solved) -> Tensor:
-        """SD that data are weighed by against priors: where errors hold the residual, its own."""
-        if self.settings.errors == "noise":
-            return solved.noise
-        bounds = Bounds.of(solved.result.last.fisher, solved.noise)
-        quality = self._fit_quality(self.estimators[0], solved, bounds)
-        return solved.noise * self._inflation(quality)
-
-    def _adapted(self, solved: Solved) -> Solved:
-        """Fits with each voxel's own stiffness of the baseline."""
-        problem, theta = self.tables.problem, torch.nan_to_num(solved.result.last.theta)
-        shares = torch.stack([problem.baseline.shares(s) for s in self.settings.stiffnesses])
-        weight = self.settings.baseline_weight
-        scores = stiffness_scores(problem, solved.spectra, theta, shares, weight)
-        chosen = torch.nan_to_num(scores, nan=torch.inf).argmin(1)
-        spectra = replace(solved.spectra, fitted_share=shares[chosen])
-        return replace(solved, spectra=spectra, result=fit(problem, spectra, theta))
 
     def _estimated(self, estimator: Estimator, solved: Solved) -> Solved:
         """The fits as an estimator makes them, from where the first ended."""
@@ -308,7 +242,7 @@ class LeastSquares:
         priors = estimator.priors
         if priors is None:
             return solved.spectra
-        last, noise = solved.result.last, _weighing(self._trusted(solved))
+        last, noise = solved.result.last, weighing(self.search.trusted(solved))
         padding = priors.reference.new_zeros(len(priors.reference), last.cross.shape[2])
         weights = torch.cat([priors.reference, padding], dim=1)
         sd = Bounds.of(last.fisher, noise).sd(weights)
@@ -318,9 +252,9 @@ class LeastSquares:
     def _write(self, out: Block, estimator: Estimator, solved: Solved) -> None:
         """What one estimator found."""
         result, suffix = solved.result, estimator.suffix
-        bounds = Bounds.of(result.last.fisher, solved.noise)
-        quality = self._fit_quality(estimator, solved, bounds)
-        reached = self._reached(result)
+        bounds = _bounds(solved)
+        quality = solved.fit_quality(estimator.problem)
+        reached = self.search.reached(solved)
         measures = (quality, result.iterations, bounds.condition, reached)
         names = (_named(q.name, suffix) for q in OF_THE_FIT)
         _write_measures(out, result, dict(zip(names, measures, strict=True)))
@@ -331,18 +265,8 @@ class LeastSquares:
             shares = estimator.priors.data_share(covariance, solved.spectra.priors.spread)
             named = zip(self.outputs.data_shares, shares.unbind(1), strict=True)
             _write_measures(out, result, dict(named))
-
-    def _fit_quality(self, estimator: Estimator, solved: Solved, bounds: Bounds) -> Tensor:
-        """SD of the residual over that of the noise, ``(voxel,)``."""
-        energy = residual_energy(estimator.problem, solved.spectra, solved.result.last)
-        inverse = bounds.covariance / solved.noise.square()[:, None, None]
-        left = solved.spectra.residual_freedom(estimator.problem, inverse)
-        return (energy / left).sqrt() / solved.noise
-
-    def _inflation(self, fit_quality: Tensor) -> Tensor:
-        """What errors are multiplied by, ``(voxel,)``."""
-        inflated = self.settings.errors == "residual"
-        return fit_quality.clamp_min(1.0) if inflated else torch.ones_like(fit_quality)
+        if self.search.method == "network":
+            self._write_parts_of_errors(out, solved)
 
     def _write_parameters(
         self, out: Block, suffix: str, solved: Solved, bounds: Bounds, fit_quality: Tensor
@@ -350,9 +274,9 @@ class LeastSquares:
         outputs, last, problem = self.outputs, solved.result.last, self.tables.problem
         values = torch.cat([last.amplitudes, last.theta[:, problem.free]], dim=1)
         values, sd = values @ outputs.weights.T, bounds.sd(outputs.weights)
-        inflation = self._inflation(fit_quality)
+        inflation = self.search.inflation(fit_quality)[:, None] * self._factors(out)
         values[solved.result.code == Code.SINGULAR] = torch.nan
-        sd = torch.where(values.isnan(), torch.nan, sd * inflation[:, None])
+        sd = torch.where(values.isnan(), torch.nan, sd * inflation)
         estimates = dict(zip(outputs.names, values.unbind(1), strict=True))
         sds = dict(zip(outputs.names, sd.unbind(1), strict=True))
         for name in outputs.names[: outputs.amplitudes]:
@@ -391,16 +315,35 @@ class LeastSquares:
     ) -> dict[str, dict[str, Tensor]]:
         """Covariance of every amplitude with each reference, in data units squared."""
         names, weights = self.outputs.names[: self.outputs.amplitudes], self.outputs.weights
-        scale = (solved.size * inflation).square()
+        scale = solved.size[:, None] * inflation
         found = {}
         for reference in self.outputs.references:
-            all_of_them = bounds.with_sum(weights, weights[names.index(reference)])
+            at = names.index(reference)
+            all_of_them = bounds.with_sum(weights, weights[at]) * scale * scale[:, at, None]
             # It is known where both errors are.
             found[reference] = {
-                name: torch.where((sds[name] * sds[reference]).isnan(), torch.nan, scale * one)
+                name: torch.where((sds[name] * sds[reference]).isnan(), torch.nan, one)
                 for name, one in zip(names, all_of_them.unbind(1), strict=False)
             }
         return found
+
+    def _factors(self, out: Block) -> Tensor:
+        """What the calibration multiplies errors by, ``(voxel, name)``."""
+        snr = out.measures["snr"]
+        if self.calibration is None:
+            return snr.new_ones(len(snr), len(self.outputs.names))
+        return self.calibration.at(self.outputs.names, snr)
+
+    def _write_parts_of_errors(self, out: Block, solved: Solved) -> None:
+        """Of the network's amplitudes: the Cramér-Rao bound, and what an ensemble disagrees by."""
+        outputs, last = self.outputs, solved.result.last
+        weights, size = outputs.weights[: outputs.amplitudes], solved.size[:, None]
+        parts = {"crlb": Bounds.of(last.fisher, solved.noise).sd(weights)}
+        if solved.spread is not None:
+            parts["epistemic"] = ((weights @ solved.spread) * weights).sum(2).sqrt()
+        for part, sd in parts.items():
+            named = zip(outputs.names, (sd * size).unbind(1), strict=False)
+            _write_measures(out, solved.result, {f"{part}_{name}": sd for name, sd in named})
 
     def _write_spectrum(self, out: Block, solved: Solved) -> None:
         """Measures of the data and of the main fit."""
@@ -419,18 +362,10 @@ class LeastSquares:
             measures["baseline_dimension"] = dimension / 2
         _write_measures(out, solved.result, measures)
 
-    def _reached(self, result: Fit) -> Tensor:
-        """Whether a minimum was reached, the shift inside its bounds: else it lies elsewhere."""
-        problem = self.tables.problem
-        shift = problem.model.layout.shift(0)
-        at = result.last.theta[:, shift]
-        inside = (at > problem.lower[shift]) & (at < problem.upper[shift])
-        return (result.code == Code.CONVERGED) & inside
-
     def _to_data(self, solved: Solved) -> Tensor:
         """What brings a fitted signal back to the data, ``(voxel, time)`` complex64."""
-        turn = _turn(solved.frame, self.tables.full.time)
-        return turn * solved.size.to(torch.float32)[:, None]
+        moved = turn(solved.frame, self.tables.full.time)
+        return moved * solved.size.to(torch.float32)[:, None]
 
 
 def _estimator(settings: FitSettings, basis: Basis, problem: Problem, number: int) -> Estimator:
@@ -439,6 +374,14 @@ def _estimator(settings: FitSettings, basis: Basis, problem: Problem, number: in
     own = problem if bool((signed == problem.signed).all()) else replace(problem, signed=signed)
     priors = settings.prior_table.on(basis).to(problem.signed.device) if kind == "map" else None
     return Estimator("" if number == 0 else kind, own, priors)
+
+
+def _bounds(solved: Solved) -> Bounds:
+    """Covariance of the errors: Cramér-Rao bounds, with what the members of a network disagree."""
+    bounds = Bounds.of(solved.result.last.fisher, solved.noise)
+    if solved.spread is None:
+        return bounds
+    return replace(bounds, covariance=bounds.covariance + solved.spread)
 
 
 def _write_measures(out: Block, result: Fit, measures: dict[str, Tensor]) -> None:
@@ -452,19 +395,9 @@ def _finite(last: Evaluation) -> tuple[Tensor, Tensor]:
     return torch.nan_to_num(last.amplitudes).float(), torch.nan_to_num(last.theta).float()
 
 
-def _weighing(noise: Tensor) -> Tensor:
-    return torch.nan_to_num(noise).clamp_min(_LEAST_NOISE)
-
-
 def _named(name: str, suffix: str) -> str:
     return f"{name}_{suffix}" if suffix else name
 
 
 def _merged(tables: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([table[name] for table in tables]) for name in tables[0]}
-
-
-def _turn(frequency: Tensor, time: Tensor) -> Tensor:
-    """``exp(2*pi*i*f*t)``, ``(voxel, time)`` complex64."""
-    angle = (2 * math.pi * frequency[:, None] * time).to(torch.float32)
-    return torch.polar(torch.ones_like(angle), angle)

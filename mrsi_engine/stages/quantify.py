@@ -3,38 +3,66 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Self
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
 
-from mrsi_engine.conventions import Declaration
+from pydantic import AfterValidator
+
+from mrsi_engine.conventions import Acquisition, Declaration
 from mrsi_engine.errors import InputError
+from mrsi_engine.networks.model import Model, load_model, shipped_model_for
+from mrsi_engine.networks.quantifier import Quantifier
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.stages.base import Apply, Context
-from mrsi_engine.stages.fit_quantities import SIGNALS, measures
+from mrsi_engine.stages.fit_quantities import NOVELTY, SIGNALS, measures, network_quantities
 from mrsi_engine.stages.fit_settings import FitSettings
 from mrsi_engine.stages.fit_tables import parameters
 from mrsi_engine.stages.least_squares import LeastSquares
 from mrsi_engine.stages.ranges import one_fid_a_voxel
+from mrsi_engine.stages.search import Method
+
+
+def _absolute(model: str) -> str:
+    """A folder as other processes find it, too."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 class Quantify(FitSettings):
-    """Linear combination modelling of each voxel's spectrum by batched least squares.
+    """Linear combination modelling of each voxel's spectrum.
 
     The model is that of :mod:`mrsi_engine.kernels.lcm`. Amplitudes and baseline are solved for;
-    shift, damping and phase are iterated from the best point of a grid, and where that does not
-    converge from the next best. The SD of every parameter is the Cramér-Rao bound of the full
-    model; with priors it is that of the posterior.
+    shift, damping and phase are iterated. The SD of every parameter is the Cramér-Rao bound of the
+    full model; with priors it is that of the posterior.
+
+    Parameters
+    ----------
+    method
+        ``"least-squares"`` iterates from the best point of a grid, and where that does not
+        converge from the next best. ``"auto"`` lets a network begin and checks each voxel, see
+        :mod:`mrsi_engine.stages.search`; where no model is given and none of the shipped ones is
+        for the scan and its basis, it is the same as ``"least-squares"``. ``"network"`` takes the
+        network's word, with errors made of the Cramér-Rao bound and of what an ensemble disagrees
+        by, calibrated where the model is.
+    model
+        Folder or name of a trained model; if empty, the shipped one for scan and basis.
     """
 
     stage: ClassVar[str] = "quantify"
 
+    method: Method = "auto"
+    model: Annotated[str, AfterValidator(_absolute)] = ""
+
     def check(self, context: Context) -> Self:
-        """This stage, once basis, fit window and noise range are known to suit the scan.
+        """This stage, once basis, model, fit window and noise range are known to suit the scan.
 
         Raises
         ------
         InputError
             If there is no basis, it is not on the scan's axis, window, noise range and baseline
-            do not suit them, or FIDs still have coils or transients.
+            do not suit them, the model is for another scan or basis, or FIDs still have coils or
+            transients.
         """
         one_fid_a_voxel(context, self.stage)
         fitted = self.fitted_basis(_basis(context))
@@ -43,22 +71,114 @@ class Quantify(FitSettings):
         if "map" in self.estimators:
             self.prior_table.constrained(fitted)
         self.quiet_bins(self.fitted_acquisition(context.acquisition))
+        self._check_network(context, fitted)
         return self
 
     def declare(self, context: Context) -> Declaration:
         """Amplitudes of metabolites and their sums, lineshape parameters, ratios, and quality."""
-        basis = self.fitted_basis(_basis(context))
-        return Declaration(
-            parameters=tuple(parameters(self, basis)),
-            measures=tuple(measures(self, basis)),
-            signals=SIGNALS,
-        )
+        basis, model = self.fitted_basis(_basis(context)), self._model(context)
+        found = measures(self, basis)
+        if model is not None:
+            found.append(NOVELTY)
+        if model is not None and self.method == "network":
+            found += network_quantities(basis, model.card.members > 1)
+        return Declaration(tuple(parameters(self, basis)), tuple(found), SIGNALS)
+
+    def models(self, context: Context) -> Mapping[str, str]:
+        """The model that is used, if any."""
+        model = self._model(context)
+        return {} if model is None else {model.card.name: model.checksum}
+
+    def assumptions(self, context: Context) -> Mapping[str, Any]:
+        """Which network is used, or why none."""
+        model = self._model(context)
+        if model is not None:
+            return {"method": self.method, "model": model.source, **self._calibrated(model)}
+        if self.method == "least-squares":
+            return {}
+        reason = "no shipped model is for this scan and basis: every voxel is fitted from the grid"
+        return {"method": self.method, "model": reason}
 
     def build(self, context: Context) -> Apply:
-        """Reduced basis, start grid and bounds for this scan."""
+        """Reduced basis, start grid, bounds and network for this scan."""
+        model = self._model(context)
         return LeastSquares.build(
-            self, self.fitted_basis(_basis(context)), context.acquisition, context.device
+            self,
+            self.fitted_basis(_basis(context)),
+            context.acquisition,
+            context.device,
+            self.method,
+            None if model is None else Quantifier.of(model, context.device),
         )
+
+    def _model(self, context: Context) -> Model | None:
+        if self.method == "least-squares":
+            return None
+        basis = _basis(context)
+        if self.model:
+            return load_model(self.model, "quantification").check_scan(context.acquisition, basis)
+        return _shipped(_Scan(context.acquisition, basis))
+
+    def _check_network(self, context: Context, fitted: Basis) -> None:
+        model = self._model(context)
+        if self.method != "network":
+            return
+        if model is None:
+            raise InputError(
+                "stage 'quantify': method = \"network\", but no shipped model is for this scan and "
+                f"basis {_basis(context).source}; give one with model = FOLDER (`mrsi train` makes "
+                'it), or set method = "auto"'
+            )
+        if len(self.estimators) > 1 or "map" in self.estimators:
+            raise InputError(
+                f"stage 'quantify': amplitudes = {list(self.estimators)} has to be fitted; with "
+                'method = "network" it can be "free" or "nonnegative"'
+            )
+        names = Quantifier.of(model).decoder.names
+        if model.card.decoder["kind"] != "projected" and names != fitted.names:
+            apart = sorted(set(names) ^ set(fitted.names))
+            raise InputError(
+                f"stage 'quantify': {model.source} has amplitudes for other columns than are "
+                f"fitted (they differ in {apart or 'their order'}); set macromolecules and "
+                'leave_out as the model has them, or method = "auto"'
+            )
+
+    def _calibrated(self, model: Model) -> dict[str, Any]:
+        """Whether the errors of the network's own estimates are calibrated for these settings."""
+        if self.method != "network":
+            return {}
+        calibration = model.card.calibration
+        if calibration is None:
+            return {"calibration": "none: errors of the network's estimates may be too small"}
+        own = self.settings_of_fit
+        other = sorted(k for k in own if calibration.fit.get(k, own[k]) != own[k])
+        if other:
+            return {"calibration": f"made with another {', '.join(other)}"}
+        return {"calibration": f"on {calibration.signals} simulated signals"}
+
+    @property
+    def settings_of_fit(self) -> dict[str, Any]:
+        """Settings that estimates depend on, beside method and model."""
+        return self.model_dump(mode="json", exclude={"method", "model"})
+
+
+class _Scan:
+    """What the choice of a model depends on, to be remembered by."""
+
+    def __init__(self, acquisition: Acquisition, basis: Basis) -> None:
+        self.acquisition, self.basis = acquisition, basis
+        self._key = (acquisition, basis.fingerprint)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Scan) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+@lru_cache(maxsize=8)
+def _shipped(scan: _Scan) -> Model | None:
+    return shipped_model_for(scan.acquisition, scan.basis)
 
 
 def _basis(context: Context) -> Basis:
