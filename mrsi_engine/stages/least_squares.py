@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mrsi_engine.conventions import Acquisition
+from mrsi_engine.conventions import Acquisition, Status
 from mrsi_engine.kernels.alignment import wrapped
 from mrsi_engine.kernels.crlb import Bounds, sd_of_ratio
 from mrsi_engine.kernels.noise import noise_sd
 from mrsi_engine.kernels.priors import Priors
-from mrsi_engine.kernels.varpro import Code, Evaluation, Fit, Problem, Spectra, fit, residual_energy
+from mrsi_engine.kernels.tabulated import TabulatedSteps
+from mrsi_engine.kernels.varpro import Code, Evaluation, Fit, Problem, Spectra, fit
 from mrsi_engine.networks.model import Calibration
 from mrsi_engine.networks.quantifier import Quantifier
 from mrsi_engine.spectra.basis import Basis
@@ -36,6 +37,9 @@ from mrsi_engine.stages.search import Method, Search, Solved, turn, weighing
 
 #: Voxels fitted at a time: what one batch touches stays in a core's cache.
 _BATCH = 256
+
+#: What a block holds by name of each voxel.
+_TABLES = ("estimate", "sd", "measures", "signals")
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,9 @@ class LeastSquares:
             layout, share = problem.model.layout, settings.lorentzian_share
             network = NetworkStart(quantifier, layout, share, members)
             calibration = quantifier.model.card.calibration
+        tabulated = None
+        if method == "auto" and network is not None and TabulatedSteps.suits(problem):
+            tabulated = TabulatedSteps.build(problem)
         noise_bins = int(quiet.sum()) if settings.noise_sd is None else 0
         return cls(
             settings,
@@ -128,27 +135,30 @@ class LeastSquares:
             tuple(_estimator(settings, basis, problem, i) for i in range(len(settings.estimators))),
             Outputs.of(settings, basis, problem.free),
             ReferencePeak.of(basis, problem.band, acquisition, device),
-            Search(settings, tables, used, noise_bins, method, network),
+            Search(settings, tables, used, noise_bins, method, network, tabulated),
             calibration if method == "network" else None,
         )
 
     def __call__(self, block: Block) -> None:
         """Fit every voxel of the block."""
-        start, noise, parts = self._start(block), self._noise(block), []
-        for first in range(0, len(block.fids), _BATCH):
-            rows = slice(first, first + _BATCH)
-            own = None if start is None else start.rows(rows)
-            parts.append(self._fitted(block.fids[rows], noise[rows], own, block.keep_signals))
-        block.status = torch.cat([part.status for part in parts])
-        for kind in ("estimate", "sd", "measures", "signals"):
-            getattr(block, kind).update(_merged([getattr(part, kind) for part in parts]))
-        for reference in parts[0].covariance_with:
-            tables = [part.covariance_with[reference] for part in parts]
-            block.covariance_with[reference] = _merged(tables)
+        fids, noise, keep = block.fids, self._noise(block), block.keep_signals
+        found = self._batches(fids, noise, self._start(fids), keep)
+        rest = (found.status == Status.NOT_PROCESSED).nonzero().squeeze(1)
+        if len(rest):
+            _put(found, rest, self._batches(fids[rest], noise[rest], None, keep))
+        block.status = found.status
+        for kind in _TABLES:
+            getattr(block, kind).update(getattr(found, kind))
+        block.covariance_with.update(found.covariance_with)
 
     def solve(self, block: Block) -> Solved:
         """The main estimator's fits of a block of few voxels, all at once."""
-        solved = self._solved(block.fids, self._noise(block), self._start(block))
+        fids, noise = block.fids, self._noise(block)
+        solved = self._solved(fids, noise, self._start(fids))
+        rest = (solved.way == Status.NOT_PROCESSED).nonzero().squeeze(1)
+        if len(rest):
+            other = self._solved(fids[rest], noise[rest], None)
+            solved = solved.taking(rest, other, torch.ones_like(rest, dtype=torch.bool))
         return self._estimated(self.estimators[0], solved)
 
     def signals(self, solved: Solved, points: int) -> tuple[Tensor, Tensor]:
@@ -183,8 +193,7 @@ class LeastSquares:
         bounds, outputs = _bounds(solved), self.outputs
         columns = solved.result.last.amplitudes.shape[1]
         known = bounds.sd(outputs.weights[:columns]).isfinite()
-        quality = solved.fit_quality(self.estimators[0].problem)
-        scale = (solved.size * self.search.inflation(quality)).square()[:, None, None]
+        scale = (solved.size * self.search.inflation(solved.fit_quality)).square()[:, None, None]
         both = known[:, :, None] & known[:, None, :]
         return torch.where(both, scale * bounds.covariance[:, :columns, :columns], torch.nan)
 
@@ -194,11 +203,28 @@ class LeastSquares:
             return torch.full_like(block.fids[:, 0].real, self.settings.noise_sd)
         if block.noise_sd is not None:
             return block.noise_sd
-        return noise_sd(block.fids[:, self.used], self.quiet)
+        batches = block.fids.split(_BATCH)
+        return torch.cat([noise_sd(fids[:, self.used], self.quiet) for fids in batches])
 
-    def _start(self, block: Block) -> Start | None:
-        """What the network says of the block, if there is one."""
-        return None if self.search.network is None else self.search.network(block.fids)
+    def _start(self, fids: Tensor) -> Start | None:
+        """What the network says of FIDs, if there is one."""
+        return None if self.search.network is None else self.search.network(fids)
+
+    def _batches(self, fids: Tensor, noise: Tensor, start: Start | None, keep: bool) -> Block:
+        """What is found of FIDs, a batch at a time."""
+        parts = []
+        for first in range(0, len(fids), _BATCH):
+            rows = slice(first, first + _BATCH)
+            own = None if start is None else start.rows(rows)
+            parts.append(self._fitted(fids[rows], noise[rows], own, keep))
+        found = Block(fids)
+        found.status = torch.cat([part.status for part in parts])
+        for kind in _TABLES:
+            getattr(found, kind).update(_merged([getattr(part, kind) for part in parts]))
+        for reference in parts[0].covariance_with:
+            tables = [part.covariance_with[reference] for part in parts]
+            found.covariance_with[reference] = _merged(tables)
+        return found
 
     def _solved(self, given: Tensor, noise: Tensor, start: Start | None) -> Solved:
         """Fits of FIDs ``(voxel, time)`` before any estimator makes them its own."""
@@ -236,7 +262,8 @@ class LeastSquares:
             return solved
         spectra = self._with_priors(estimator, solved)
         theta = torch.nan_to_num(solved.result.last.theta)
-        return replace(solved, spectra=spectra, result=fit(estimator.problem, spectra, theta))
+        result = fit(estimator.problem, spectra, theta)
+        return replace(solved, problem=estimator.problem, spectra=spectra, result=result)
 
     def _with_priors(self, estimator: Estimator, solved: Solved) -> Spectra:
         priors = estimator.priors
@@ -253,7 +280,7 @@ class LeastSquares:
         """What one estimator found."""
         result, suffix = solved.result, estimator.suffix
         bounds = _bounds(solved)
-        quality = solved.fit_quality(estimator.problem)
+        quality = solved.fit_quality
         reached = self.search.reached(solved)
         measures = (quality, result.iterations, bounds.condition, reached)
         names = (_named(q.name, suffix) for q in OF_THE_FIT)
@@ -347,14 +374,14 @@ class LeastSquares:
 
     def _write_spectrum(self, out: Block, solved: Solved) -> None:
         """Measures of the data and of the main fit."""
-        problem, last = self.tables.problem, solved.result.last
+        problem = self.tables.problem
         height, width = self.reference.measure(problem.model, solved.result)
         # The window was divided by its norm, so that its energy is 1 but for rounding.
         measures = {
             "snr": height / solved.noise,
             "fwhm": width / self.reference.spectrometer_frequency,
             "fwhm_hz": width,
-            "relative_residual": residual_energy(problem, solved.spectra, last).sqrt(),
+            "relative_residual": solved.energy.sqrt(),
             "noise_sd": solved.noise * solved.size,
         }
         if solved.spectra.fitted_share is not None:
@@ -397,6 +424,16 @@ def _finite(last: Evaluation) -> tuple[Tensor, Tensor]:
 
 def _named(name: str, suffix: str) -> str:
     return f"{name}_{suffix}" if suffix else name
+
+
+def _put(found: Block, rows: Tensor, other: Block) -> None:
+    """Put what was found of some voxels in the place of their rows."""
+    found.status[rows] = other.status
+    tables = [(getattr(found, kind), getattr(other, kind)) for kind in _TABLES]
+    tables += [(found.covariance_with[r], table) for r, table in other.covariance_with.items()]
+    for whole, part in tables:
+        for name, values in part.items():
+            whole[name][rows] = values
 
 
 def _merged(tables: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from mrsi_engine.conventions import Status
 from mrsi_engine.kernels.linear import inverse_spd
+from mrsi_engine.kernels.tabulated import TabulatedSteps
 from mrsi_engine.kernels.varpro import (
     Code,
     Fit,
@@ -38,7 +40,10 @@ _RESTARTS = 2
 
 #: Gauss-Newton steps from the network's estimate, and the length, in standard errors, of one that
 #: is taken without another look: what is left is of the order of its square.
-_STEPS, _LAST_STEP = 3, 0.03
+_STEPS, _LAST_STEP = 3, 0.05
+
+#: Steps with tabulated normal matrices before them.
+_TABULATED_STEPS = 4
 
 #: A residual is at noise level up to so many SDs of its chi-square: one in a thousand is not.
 _CHI_SQUARE_SDS = 3.1
@@ -66,6 +71,7 @@ class Solved:
     says where the network is within what it was trained on.
     """
 
+    problem: Problem
     spectra: Spectra
     result: Fit
     frame: Tensor
@@ -81,8 +87,11 @@ class Solved:
         failed = self.result.code == Code.SINGULAR
         return torch.where(failed, int(Status.NO_FIT), self.way).to(torch.uint8)
 
-    def take(self, index: Tensor, other: Solved, better: Tensor) -> None:
-        """Take another's voxels ``better`` in place of this one's ``index[better]``."""
+    def taking(self, index: Tensor, other: Solved, better: Tensor) -> Solved:
+        """With another's voxels ``better`` in place of this one's ``index[better]``.
+
+        In the same tensors: this one is not to be used any more.
+        """
         into = index[better]
         for name in ("window", "precision", "fitted_share"):
             own, others = getattr(self.spectra, name), getattr(other.spectra, name)
@@ -93,18 +102,25 @@ class Solved:
         self.result.iterations[into] = other.result.iterations[better]
         self.frame[into], self.size[into] = other.frame[better], other.size[better]
         self.noise[into], self.way[into] = other.noise[better], other.way[better]
+        return replace(self)
 
-    def fit_quality(self, problem: Problem) -> Tensor:
-        """SD of the residual over that of the noise, ``(voxel,)``."""
-        energy = residual_energy(problem, self.spectra, self.result.last)
-        return (energy / self.freedom(problem)).sqrt() / self.noise
+    @cached_property
+    def energy(self) -> Tensor:
+        """Squared norm of what model and baseline leave of the data, of norm 1, ``(voxel,)``."""
+        return residual_energy(self.problem, self.spectra, self.result.last)
 
-    def freedom(self, problem: Problem) -> Tensor:
+    @cached_property
+    def freedom(self) -> Tensor:
         """Degrees of freedom of the residual, ``(voxel,)``."""
         inverse = None
         if self.spectra.has_priors:
             inverse, _ = inverse_spd(self.result.last.fisher)
-        return self.spectra.residual_freedom(problem, inverse)
+        return self.spectra.residual_freedom(self.problem, inverse)
+
+    @property
+    def fit_quality(self) -> Tensor:
+        """SD of the residual over that of the noise, ``(voxel,)``."""
+        return (self.energy / self.freedom).sqrt() / self.noise
 
 
 @dataclass(frozen=True)
@@ -116,10 +132,10 @@ class _Framed:
     size: Tensor
     noise: Tensor
 
-    def solved(self, result: Fit, way: Status) -> Solved:
+    def solved(self, problem: Problem, result: Fit, way: Status) -> Solved:
         """With their fits, all found one way."""
         ways = torch.full_like(result.code, int(way), dtype=torch.uint8)
-        return Solved(self.spectra, result, self.frame, self.size, self.noise, ways)
+        return Solved(problem, self.spectra, result, self.frame, self.size, self.noise, ways)
 
 
 @dataclass(frozen=True)
@@ -127,7 +143,8 @@ class Search:
     """How voxels of a scan are fitted.
 
     ``noise_bins`` signal-free bins were used to measure the noise, 0 where it is stated;
-    ``network`` is none where there is no model for the scan, or none is wanted.
+    ``network`` is none where there is no model for the scan, or none is wanted; ``tabulated``
+    steps where the model is too large for tables.
     """
 
     settings: FitSettings
@@ -136,9 +153,13 @@ class Search:
     noise_bins: int
     method: Method = "least-squares"
     network: NetworkStart | None = None
+    tabulated: TabulatedSteps | None = None
 
     def __call__(self, fids: Tensor, unit: Tensor, noise: Tensor, start: Start | None) -> Solved:
         """Fits of ``fids (voxel, time)`` of the used points.
+
+        Voxels whose way is ``NOT_PROCESSED`` are to be fitted without the network: many batches'
+        together, since there are few.
 
         Parameters
         ----------
@@ -147,7 +168,7 @@ class Search:
         noise
             ``(voxel,)`` SD in units of the FIDs.
         start
-            What the network says of them.
+            What the network says of them, if it is to be heard.
         """
         if start is None or self.network is None:
             return self._fitted(fids, unit, noise)
@@ -172,7 +193,7 @@ class Search:
         """SD that data are weighed by against priors: where errors hold the residual, its own."""
         if self.settings.errors == "noise":
             return solved.noise
-        return solved.noise * self.inflation(solved.fit_quality(self.tables.problem))
+        return solved.noise * self.inflation(solved.fit_quality)
 
     def inflation(self, fit_quality: Tensor) -> Tensor:
         """What errors are multiplied by, ``(voxel,)``."""
@@ -182,13 +203,10 @@ class Search:
     def _routed(
         self, fids: Tensor, unit: Tensor, noise: Tensor, start: Start, network: NetworkStart
     ) -> Solved:
-        """Fits from the network where they can be accepted, else from the grid."""
+        """Fits from the network; the way of those that cannot be accepted is still to be found."""
         solved = self._refined(fids, unit, noise, start)
         accepted = self._accepted(solved, start, network)
-        rest = (~accepted).nonzero().squeeze(1)
-        if len(rest):
-            other = self._fitted(fids[rest], unit[rest], noise[rest])
-            solved.take(rest, other, torch.ones_like(rest, dtype=torch.bool))
+        solved.way[~accepted] = int(Status.NOT_PROCESSED)
         return solved
 
     def _refined(self, fids: Tensor, unit: Tensor, noise: Tensor, start: Start) -> Solved:
@@ -198,8 +216,14 @@ class Search:
         framed = self._framed(fids, unit, noise, best)
         theta = start.theta.clone()
         theta[:, self._shift] -= framed.frame
-        first = framed.solved(fit(quick, framed.spectra, theta), Status.NETWORK_REFINED)
-        return self._settled(first, quick)
+        if self.tabulated is not None:
+            theta = self.tabulated.refined(framed.spectra.window, theta, _TABULATED_STEPS)
+            if self.settings.adaptive:
+                framed = replace(framed, spectra=self._with_stiffness(framed.spectra, theta))
+                fitted = fit(quick, framed.spectra, theta)
+                return framed.solved(quick, fitted, Status.NETWORK_REFINED)
+        first = framed.solved(quick, fit(quick, framed.spectra, theta), Status.NETWORK_REFINED)
+        return self._settled(first)
 
     def _accepted(self, solved: Solved, start: Start, network: NetworkStart) -> Tensor:
         """Whether a refined estimate may stay, ``(voxel,)`` bool."""
@@ -210,10 +234,9 @@ class Search:
 
     def _at_noise_level(self, solved: Solved) -> Tensor:
         """Whether noise alone could leave such a residual; both are known with some error."""
-        problem = self.tables.problem
         measured = _NOISE_VARIANCE / (2 * self.noise_bins) if self.noise_bins else 0.0
-        sd = (2 / solved.freedom(problem) + measured).sqrt()
-        return solved.fit_quality(problem).square() <= 1 + _CHI_SQUARE_SDS * sd
+        sd = (2 / solved.freedom + measured).sqrt()
+        return solved.fit_quality.square() <= 1 + _CHI_SQUARE_SDS * sd
 
     def _believed(self, fids: Tensor, unit: Tensor, noise: Tensor, start: Start) -> Solved:
         """The network's own estimates; nothing is iterated."""
@@ -226,7 +249,7 @@ class Search:
             amplitudes = start.amplitudes.mean(0) / framed.size[:, None]
         framed = replace(framed, spectra=self._with_stiffness(framed.spectra, theta))
         result = given(problem, framed.spectra, theta, amplitudes)
-        solved = framed.solved(result, Status.NETWORK)
+        solved = framed.solved(problem, result, Status.NETWORK)
         return replace(solved, spread=self._spread(solved, start), known=start.known)
 
     def _spread(self, solved: Solved, start: Start) -> Tensor | None:
@@ -256,8 +279,8 @@ class Search:
                 break
             other = self._attempt(fids[again], unit[again], noise[again], rank)
             less = other.result.last.cost <= solved.result.last.cost[again]
-            solved.take(again, other, self.reached(other) & less)
-        return self._settled(solved, self.tables.problem)
+            solved = solved.taking(again, other, self.reached(other) & less)
+        return self._settled(solved)
 
     def _attempt(self, fids: Tensor, unit: Tensor, noise: Tensor, rank: int) -> Solved:
         """Fits from the start points of a rank."""
@@ -265,7 +288,8 @@ class Search:
         start = self.tables.starts.best(problem.band.crop(fids), rank)
         framed = self._framed(fids, unit, noise, start)
         start[:, self._shift] -= framed.frame
-        return framed.solved(fit(problem, framed.spectra, start), Status.LEAST_SQUARES)
+        fitted = fit(problem, framed.spectra, start)
+        return framed.solved(problem, fitted, Status.LEAST_SQUARES)
 
     def _framed(self, fids: Tensor, unit: Tensor, noise: Tensor, theta: Tensor) -> _Framed:
         """Windows that follow each voxel's own frequency, of unit norm.
@@ -285,11 +309,11 @@ class Search:
     def _shift(self) -> int:
         return self.tables.problem.model.layout.shift(0)
 
-    def _settled(self, solved: Solved, problem: Problem) -> Solved:
+    def _settled(self, solved: Solved) -> Solved:
         """Fits with what is found from the first ones: stiffness, and the weight of priors."""
         if self.settings.adaptive:
-            solved = self._adapted(solved, problem)
-        return solved if self.settings.errors == "noise" else self._weighed_anew(solved, problem)
+            solved = self._adapted(solved)
+        return solved if self.settings.errors == "noise" else self._weighed_anew(solved)
 
     def _precision(self, noise: Tensor) -> Tensor | None:
         sd = self.tables.prior_sd
@@ -297,20 +321,20 @@ class Search:
             return None
         return (weighing(noise)[:, None] / sd).square()
 
-    def _weighed_anew(self, solved: Solved, problem: Problem) -> Solved:
+    def _weighed_anew(self, solved: Solved) -> Solved:
         """Fits with priors on what is iterated weighed against the residual, not the noise."""
         if solved.spectra.precision is None:
             return solved
         precision = self._precision(self.trusted(solved))
         spectra = replace(solved.spectra, precision=precision)
         theta = torch.nan_to_num(solved.result.last.theta)
-        return replace(solved, spectra=spectra, result=fit(problem, spectra, theta))
+        return replace(solved, spectra=spectra, result=fit(solved.problem, spectra, theta))
 
-    def _adapted(self, solved: Solved, problem: Problem) -> Solved:
+    def _adapted(self, solved: Solved) -> Solved:
         """Fits with each voxel's own stiffness of the baseline."""
         theta = torch.nan_to_num(solved.result.last.theta)
         spectra = self._with_stiffness(solved.spectra, theta)
-        return replace(solved, spectra=spectra, result=fit(problem, spectra, theta))
+        return replace(solved, spectra=spectra, result=fit(solved.problem, spectra, theta))
 
     def _with_stiffness(self, spectra: Spectra, theta: Tensor) -> Spectra:
         """Each voxel's own stiffness of the baseline, if it may have one."""
