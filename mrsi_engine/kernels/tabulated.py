@@ -9,7 +9,7 @@ only products with the unmodulated columns are left to take. With ``T`` the map 
 
 so that ``T' W y`` is taken once and a step costs one lineshape and one product with ``X`` instead
 of a transform of every column. The gradient is exact but for the interpolation (1e-4 of the norm of
-the data); what these steps reach, the full evaluation of :mod:`mrsi_engine.kernels.varpro` polishes.
+the data); :mod:`mrsi_engine.kernels.varpro` polishes what these steps reach.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from mrsi_engine.stages.search import Method
 
 def _absolute(model: str) -> str:
     """A folder as other processes find it, too."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+    return str(Path(model).resolve()) if model and Path(model).is_dir() else model
 
 
 class Quantify(FitSettings):
