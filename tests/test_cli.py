@@ -551,7 +551,7 @@ class TestWhere:
     ) -> None:
         command = [a for a in of_phantom(phantom) if a not in ("--workers", 0)]
         out = mrsi(*command, "--out", tmp_path / "out", "--workers", 2, "--block-size", 4)
-        assert "16 voxels: 16 least squares" in out
+        assert "16 voxels: 16 network refined" in out
         ours, single = (open_result(f / "result.zarr") for f in (tmp_path / "out", finished))
         np.testing.assert_allclose(ours["estimate"], single["estimate"], rtol=1e-4, atol=1e-4)
 
@@ -682,7 +682,7 @@ class TestBadVoxels:
         command = [a if a != phantom / "scan.nii.gz" else scan for a in of_phantom(phantom)]
         events = tmp_path / "log.jsonl"
         out = mrsi(*command, "--out", tmp_path / "out", "--block-size", 6, "--log", events)
-        assert "16 voxels: 7 no fit, 9 least squares" in out
+        assert "16 voxels: 7 no fit, 9 network refined" in out
         told = [json.loads(line) for line in events.read_text().splitlines()]
         first = next(event for event in told if event["event"] == "BlockDone")
         assert first["receipt"]["kernel_seconds"] == 0.0
@@ -748,7 +748,7 @@ class TestFullDisk:
         assert not (disk / "out" / "maps").exists()
         subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
         log = disk / "log.jsonl"
-        assert "16 voxels: 16 least squares" in mrsi(*run, "--log", log)
+        assert "16 voxels: 16 network refined" in mrsi(*run, "--log", log)
         assert len(blocks_of(log)) == store.blocks - len(done)
 
     def test_while_exporting(

@@ -24,12 +24,16 @@ from torch.nn.functional import embedding_bag
 from mrsi_engine.kernels.linear import Factor, solve_spd
 from mrsi_engine.kernels.varpro import Problem
 
-#: Distance of the nodes: shift in bins of the window, damping in the logarithm of what is this
-#: much (1/s) larger.
-_SHIFT_STEP, _DAMPING_STEP, _BEND = 0.5, 0.05, 6.0
+#: Distance of the nodes: shift in bins of the window (lines that are cut off at the end of the FID
+#: ring across its edges with a period of one), damping in the logarithm of what is this much (1/s)
+#: larger.
+_SHIFT_STEP, _DAMPING_STEP, _BEND = 0.125, 0.07, 6.0
 
 #: Nodes that each value is interpolated from, along an axis.
 _NODES = 4
+
+#: What float32 tables resolve of the cost, as a share of the energy of the data.
+_COST_RESOLUTION = 1e-6
 
 #: What is left of a step that went too far.
 _SHORTER = 0.25
@@ -121,7 +125,7 @@ class TabulatedSteps:
         lowest, move = torch.full_like(energy, torch.inf), torch.zeros_like(theta)
         for _ in range(steps):
             new, cost = self._step(spread, energy, theta)
-            better = (cost < lowest)[:, None]
+            better = (cost <= lowest + _COST_RESOLUTION * energy)[:, None]
             best = torch.where(better, theta, best)
             move = torch.where(better, new, _SHORTER * move)
             lowest = torch.minimum(cost, lowest)
@@ -148,11 +152,12 @@ class TabulatedSteps:
         factor = Factor.of(products[:, 0].to(torch.float64))
         solution, ok = factor.solve(own.real[:, :, None])
         a = solution.squeeze(2)
-        cost = torch.where(ok, energy - (own.real * a).sum(1), torch.inf)
         along = (products @ a.to(products.dtype)[:, None, :, None]).squeeze(3).to(torch.float64)
         _, imaginary, mixed_real, mixed_imaginary, _ = along.unbind(1)
         cross = torch.stack([-imaginary, -_TURN * mixed_imaginary, -mixed_real], dim=2)
         s0, _, s1_real, s1_imaginary, s2 = (along @ a[:, :, None]).squeeze(2).unbind(1)
+        # The ridge of the factor keeps the amplitudes from being quite the best.
+        cost = torch.where(ok, energy - 2 * (own.real * a).sum(1) + s0, torch.inf)
         gradient = torch.stack(
             [
                 (a * own.imag).sum(1),

@@ -40,10 +40,10 @@ _RESTARTS = 2
 
 #: Gauss-Newton steps from the network's estimate, and the length, in standard errors, of one that
 #: is taken without another look: what is left is of the order of its square.
-_STEPS, _LAST_STEP = 3, 0.05
+_STEPS, _LAST_STEP = 3, 0.02
 
 #: Steps with tabulated normal matrices before them.
-_TABULATED_STEPS = 4
+_TABULATED_STEPS = 3
 
 #: A residual is at noise level up to so many SDs of its chi-square: one in a thousand is not.
 _CHI_SQUARE_SDS = 3.1
