@@ -14,11 +14,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -45,6 +52,15 @@ _CARD, _WEIGHTS = "card.json", "weights.safetensors"
 #: Largest relative difference of frequencies (Hz axis) and of basis columns (norm). A basis that
 #: is simulated on another machine differs by rounding, so its fingerprint alone would not do.
 _SAME_FREQUENCY, _SAME_COLUMN = 1e-3, 1e-3
+
+
+def _absolute(source: str) -> str:
+    """A folder as workers find it, wherever they were started; names stay names."""
+    return str(Path(source).resolve()) if source and Path(source).is_dir() else source
+
+
+#: A setting that says a model by folder or name.
+ModelSource = Annotated[str, AfterValidator(_absolute)]
 
 
 class _Part(BaseModel):

@@ -33,10 +33,10 @@ from mrsi_engine.kernels.template import (
     summarise_pick,
 )
 from mrsi_engine.kernels.water_phase import water_registration, water_shift
+from mrsi_engine.networks.model import ModelSource
 from mrsi_engine.stages.base import Apply, Block, Context, State
 from mrsi_engine.stages.eddy_current import mean_reference
 from mrsi_engine.stages.fpc_network import (
-    ModelSource,
     corrector,
     model_template,
     suited_model,

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
-from typing import Annotated
 
-from pydantic import AfterValidator
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.networks.fpc import TEMPLATE, Corrector
 from mrsi_engine.networks.model import Model, load_model
-
-
-def _absolute(source: str) -> str:
-    """A folder as workers find it, wherever they were started; names stay names."""
-    return str(Path(source).resolve()) if Path(source).is_dir() else source
-
-
-#: A setting that says a model by folder or name.
-ModelSource = Annotated[str, AfterValidator(_absolute)]
 
 
 def suited_model(source: str, acquisition: Acquisition) -> Model:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
-
-from pydantic import AfterValidator
+from typing import Any, ClassVar, Self
 
 from mrsi_engine.conventions import Acquisition, Declaration
 from mrsi_engine.errors import InputError
-from mrsi_engine.networks.model import Model, load_model, shipped_model_for
+from mrsi_engine.networks.model import Model, ModelSource, load_model, shipped_model_for
 from mrsi_engine.networks.quantifier import Quantifier
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.stages.base import Apply, Context
@@ -22,11 +19,6 @@ from mrsi_engine.stages.fit_tables import parameters
 from mrsi_engine.stages.least_squares import LeastSquares
 from mrsi_engine.stages.ranges import one_fid_a_voxel
 from mrsi_engine.stages.search import Method
-
-
-def _absolute(model: str) -> str:
-    """A folder as other processes find it, too."""
-    return str(Path(model).resolve()) if model and Path(model).is_dir() else model
 
 
 class Quantify(FitSettings):
@@ -52,7 +44,7 @@ class Quantify(FitSettings):
     stage: ClassVar[str] = "quantify"
 
     method: Method = "auto"
-    model: Annotated[str, AfterValidator(_absolute)] = ""
+    model: ModelSource = ""
 
     def check(self, context: Context) -> Self:
         """This stage, once basis, model, fit window and noise range are known to suit the scan.

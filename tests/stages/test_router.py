@@ -92,18 +92,24 @@ def test_what_it_was_not_trained_on_misleads_the_network_and_not_the_router(
     elif case == "no NAA":
         naa = torch.zeros_like(drawn.amplitudes)
         naa[:, basis.names.index("NAA")] = drawn.amplitudes[:, basis.names.index("NAA")]
-        fids = fids - Simulator(Recipe.load(NAME).simulation, basis)._model.synthesise(
-            naa, drawn.theta
-        )[:120]
+        fids = (
+            fids
+            - Simulator(Recipe.load(NAME).simulation, basis)._model.synthesise(naa, drawn.theta)[
+                :120
+            ]
+        )
     else:
         # Noise stays as it was: only the signal gets broader.
         theta = drawn.theta.clone()
         theta[:, 2] = theta[:, 2] + 60
         model = Simulator(Recipe.load(NAME).simulation, basis)._model
-        fids = fids + (
-            model.synthesise(drawn.amplitudes, theta)
-            - model.synthesise(drawn.amplitudes, drawn.theta)
-        )[:120]
+        fids = (
+            fids
+            + (
+                model.synthesise(drawn.amplitudes, theta)
+                - model.synthesise(drawn.amplitudes, drawn.theta)
+            )[:120]
+        )
     alone, auto, grid = (fitted(m, basis, fids) for m in ("network", "auto", "least-squares"))
     wrong = far_off(alone, grid)
     assert wrong.median() > 1 or case == "no NAA"
@@ -155,7 +161,7 @@ def test_without_a_model_auto_is_the_grid_and_says_so() -> None:
     assert "novelty" not in [q.name for q in stage.declare(context).measures]
     with pytest.raises(InputError, match=r"no shipped model.*mrsi train"):
         Quantify(method="network").check(context)
-    with pytest.raises(InputError, match="the model is for dwell_time 0.0004, the scan has"):
+    with pytest.raises(InputError, match=r"the model is for dwell_time 0\.0004, the scan has"):
         Quantify(model=NAME).check(context)
 
 
