@@ -98,9 +98,9 @@ EXPERIMENTS = {
         {"training.steps": 1000, "training.schedule": "cosine", "training.validate_every": 250,
          "training.validation": 2048},
     ),
-    "published-nMM-dense": _ours("nMM", 3000, **_SAME),
-    "published-pMM-dense": _ours("pMM", 1500, **_SAME),
-    "published-rpMM-dense": _ours("rpMM", 1500, **_SAME),
+    "published-nMM-dense": _ours("nMM", 8000, **_SAME),
+    "published-pMM-dense": _ours("pMM", 4000, **_SAME),
+    "published-rpMM-dense": _ours("rpMM", 4000, **_SAME),
     **{
         f"lambda-{weight:g}": _ours("rpMM", 1000, decoder__cutoff_weight=weight)
         for weight in (0.005, 0.05, 0.5)
