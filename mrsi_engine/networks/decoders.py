@@ -68,7 +68,8 @@ class DecoderSettings(BaseModel):
         Lorentzian damping (1/s) that an untrained encoder begins near; any from 0 can be reached.
     cutoff_weight
         Of ``rpMM``: what a second of cut-off time costs, relative to the mean square of the
-        signal. The published 3 is of signals that were not normalised, of this order here.
+        signal. The published 3, of signals that were not normalised, is 0.34 on their
+        simulation; 0.5 cost accuracy there (docs/networks.md).
     directions
         Amplitude outputs are not of one column each, but along the principal directions of all
         columns' overlap (see :func:`principal_directions`): what is hard to tell apart, such as
