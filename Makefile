@@ -22,6 +22,7 @@ bench: $(INSTALLED)           ## measure speed, and corrections against publishe
 	$(BIN)/python tests/benchmarks/bench_fpc.py
 	$(BIN)/python tests/benchmarks/bench_water.py
 	$(BIN)/python tests/benchmarks/bench_lipid.py
+	$(BIN)/python tests/benchmarks/bench_router.py
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_gpu.py
 
 bench-calibration: $(INSTALLED)  ## are the error bars true? tables, and figures in calibration/
