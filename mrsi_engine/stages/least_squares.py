@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from mrsi_engine.conventions import Acquisition, Status
 from mrsi_engine.kernels.alignment import wrapped
+from mrsi_engine.kernels.batching import batch_size, in_batches
 from mrsi_engine.kernels.crlb import Bounds, sd_of_ratio
 from mrsi_engine.kernels.noise import noise_sd
 from mrsi_engine.kernels.priors import Priors
@@ -35,7 +36,7 @@ from mrsi_engine.stages.network_start import NetworkStart, Start
 from mrsi_engine.stages.reference_peak import ReferencePeak
 from mrsi_engine.stages.search import Method, Search, Solved, turn, weighing
 
-#: Voxels fitted at a time: what one batch touches stays in a core's cache.
+#: Voxels fitted at a time on a CPU: what one batch touches stays in a core's cache.
 _BATCH = 256
 
 #: What a block holds by name of each voxel.
@@ -212,11 +213,13 @@ class LeastSquares:
 
     def _batches(self, fids: Tensor, noise: Tensor, start: Start | None, keep: bool) -> Block:
         """What is found of FIDs, a batch at a time."""
-        parts = []
-        for first in range(0, len(fids), _BATCH):
-            rows = slice(first, first + _BATCH)
+
+        def fitted(rows: slice) -> Block:
             own = None if start is None else start.rows(rows)
-            parts.append(self._fitted(fids[rows], noise[rows], own, keep))
+            return self._fitted(fids[rows], noise[rows], own, keep)
+
+        size = batch_size(fids.device, self.tables.problem.bytes_a_voxel, on_cpu=_BATCH)
+        parts = in_batches(fitted, len(fids), size)
         found = Block(fids)
         found.status = torch.cat([part.status for part in parts])
         for kind in _TABLES:
