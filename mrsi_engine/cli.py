@@ -419,6 +419,7 @@ def train_command(
     basis: str | None = None,
     recipe: str = "press-3t-te30",
     out: Path,
+    pipeline: str = DEFAULT_PIPELINE,
     scan: Path | None = None,
     start: str | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
@@ -436,6 +437,9 @@ def train_command(
         correction (fpc-...).
     out
         Folder of the model.
+    pipeline
+        Whose fit the error bars of the network's own estimates are calibrated for, where the
+        recipe asks for that.
     scan
         Output folder of a run with --keep corrected, or a scan store without water, to learn from.
     start
@@ -447,11 +451,13 @@ def train_command(
     """
     chosen = load_recipe(recipe)
     source = BasisChoice(basis) if basis else None
+    steps = Pipeline.load(pipeline)
     with _TrainingBar(chosen.training.steps) as bar:
         model, progress = train(
             out,
             chosen,
             source,
+            pipeline=steps,
             scan=scan,
             start=start,
             resume=resume,

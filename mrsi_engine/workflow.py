@@ -37,9 +37,10 @@ from mrsi_engine.io.tables import write_table
 from mrsi_engine.networks import training
 from mrsi_engine.networks.fpc import FpcRecipe, train_fpc
 from mrsi_engine.networks.fpc_signals import MixtureSettings, MixtureSource, Source, TransientSource
-from mrsi_engine.networks.model import REPORT, Model, load_model
+from mrsi_engine.networks.model import REPORT, Model, load_model, save_model
 from mrsi_engine.networks.quantifier import RealSignals, Recipe, train_quantifier
 from mrsi_engine.networks.recipes import AnyRecipe
+from mrsi_engine.networks.simulation import Simulator
 from mrsi_engine.report.compare import Comparison, compare_with_lcmodel
 from mrsi_engine.report.examples import (
     DEFAULT_WINDOW,
@@ -56,6 +57,8 @@ from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.macromolecules import with_macromolecules
 from mrsi_engine.spectra.phantom import Phantom, PhantomSettings, make_phantom
 from mrsi_engine.spectra.simulation import BASIS_NAME_FORM, parse_basis_name
+from mrsi_engine.stages.base import Context
+from mrsi_engine.stages.calibration import calibrated
 from mrsi_engine.stages.fit_settings import FitSettings
 from mrsi_engine.stages.pipeline import Pipeline
 from mrsi_engine.stages.quantify import Quantify
@@ -562,6 +565,7 @@ def train(
     recipe: AnyRecipe,
     basis: BasisChoice | None,
     *,
+    pipeline: Pipeline | None = None,
     scan: Path | None = None,
     start: str | None = None,
     resume: bool = False,
@@ -576,6 +580,9 @@ def train(
         For quantification, or for frequency and phase correction.
     basis
         May be left out where the recipe simulates without one.
+    pipeline
+        Whose fit the error bars of a quantification model are calibrated for, if its recipe asks
+        for that; the default one if not given.
     scan
         Output folder of a run that kept its corrected signals, or a scan store without water, to
         learn from instead of simulated signals.
@@ -600,6 +607,8 @@ def train(
         model, progress = _trained_quantifier(
             folder, recipe, basis, scan, start, resume=resume, device=here, on_point=on_point
         )
+        if recipe.calibration:
+            model = calibrate(folder, pipeline or Pipeline.load(DEFAULT_PIPELINE), device=here)
     write_training_report(model.card, folder / REPORT)
     return model, progress
 
@@ -633,6 +642,39 @@ def _trained_quantifier(
         device=device,
         on_point=on_point,
     )
+
+
+def calibrate(folder: Path, pipeline: Pipeline, *, device: torch.device) -> Model:
+    """Calibrate the error bars of a trained quantification model; its card keeps that.
+
+    Parameters
+    ----------
+    folder
+        Of the model; its recipe says how many signals.
+    pipeline
+        Whose fit the model is to be used in.
+
+    Raises
+    ------
+    InputError
+        If the pipeline does not quantify, or its fit is not for the model.
+    """
+    model = load_model(folder, "quantification")
+    recipe, basis = Recipe.model_validate(model.card.recipe), model.basis
+    found = next((s for s in pipeline.stages if isinstance(s, Quantify)), None)
+    if found is None:
+        raise InputError(
+            f"pipeline {pipeline.name}: none of its stages quantifies, so there is no fit to "
+            "calibrate error bars for"
+        )
+    stage = found.model_copy(update={"method": "network", "model": str(folder.resolve())})
+    stage.check(Context(basis.acquisition, basis, device))
+    unused = recipe.training.model_copy(update={"seed": recipe.training.seed + recipe.members})
+    simulator = Simulator(recipe.simulation, basis, device)
+    made = calibrated(stage, model.to(device), simulator, recipe.calibration, unused.seed_of(0))
+    card = model.card.model_copy(update={"calibration": made})
+    save_model(folder, replace(model, card=card))
+    return load_model(folder)
 
 
 def _fpc_source(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import (
     BaseModel,
     ConfigDict,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -120,6 +121,9 @@ class Recipe(RecipeFile):
         simulated signal is seen twice.
     encoder, decoder, simulation, augmentation
         See their classes. ``augmentation`` is of real signals.
+    calibration
+        Simulated signals that the error bars of the network's own estimates are calibrated with,
+        for the fit of a pipeline; 0 leaves them as they are.
     """
 
     kind: ClassVar[RecipeKind] = "quantification"
@@ -133,6 +137,7 @@ class Recipe(RecipeFile):
     decoder: DecoderSettings = DecoderSettings()
     simulation: SimulationSettings
     augmentation: AugmentationSettings = AugmentationSettings()
+    calibration: NonNegativeInt = 0
 
     @model_validator(mode="after")
     def _a_batch_at_least(self) -> Recipe:
