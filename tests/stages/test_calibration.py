@@ -91,4 +91,3 @@ def test_factors_are_those_of_the_bin() -> None:
     found = calibration.at(["NAA", "Cr"], snr)
     assert found[:, 0].tolist() == [1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 1.0]
     assert (found[:, 1] == 1).all()
-
