@@ -46,7 +46,8 @@ def test_it_explains_the_demo_scan_to_the_noise(demo_basis: Basis) -> None:
     assert 0.95 < chi_square.median() < 1.02
     naa = demo_basis.names.index("NAA")
     error = found.amplitudes[:, naa].numpy() - phantom.truth["NAA"][mask]
-    assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(error))
+    # A network is biased; `auto` is not, see tests/stages/test_router.py.
+    assert abs(error.mean()) < 0.03 * phantom.truth["NAA"][mask].mean()
 
 
 def test_a_shift_beyond_training_is_seen_in_the_residual(demo_basis: Basis) -> None:

@@ -146,8 +146,10 @@ def test_maps_do_not_depend_on_the_block(basis: Basis, drawn: Batch) -> None:
     assert torch.equal(torch.cat([p.status for p in parts]), whole.status)
     for name in ("NAA", "Ins", "shift"):
         joined = torch.cat([p.estimate[name] for p in parts])
-        # Steps end a fiftieth of an error from the minimum, and rounding decides where.
-        assert ((joined - whole.estimate[name]).abs() / whole.sd[name]).max() < 1e-2
+        apart = (joined - whole.estimate[name]).abs() / whole.sd[name]
+        assert apart[whole.status == Status.NETWORK_REFINED].max() < 1e-3
+        # Far from what the fit is for, it creeps: rounding decides where it ends.
+        assert apart.max() < 2e-2
         assert torch.cat([p.sd[name] for p in parts]).allclose(whole.sd[name], rtol=1e-3)
 
 
