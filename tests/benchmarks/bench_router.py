@@ -87,7 +87,7 @@ CASES = {
     "as in training": Case(),
     "shift +40 Hz": Case({"shift_hz": (35.0, 45.0)}),
     "shift -40 Hz": Case({"shift_hz": (-45.0, -35.0)}),
-    "twice as broad": Case({"damping": (40.0, 80.0)}),
+    "damping 55 to 95 /s": Case({"damping": (55.0, 95.0)}),
     "phase 60 to 120 degrees": Case({"phase_deg": (60.0, 120.0)}),
     "no NAA": Case(missing="NAA"),
     "lipid 1 x NAA": Case(lipid=1.0),
