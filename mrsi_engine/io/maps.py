@@ -25,6 +25,15 @@ Fill = Literal["nan", "mrsiprep"]
 #: Kinds of parameter that are an amount of something, so that a relative CRLB has a meaning.
 AMPLITUDE_KINDS = ("metabolite", "macromolecule", "combination")
 
+#: What the error of a network's own amplitude is made of: how the measures' names begin, and what
+#: files and columns call it. The SD holds both, multiplied by a factor where it is calibrated.
+ERROR_PARTS = {"crlb": "crlbabs", "epistemic": "epistemic"}
+
+_NETWORK_ERROR = (
+    "standard deviation of the network's own estimate: Cramér-Rao lower bound there and spread of "
+    "an ensemble together, calibrated where the model is"
+)
+
 #: What MRSIPrep expects where a CRLB (percent) is unknown; also the largest it is given.
 MRSIPREP_CRLB = 999.0
 
@@ -102,6 +111,20 @@ def relative_crlb(result: xr.Dataset, parameter: str) -> NDArray[np.float32]:
     return percent.astype(np.float32)
 
 
+def error_part_of(result: xr.Dataset, measure: str) -> tuple[str, str] | None:
+    """Which part of the error of which amplitude a measure is; none for any other measure."""
+    part, _, amplitude = measure.partition("_")
+    known = part in ERROR_PARTS and amplitude in parameter_names(result, *AMPLITUDE_KINDS)
+    return (part, amplitude) if known else None
+
+
+def error_meaning(result: xr.Dataset) -> str:
+    """What the SD of an amplitude is."""
+    if any(error_part_of(result, str(name)) for name in result["measure"].values):
+        return _NETWORK_ERROR
+    return str(result["sd"].attrs.get("long_name", "Cramér-Rao lower bound"))
+
+
 def total_of(result: xr.Dataset, name: str) -> xr.Dataset:
     """Shift or phase of the data as acquired, over all stages: ``estimate`` and ``sd`` (voxel).
 
@@ -163,8 +186,10 @@ def export_maps(
     acquired, over all stages; where several stages share them each has its own file beside, the
     fit's called ``desc-fitshift`` and ``desc-fitphase``. Maps are float32 with the scan's affine.
 
-    Ratios of the fit get ``desc-ratio`` and ``desc-ratiosd``, scaled amplitudes ``desc-conc`` and
-    ``desc-concsd``, whose sidecars say all that they rest on and how many voxels have none.
+    Amplitudes that are a network's own get ``desc-crlbabs`` and, of an ensemble,
+    ``desc-epistemic``: what their SD is made of. Ratios of the fit get ``desc-ratio`` and
+    ``desc-ratiosd``, scaled amplitudes ``desc-conc`` and ``desc-concsd``, whose sidecars say all
+    that they rest on and how many voxels have none.
 
     Parameters
     ----------
@@ -279,7 +304,7 @@ def _amplitude_maps(result: xr.Dataset, name: str) -> Iterator[Map]:
     row = result.sel(parameter=name)
     units, doc, title = (str(row[c].values) for c in ("unit", "doc", "title"))
     met = f"met-{safe_label(name)}"
-    bound = result["sd"].attrs.get("long_name", "Cramér-Rao lower bound")
+    bound = error_meaning(result)
     percent = relative_crlb(result, name)
     definition = f"{title}: {bound}, in percent of the estimate; no number where that is 0"
     yield Map(f"{met}_desc-signal", _fitted(result, row["estimate"].values), units, doc, 0.0)
@@ -342,9 +367,11 @@ def _rests_on(result: xr.Dataset) -> dict[str, Any]:
 
 
 def _measure_map(result: xr.Dataset, name: str) -> Map:
-    row = result.sel(measure=name)
+    row, entities = result.sel(measure=name), f"desc-{safe_label(name)}"
+    if (part := error_part_of(result, name)) is not None:
+        entities = f"met-{safe_label(part[1])}_desc-{ERROR_PARTS[part[0]]}"
     return Map(
-        f"desc-{safe_label(name)}",
+        entities,
         _fitted(result, row["quality"].values),
         str(row["measure_unit"].values),
         str(row["measure_doc"].values),
@@ -420,6 +447,7 @@ def _sidecar(
         "SourceSHA256": attrs["checksum"],
         "Basis": attrs.get("basis"),
         "Pipeline": attrs.get("pipeline"),
+        "Networks": attrs.get("identity", {}).get("models", {}),
         "MaskOrigin": attrs.get("mask_origin"),
         "GeneratedBy": [{"Name": "mrsi_engine", "Version": attrs["engine_version"]}],
         **described.more,

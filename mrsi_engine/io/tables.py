@@ -18,6 +18,9 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
 from mrsi_engine.io.maps import (
     AMPLITUDE_KINDS,
+    ERROR_PARTS,
+    error_meaning,
+    error_part_of,
     fitted_voxels,
     parameter_names,
     parts_of,
@@ -49,9 +52,10 @@ def voxel_table(result: xr.Dataset) -> pa.Table:
     Columns are ``x, y, z`` (index in the volume), ``x_mm, y_mm, z_mm`` (centre of the voxel in
     scanner coordinates), ``status``, for every parameter ``NAME`` and ``NAME_sd``, for amplitudes
     ``NAME_crlb`` (percent), ``b0_shift`` of the data as acquired (Hz, over all stages) with its
-    bound, and one a measure. Numbers are NaN where there is no fit. Every
-    column's ``unit`` and ``description`` stand in its field metadata, the scan's provenance in
-    the schema's.
+    bound, and one a measure. Amplitudes that are a network's own have ``NAME_crlbabs`` and, of an
+    ensemble, ``NAME_epistemic``: what their SD is made of. Numbers are NaN where there is
+    no fit. Every column's ``unit`` and ``description`` stand in its field metadata, the scan's
+    provenance in the schema's.
 
     Raises
     ------
@@ -86,7 +90,9 @@ def _columns(result: xr.Dataset) -> Iterator[_Column]:
     for name in result["measure"].values:
         row = result.sel(measure=name)
         unit, doc = str(row["measure_unit"].values), str(row["measure_doc"].values)
-        yield _column(str(name), np.where(inside, row["quality"].values, np.nan), unit, doc)
+        part = error_part_of(result, str(name))
+        column = str(name) if part is None else f"{part[1]}_{ERROR_PARTS[part[0]]}"
+        yield _column(column, np.where(inside, row["quality"].values, np.nan), unit, doc)
 
 
 def _position(result: xr.Dataset) -> Iterator[_Column]:
@@ -102,7 +108,7 @@ def _position(result: xr.Dataset) -> Iterator[_Column]:
 def _parameter(result: xr.Dataset, name: str, inside: NDArray[np.bool_]) -> Iterator[_Column]:
     row = result.sel(parameter=name)
     unit, doc = str(row["unit"].values), str(row["doc"].values)
-    bound = result["sd"].attrs.get("long_name", "Cramér-Rao lower bound")
+    bound = error_meaning(result)
     yield _column(name, np.where(inside, row["estimate"].values, np.nan), unit, doc)
     yield _column(f"{name}_sd", np.where(inside, row["sd"].values, np.nan), unit, bound)
     if name in parameter_names(result, *AMPLITUDE_KINDS):

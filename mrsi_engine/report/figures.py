@@ -46,10 +46,12 @@ def spectrum_figure(example: SpectrumExample) -> str:
     return svg_uri((10.6, 3.1), lambda figure: draw_spectrum(figure.add_subplot(), example))
 
 
-def histogram_figure(values: NDArray[np.floating], label: str) -> str:
-    """How often each value occurs, 0.5th to 99.5th percentile, the median marked."""
+def histogram_figure(values: NDArray[np.floating], label: str, limit: float | None = None) -> str:
+    """How often each value occurs, 0.5th to 99.5th percentile, the median and a limit marked."""
     known = values[np.isfinite(values)]
-    return svg_uri((3.5, 1.35), lambda figure: _histogram(figure.add_subplot(), known, label))
+    return svg_uri(
+        (3.5, 1.35), lambda figure: _histogram(figure.add_subplot(), known, label, limit)
+    )
 
 
 def scatter_figure(comparison: Comparison, rows: Sequence[ComparisonRow]) -> str:
@@ -100,7 +102,9 @@ def draw_spectrum(axes: Axes, example: SpectrumExample) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderpad=0)
 
 
-def _histogram(axes: Axes, known: NDArray[np.floating], label: str) -> None:
+def _histogram(
+    axes: Axes, known: NDArray[np.floating], label: str, limit: float | None = None
+) -> None:
     if known.size:
         low, high = np.percentile(known, [0.5, 99.5])
         median = float(np.median(known))
@@ -117,6 +121,8 @@ def _histogram(axes: Axes, known: NDArray[np.floating], label: str) -> None:
             va="bottom",
             fontsize=8,
         )
+    if limit is not None:
+        axes.axvline(limit, color=FIT, lw=1, ls=(0, (4, 3)))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(label)

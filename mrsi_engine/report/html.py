@@ -13,16 +13,17 @@ from typing import Any
 import jinja2
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Status
 from mrsi_engine.io.files import write_atomically
 from mrsi_engine.io.maps import (
+    error_meaning,
     fitted_voxels,
     parts_of,
     relative_crlb,
     scalp_voxels,
     total_of,
-    volume,
 )
 from mrsi_engine.report.compare import Comparison, ComparisonRow
 from mrsi_engine.report.examples import SpectrumExample, stored_examples
@@ -32,8 +33,6 @@ from mrsi_engine.report.mosaic import (
     BACKGROUND,
     CRLB_SCALE,
     View,
-    categorical,
-    png_uri,
     view_of,
 )
 from mrsi_engine.report.pictures import Picture, histogrammed, picture
@@ -52,6 +51,13 @@ from mrsi_engine.report.tables import (
     usable_voxels,
 )
 from mrsi_engine.report.truth import TruthRow
+from mrsi_engine.report.ways import (
+    STATUS_COLOURS,
+    believed,
+    calibration_remarks,
+    status_picture,
+    ways_content,
+)
 from mrsi_engine.stages.denoise import Denoise
 from mrsi_engine.stages.trace import StageTrace
 
@@ -61,14 +67,6 @@ FOLDED_CRLB = 50.0
 #: Median fit quality from which the noise level, not the fit, is in doubt.
 FILTERED_FIT_QUALITY = 20.0
 
-_STATUS_COLOURS = {
-    Status.NO_FIT: "#d1495b",
-    Status.NETWORK: "#7fb7be",
-    Status.NETWORK_REFINED: "#4f8fc0",
-    Status.LEAST_SQUARES: "#8cb369",
-    Status.CORRECTED: "#d9a441",
-    Status.NOT_PROCESSED: "#8b929c",
-}
 _KINDS = {
     "concentration": "Ratios and concentrations",
     "combination": "Sums of overlapping metabolites",
@@ -244,6 +242,7 @@ def _remarks(result: xr.Dataset) -> Iterator[str]:
     if any(s.get("stage") == Denoise.stage for s in _tables(result.attrs)):
         yield _DENOISED
     yield from _not_scaled(result)
+    yield from calibration_remarks(result)
     if result.attrs.get("mask_origin") == "signal energy":
         yield _MASKS["signal energy"]
     yield from (str(note) for note in result.attrs.get("notes", []))
@@ -295,10 +294,18 @@ def _provenance(attrs: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Sequence of the basis", basis.get("sequence")),
         ("Columns of the basis", ", ".join(basis.get("names", []))),
         ("SHA-256 of the basis", basis.get("fingerprint")),
+        *_models(attrs),
         ("Run", attrs.get("run_fingerprint")),
         ("Computed on", ", ".join(_devices(attrs))),
     ]
     return [(name, str(value)) for name, value in pairs if value]
+
+
+def _models(attrs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Trained models that stages took, with their checksums."""
+    for stage, models in attrs.get("identity", {}).get("models", {}).items():
+        for name, checksum in models.items():
+            yield f"Network of stage {stage}", f"{name}, SHA-256 of its weights {checksum}"
 
 
 def _devices(attrs: Mapping[str, Any]) -> list[str]:
@@ -320,25 +327,28 @@ def _versions() -> list[tuple[str, str]]:
 def _maps(result: xr.Dataset, quality: Sequence[str]) -> dict[str, Any]:
     view, rows = view_of(result), metabolite_table(result)
     few = result.sizes["voxel"] <= FEW_VOXELS
-    pairs = [] if few else [(row, *_metabolite_pictures(result, view, row)) for row in rows]
+    pairs = [] if few else [(row, _metabolite_pictures(result, view, row)) for row in rows]
     return {
         "few": few,
         "orientation": view.caption,
         "letters": view.letters,
         "background": BACKGROUND,
         "with_table": bool(rows),
+        "error": _error_name(result),
+        "error_text": error_meaning(result),
         "with_priors": any(math.isfinite(row.data_percent) for row in rows),
         "table": [(title, [r for r in rows if r.kind == kind]) for kind, title in _KINDS.items()],
         "maps": [p for p in pairs if not _folded(p[0])],
         "folded_maps": [p for p in pairs if _folded(p[0])],
         "qc": [] if few else list(_quality_pictures(result, view, quality)),
         "qc_numbers": list(_quality_numbers(result, quality)) if few else [],
-        "status_map": _status_picture(result, view),
+        "status_map": status_picture(result, view),
         "status_legend": [
-            (s.meaning.replace("_", " "), _STATUS_COLOURS[s])
+            (s.meaning.replace("_", " "), STATUS_COLOURS[s])
             for s in Status
             if (result["status"] == s).any()
         ],
+        **ways_content(result, None if few else view),
     }
 
 
@@ -346,17 +356,37 @@ def _folded(row: MetaboliteRow) -> bool:
     return row.kind == "macromolecule" or not row.crlb <= FOLDED_CRLB
 
 
-def _metabolite_pictures(
-    result: xr.Dataset, view: View, row: MetaboliteRow
-) -> tuple[Picture, Picture]:
+def _error_name(result: xr.Dataset) -> str:
+    return "SD" if believed(result) else "CRLB"
+
+
+def _metabolite_pictures(result: xr.Dataset, view: View, row: MetaboliteRow) -> list[Picture]:
+    """The amplitude, its error, and what an ensemble's error is made of; errors in percent."""
     values = estimate(result, row.label)
     percent = np.where(np.isfinite(values), relative_crlb(result, row.label), np.nan)
     signal = picture(result, view, values, row.title, row.unit, "amplitude")
+    parts = {_error_name(result): percent, **_parts_of_error(result, row.label)}
+    return [signal, *(_error_picture(result, view, *part) for part in parts.items())]
+
+
+def _parts_of_error(result: xr.Dataset, label: str) -> dict[str, NDArray[np.floating]]:
+    """In percent of the estimate, by title; none unless the amplitude is that of an ensemble."""
+    if f"epistemic_{label}" not in result["measure"].values:
+        return {}
+    size = np.abs(estimate(result, label))
+    size = np.where(size > 0, size, np.nan)
+    titles = {"crlb": "CRLB", "epistemic": "Epistemic SD"}
+    return {t: 100 * measure(result, f"{part}_{label}") / size for part, t in titles.items()}
+
+
+def _error_picture(
+    result: xr.Dataset, view: View, title: str, percent: NDArray[np.floating]
+) -> Picture:
     with np.errstate(divide="ignore"):
         exponent = np.log10(percent)
     low, high = np.log10(CRLB_SCALE)
-    crlb = picture(result, view, exponent, "CRLB", "%", "uncertainty", (low, high))
-    return signal, replace(crlb, ticks=tuple(number(t) for t in (1.0, 10.0, 100.0)))
+    drawn = picture(result, view, exponent, title, "%", "uncertainty", (low, high))
+    return replace(drawn, ticks=tuple(number(t) for t in (1.0, 10.0, 100.0)))
 
 
 def _quality_numbers(
@@ -382,15 +412,6 @@ def _quality_pictures(result: xr.Dataset, view: View, quality: Sequence[str]) ->
             total = total_of(result, name)
             values = np.where(fitted_voxels(result), total["estimate"], np.nan)
             yield histogrammed(result, view, values, title, total.attrs["unit"], "signed")
-
-
-def _status_picture(result: xr.Dataset, view: View) -> tuple[str, int]:
-    order = list(_STATUS_COLOURS)
-    status = result["status"].values
-    index = np.select([status == s for s in order], range(len(order)), np.nan).astype(float)
-    canvas = view.mosaic(volume(result, index))
-    colours = categorical(list(_STATUS_COLOURS.values()))
-    return png_uri(canvas, (-0.5, len(order) - 0.5), colours), canvas.shape[1] // 2
 
 
 def _spectra(examples: Sequence[SpectrumExample]) -> dict[str, Any]:

@@ -74,8 +74,9 @@ def histogrammed(
     kind: str,
     limits: tuple[float, float] | None = None,
     doc: str = "",
+    limit: float | None = None,
 ) -> Picture:
-    """The same with the histogram of its values."""
+    """The same with the histogram of its values, where a ``limit`` may be marked."""
     label = f"{title} ({unit})" if unit != "1" else title
-    drawn = histogram_figure(values, label)
+    drawn = histogram_figure(values, label, limit)
     return picture(result, view, values, title, unit, kind, limits, drawn, doc)

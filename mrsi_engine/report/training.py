@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mrsi_engine.io.files import write_atomically
-from mrsi_engine.networks.model import Card, TrainingCard
+from mrsi_engine.networks.model import Calibration, Card, TrainingCard
 from mrsi_engine.report.figures import FIT, MUTED, RULE, svg_uri
 from mrsi_engine.report.html import template
 from mrsi_engine.report.mosaic import BACKGROUND
 from mrsi_engine.report.tables import number
+
+#: Share of 95 % intervals, in percent, that are to hold the truth once they are calibrated.
+COVERED = (94.0, 96.0)
 
 _UNITS = {"shift": "Hz", "lorentzian": "1/s", "phase": "rad"}
 
@@ -38,6 +44,9 @@ def write_training_report(card: Card, out: Path) -> Path:
         "card": card,
         "facts": list(_facts(card)),
         "curve": learning_curve(training) if training and training.curve else None,
+        "calibration": card.calibration,
+        "coverage": calibration_figure(card.calibration) if card.calibration else "",
+        "covered": covered_bins(card.calibration) if card.calibration else (0, 0),
         "loss_text": _LOSSES.get(card.recipe.get("target", ""), ""),
         "scores": [(name, value, _unit(name)) for name, value in card.scores.items()],
         "ranges": [(name, span, _UNITS.get(name, "")) for name, span in card.ranges.items()],
@@ -52,6 +61,56 @@ def write_training_report(card: Card, out: Path) -> Path:
 def learning_curve(training: TrainingCard) -> str:
     """Training and validation loss against steps, the best point marked, as a data URI."""
     return svg_uri((9.6, 3.2), lambda figure: _draw(figure.add_subplot(), training))
+
+
+def calibration_figure(calibration: Calibration) -> str:
+    """Coverage of 95 % intervals and factors, by parameter and SNR bin, as a data URI."""
+    return svg_uri((10.6, 5.0), lambda figure: _draw_calibration(figure, calibration))
+
+
+def covered_bins(calibration: Calibration) -> tuple[int, int]:
+    """In how many bins of how many the measured coverage is within :data:`COVERED`."""
+    low, high = COVERED
+    percent = [100 * share for bins in calibration.coverage.values() for share in bins]
+    return sum(low <= one <= high for one in percent), len(percent)
+
+
+def _draw_calibration(figure: Figure, calibration: Calibration) -> None:
+    above, below = figure.subplots(2, 1, sharex=True)
+    percent = {n: [100 * s for s in bins] for n, bins in calibration.coverage.items()}
+    names = list(dict.fromkeys([*percent, *calibration.factors]))
+    above.axhspan(*COVERED, color=RULE, alpha=0.6, linewidth=0)
+    _draw_bins(above, names, percent, _bins(calibration))
+    _draw_bins(below, names, calibration.factors, _bins(calibration))
+    below.axhline(1, color=RULE, linewidth=0.8)
+    above.set(ylabel="95 % intervals that hold the truth, %")
+    below.set(ylabel="factor of errors", xticks=range(len(names)))
+    below.set_xticklabels(names, rotation=90)
+    above.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=len(_bins(calibration)), frameon=False
+    )
+
+
+def _draw_bins(
+    axes: Axes, names: list[str], values: Mapping[str, Sequence[float]], bins: list[str]
+) -> None:
+    """A dot for every name and bin, bins side by side."""
+    shades = matplotlib.colormaps["viridis"].resampled(len(bins) + 1)
+    for k, label in enumerate(bins):
+        known = [(n + 0.12 * (k - (len(bins) - 1) / 2), values[name][k])
+                 for n, name in enumerate(names) if name in values]  # fmt: skip
+        place, height = zip(*known, strict=True) if known else ((), ())
+        axes.plot(place, height, "o", color=shades(k), markersize=3.5, label=label)
+    axes.grid(axis="y", color=RULE, linewidth=0.5, alpha=0.5)
+
+
+def _bins(calibration: Calibration) -> list[str]:
+    """What the bins of SNR are called."""
+    edges = [number(edge) for edge in calibration.snr]
+    if not edges:
+        return ["any SNR"]
+    between = [f"{low} to {high}" for low, high in pairwise(edges)]
+    return [f"SNR up to {edges[0]}", *between, f"above {edges[-1]}"]
 
 
 def _draw(axes: Axes, training: TrainingCard) -> None:
