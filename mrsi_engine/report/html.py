@@ -336,6 +336,7 @@ def _maps(result: xr.Dataset, quality: Sequence[str]) -> dict[str, Any]:
         "with_table": bool(rows),
         "error": _error_name(result),
         "error_text": error_meaning(result),
+        "in_parts": any(len(pictures) > 2 for _, pictures in pairs),
         "with_priors": any(math.isfinite(row.data_percent) for row in rows),
         "table": [(title, [r for r in rows if r.kind == kind]) for kind, title in _KINDS.items()],
         "maps": [p for p in pairs if not _folded(p[0])],

@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mrsi_engine.conventions import label_title
 from mrsi_engine.io.files import write_atomically
 from mrsi_engine.networks.model import Calibration, Card, TrainingCard
 from mrsi_engine.report.figures import FIT, MUTED, RULE, svg_uri
@@ -83,9 +84,9 @@ def _draw_calibration(figure: Figure, calibration: Calibration) -> None:
     _draw_bins(above, names, percent, _bins(calibration))
     _draw_bins(below, names, calibration.factors, _bins(calibration))
     below.axhline(1, color=RULE, linewidth=0.8)
-    above.set(ylabel="95 % intervals that hold the truth, %")
+    above.set(ylabel="coverage, %")
     below.set(ylabel="factor of errors", xticks=range(len(names)))
-    below.set_xticklabels(names, rotation=90)
+    below.set_xticklabels([label_title(name) for name in names], rotation=90)
     above.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=len(_bins(calibration)), frameon=False
     )

@@ -116,7 +116,7 @@ def calibration_remarks(result: xr.Dataset) -> Iterator[str]:
     """What is wrong with the error bars of a network's own estimates, if anything."""
     state = str(_assumptions(result).get("calibration", "on"))
     if not state.startswith("on "):
-        yield f"Error bars of the network's own estimates are not calibrated ({state})."
+        yield f"Calibration of the error bars of the network's own estimates: {state}."
 
 
 def status_picture(result: xr.Dataset, view: View) -> tuple[str, int]:
