@@ -18,7 +18,7 @@ from scipy.stats import norm
 
 import mrsi_engine as me
 from mrsi_engine import workflow
-from mrsi_engine.conventions import Acquisition
+from mrsi_engine.conventions import Acquisition, Status
 from mrsi_engine.engine.events import Event, RunStarted
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.model import load_model, save_model
@@ -135,7 +135,7 @@ class TestMaps:
         )
         assert np.isnan(signal[outside]).all()
         np.testing.assert_array_equal(volume(outcome, "desc-brainmask") == 0, outside)
-        assert (volume(outcome, "desc-status")[~outside] == 3).all()
+        assert (volume(outcome, "desc-status")[~outside] == Status.NETWORK_REFINED).all()
 
     def test_estimates_are_near_the_truth(self, result: xr.Dataset, phantom: Path) -> None:
         """In the voxel where it is worst, by less than 5 of its SDs (p = 1e-5 in 16 voxels)."""
