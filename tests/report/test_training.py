@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mrsi_engine.networks.model import Calibration, Card, load_model
+from mrsi_engine.report.tables import number
 from mrsi_engine.report.training import covered_bins, write_training_report
 from tests.report.test_html import Page
 
@@ -23,8 +24,11 @@ def test_the_report_of_a_training_is_complete_and_alone(card: Card, tmp_path: Pa
     assert {"learning", "scores", "axis", "recipe"} <= page.ids()
     training = card.training
     assert training is not None
-    shown = ("press-3t-te30", "untrained", "R2 NAA", "dwell time", card.recipe["description"])
-    for text in (*shown, card.basis.fingerprint if card.basis else "", f"{training.seconds:.0f} s"):
+    fingerprint = card.basis.fingerprint if card.basis else ""
+    # A page's text has plain spaces in place of thin ones.
+    seconds = " ".join(f"{number(training.seconds)} s".split())
+    shown = ("press-3t-te30", "untrained", "R2 NAA", "dwell time", fingerprint, seconds)
+    for text in (*shown, card.recipe["description"]):
         assert text in page.text
 
 
