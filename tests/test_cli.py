@@ -748,7 +748,7 @@ class TestFullDisk:
         assert not (disk / "out" / "maps").exists()
         subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
         log = disk / "log.jsonl"
-        assert "16 voxels: 16 network refined" in mrsi(*run, "--log", log)
+        assert "16 voxels: 16 least squares" in mrsi(*run, "--log", log)
         assert len(blocks_of(log)) == store.blocks - len(done)
 
     def test_while_exporting(

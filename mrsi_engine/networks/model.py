@@ -6,6 +6,7 @@ template) is in the weights file as well. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -196,10 +197,10 @@ class Model:
         return (self.encoder, *self.others)
 
     def to(self, device: str | torch.device) -> Model:
-        """The model on a device; the encoders themselves move."""
+        """A copy of the model on a device; this one stays, as others may be using it."""
         tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        others = tuple(member.to(device) for member in self.others)
-        return replace(self, encoder=self.encoder.to(device), tensors=tensors, others=others)
+        first, *others = (copy.deepcopy(member).to(device) for member in self.encoders)
+        return replace(self, encoder=first, tensors=tensors, others=tuple(others))
 
     @property
     def checksum(self) -> str:
