@@ -672,9 +672,9 @@ def calibrate(folder: Path, pipeline: Pipeline, *, device: torch.device) -> Mode
     unused = recipe.training.model_copy(update={"seed": recipe.training.seed + recipe.members})
     simulator = Simulator(recipe.simulation, basis, device)
     made = calibrated(stage, model.to(device), simulator, recipe.calibration, unused.seed_of(0))
-    card = model.card.model_copy(update={"calibration": made})
-    save_model(folder, replace(model, card=card))
-    return load_model(folder)
+    model = replace(model, card=model.card.model_copy(update={"calibration": made}))
+    save_model(folder, model)
+    return model
 
 
 def _fpc_source(

@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -348,10 +349,16 @@ def shipped_models() -> list[str]:
 def shipped_model_for(acquisition: Acquisition, basis: Basis) -> Model | None:
     """The shipped quantification model for a scan and a basis on its axis, if there is one."""
     for name in shipped_models():
-        model = load_model(name)
+        model = _shipped_model(name)
         if model.card.kind == "quantification" and model.suits(acquisition, basis):
             return model
     return None
+
+
+@cache
+def _shipped_model(name: str) -> Model:
+    """Read once a process: unlike others, shipped models do not change."""
+    return load_model(name)
 
 
 def is_model(folder: Path) -> bool:

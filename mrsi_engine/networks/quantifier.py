@@ -269,22 +269,26 @@ class Quantifier:
 
     def _mean(self, signals: Tensor) -> Decoded:
         """Of all members, of normalised signals."""
-        outputs = [encoder(signals) for encoder in self.model.encoders]
-        theta = torch.stack([self.decoder.theta(o) for o in outputs]).mean(0)
-        if self.decoder.settings.kind == "projected":
+        said, amplitudes = self._said(signals, None)
+        theta = said.mean(0)
+        if amplitudes is None:
             return Decoded(self.decoder.project(signals, theta), theta)
-        amplitudes = [self.decoder.decode(o, signals).amplitudes for o in outputs]
-        return Decoded(torch.stack(amplitudes).mean(0), theta)
+        return Decoded(amplitudes.mean(0), theta)
 
     def _opinions(self, signals: Tensor, members: int | None) -> Opinions:
         signals, size = self._normalised(signals)
         novelty = self.novelty.score(signals[:, : self.model.card.input_points])
+        theta, amplitudes = self._said(signals, members)
+        return Opinions(theta, None if amplitudes is None else amplitudes * size, novelty)
+
+    def _said(self, signals: Tensor, members: int | None) -> tuple[Tensor, Tensor | None]:
+        """Theta, and amplitudes if the decoder has them, by member, of normalised signals."""
         outputs = [encoder(signals) for encoder in self.model.encoders[:members]]
         theta = torch.stack([self.decoder.theta(o) for o in outputs])
         if self.decoder.settings.kind == "projected":
-            return Opinions(theta, None, novelty)
-        amplitudes = [self.decoder.decode(o, signals).amplitudes * size for o in outputs]
-        return Opinions(theta, torch.stack(amplitudes), novelty)
+            return theta, None
+        decoded = [self.decoder.decode(o, signals).amplitudes for o in outputs]
+        return theta, torch.stack(decoded)
 
     def _normalised(self, signals: Tensor) -> tuple[Tensor, Tensor]:
         here = signals.to(self.decoder.typical.device)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, ClassVar, Self
 
-from mrsi_engine.conventions import Acquisition, Declaration
+from mrsi_engine.conventions import Declaration
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.model import Model, ModelSource, load_model, shipped_model_for
 from mrsi_engine.networks.quantifier import Quantifier
@@ -109,7 +108,7 @@ class Quantify(FitSettings):
         basis = _basis(context)
         if self.model:
             return load_model(self.model, "quantification").check_scan(context.acquisition, basis)
-        return _shipped(_Scan(context.acquisition, basis))
+        return shipped_model_for(context.acquisition, basis)
 
     def _check_network(self, context: Context, fitted: Basis) -> None:
         model = self._model(context)
@@ -126,8 +125,10 @@ class Quantify(FitSettings):
                 f"stage 'quantify': amplitudes = {list(self.estimators)} has to be fitted; with "
                 'method = "network" it can be "free" or "nonnegative"'
             )
+        if model.card.decoder["kind"] == "projected":
+            return
         names = Quantifier.of(model).decoder.names
-        if model.card.decoder["kind"] != "projected" and names != fitted.names:
+        if names != fitted.names:
             apart = sorted(set(names) ^ set(fitted.names))
             raise InputError(
                 f"stage 'quantify': {model.source} has amplitudes for other columns than are "
@@ -152,25 +153,6 @@ class Quantify(FitSettings):
     def settings_of_fit(self) -> dict[str, Any]:
         """Settings that estimates depend on, beside method and model."""
         return self.model_dump(mode="json", exclude={"method", "model"})
-
-
-class _Scan:
-    """What the choice of a model depends on, to be remembered by."""
-
-    def __init__(self, acquisition: Acquisition, basis: Basis) -> None:
-        self.acquisition, self.basis = acquisition, basis
-        self._key = (acquisition, basis.fingerprint)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Scan) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-
-@lru_cache(maxsize=8)
-def _shipped(scan: _Scan) -> Model | None:
-    return shipped_model_for(scan.acquisition, scan.basis)
 
 
 def _basis(context: Context) -> Basis:

@@ -214,21 +214,19 @@ class Search:
         quick = replace(self.tables.problem, max_iterations=_STEPS, tolerance=_LAST_STEP)
         best = self.tables.starts.best(self.tables.problem.band.crop(fids))
         framed = self._framed(fids, unit, noise, best)
-        theta = start.theta.clone()
-        theta[:, self._shift] -= framed.frame
-        if self.tabulated is not None:
-            theta = self.tabulated.refined(framed.spectra.window, theta, _TABULATED_STEPS)
-            if self.settings.adaptive:
-                framed = replace(framed, spectra=self._with_stiffness(framed.spectra, theta))
-                fitted = fit(quick, framed.spectra, theta)
-                return framed.solved(quick, fitted, Status.NETWORK_REFINED)
-        first = framed.solved(quick, fit(quick, framed.spectra, theta), Status.NETWORK_REFINED)
-        return self._settled(first)
+        theta = self._moved(start.theta, -framed.frame)
+        if self.tabulated is None:
+            first = fit(quick, framed.spectra, theta)
+            return self._settled(framed.solved(quick, first, Status.NETWORK_REFINED))
+        # So near the minimum that the stiffness can be chosen before the first full step.
+        theta = self.tabulated.refined(framed.spectra.window, theta, _TABULATED_STEPS)
+        framed = replace(framed, spectra=self._with_stiffness(framed.spectra, theta))
+        fitted = fit(quick, framed.spectra, theta)
+        return framed.solved(quick, fitted, Status.NETWORK_REFINED)
 
     def _accepted(self, solved: Solved, start: Start, network: NetworkStart) -> Tensor:
         """Whether a refined estimate may stay, ``(voxel,)`` bool."""
-        theta = solved.result.last.theta.clone()
-        theta[:, self._shift] += solved.frame
+        theta = self._moved(solved.result.last.theta, solved.frame)
         known = start.known & network.inside_ranges(theta)
         return self.reached(solved) & known & self._at_noise_level(solved)
 
@@ -242,8 +240,7 @@ class Search:
         """The network's own estimates; nothing is iterated."""
         problem = self.tables.problem
         framed = self._framed(fids, unit, noise, start.theta)
-        theta = start.theta.clone()
-        theta[:, self._shift] -= framed.frame
+        theta = self._moved(start.theta, -framed.frame)
         amplitudes = None
         if start.amplitudes is not None:
             amplitudes = start.amplitudes.mean(0) / framed.size[:, None]
@@ -287,8 +284,7 @@ class Search:
         problem = self.tables.problem
         start = self.tables.starts.best(problem.band.crop(fids), rank)
         framed = self._framed(fids, unit, noise, start)
-        start[:, self._shift] -= framed.frame
-        fitted = fit(problem, framed.spectra, start)
+        fitted = fit(problem, framed.spectra, self._moved(start, -framed.frame))
         return framed.solved(problem, fitted, Status.LEAST_SQUARES)
 
     def _framed(self, fids: Tensor, unit: Tensor, noise: Tensor, theta: Tensor) -> _Framed:
@@ -308,6 +304,12 @@ class Search:
     @property
     def _shift(self) -> int:
         return self.tables.problem.model.layout.shift(0)
+
+    def _moved(self, theta: Tensor, hertz: Tensor) -> Tensor:
+        """``theta (voxel, parameter)`` with shifts that are ``hertz (voxel,)`` larger."""
+        moved = theta.clone()
+        moved[:, self._shift] += hertz
+        return moved
 
     def _settled(self, solved: Solved) -> Solved:
         """Fits with what is found from the first ones: stiffness, and the weight of priors."""
