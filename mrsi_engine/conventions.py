@@ -50,7 +50,8 @@ class Flag(IntFlag):
     """Why a voxel is not to be trusted; the bits of the ``flags`` variable of a result store.
 
     The status says how a voxel was quantified, the flags whether to use it: 0 is a good voxel.
-    ``OUTLIER`` only asks to look: a lesion is unlike the rest of the scan, too.
+    ``OUTLIER`` only asks to look: a lesion is unlike the rest of the scan, too. ``UNKNOWN_NOISE``
+    says that the noise could not be measured, so that there is no bound.
     """
 
     LOW_SNR = 1
@@ -59,6 +60,10 @@ class Flag(IntFlag):
     NOT_CONVERGED = 8
     LIPIDS = 16
     OUTLIER = 32
+    NO_FIT = 64
+    NO_SIGNAL = 128
+    UNKNOWN_NOISE = 256
+    AT_SHIFT_BOUND = 512
 
     @property
     def meaning(self) -> str:

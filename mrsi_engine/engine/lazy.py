@@ -143,7 +143,8 @@ class _Columns:
     def _variable(self, name: str, columns: da.Array) -> tuple[Any, ...]:
         attributes = variable_attributes(name, self._declaration)
         if name in ("status", "flags"):
-            return (VOXEL,), columns[:, 0].astype(np.uint8), attributes
+            codes = np.uint8 if name == "status" else np.uint16
+            return (VOXEL,), columns[:, 0].astype(codes), attributes
         if name in ("estimate", "sd"):
             return (VOXEL, PARAMETER), columns, attributes
         if name == "quality":

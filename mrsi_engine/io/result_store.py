@@ -6,7 +6,7 @@ variable                             dimensions         dtype      meaning
 ``estimate``, ``sd``                 voxel, parameter   float32    NaN where there is no fit
 ``quality``                          voxel, measure     float32
 ``status``                           voxel              uint8      how a voxel was quantified
-``flags``                            voxel              uint8      bits of why not to trust it
+``flags``                            voxel              uint16     bits of why not to trust it
 ``x y z``                            voxel              int32      voxel index in the volume
 ``scalp``                            voxel              bool       never quantified (optional)
 ``corrected``, ``fit``, ``baseline`` voxel, time        complex64  on request
@@ -55,8 +55,8 @@ from mrsi_engine.conventions import (
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.spectra.basis import Basis
 
-#: Format of the stores written here; a reader refuses a higher one.
-SCHEMA_VERSION = 1
+#: Format of the stores written here; a reader refuses any other.
+SCHEMA_VERSION = 2
 
 _SCHEMA = "mrsi_engine.result"
 _COORDINATES = {
@@ -92,15 +92,15 @@ class BlockArrays:
     """What one block of voxels yields, packed in the declared order.
 
     ``estimate`` and ``sd`` are ``(voxel, parameter)`` float32, ``quality`` ``(voxel, measure)``
-    float32, ``status`` and ``flags`` ``(voxel,)`` uint8, each of ``signals`` ``(voxel, ..., time)``
-    complex64.
+    float32, ``status`` ``(voxel,)`` uint8, ``flags`` uint16, each of ``signals``
+    ``(voxel, ..., time)`` complex64.
     """
 
     estimate: NDArray[np.float32]
     sd: NDArray[np.float32]
     quality: NDArray[np.float32]
     status: NDArray[np.uint8]
-    flags: NDArray[np.uint8]
+    flags: NDArray[np.uint16]
     signals: Mapping[str, NDArray[np.complex64]] = field(default_factory=dict)
 
     @classmethod
@@ -114,7 +114,7 @@ class BlockArrays:
             sd=np.full((voxels, parameters), _NAN),
             quality=np.full((voxels, measures), _NAN),
             status=np.full(voxels, Status.NO_FIT, dtype=np.uint8),
-            flags=np.zeros(voxels, np.uint8),
+            flags=np.zeros(voxels, np.uint16),
             signals={n: np.full((voxels, *s), np.complex64(np.nan)) for n, s in signals.items()},
         )
 
@@ -281,11 +281,11 @@ class ResultStore:
         """Status of every voxel, ``(voxel,)``."""
         return np.asarray(self._arrays["status"][:])
 
-    def flags(self) -> NDArray[np.uint8]:
+    def flags(self) -> NDArray[np.uint16]:
         """Flags of every voxel, ``(voxel,)``."""
         return np.asarray(self._arrays["flags"][:])
 
-    def write_flags(self, flags: NDArray[np.uint8]) -> None:
+    def write_flags(self, flags: NDArray[np.uint16]) -> None:
         """Replace the flags of every voxel ``(voxel,)``; only once no block is missing.
 
         Raises
@@ -510,11 +510,12 @@ def _check_version(path: Path, group: zarr.Group) -> None:
             f"{path}: a Zarr group but not a result store (schema {schema!r}, expected "
             f"{_SCHEMA!r}); give the folder a run wrote"
         )
-    if not isinstance(found, int) or found > SCHEMA_VERSION:
+    if found != SCHEMA_VERSION:
         raise InputError(
             f"{path}: result store of schema version {found}, written by mrsi_engine "
             f"{group.attrs.get('engine_version')}; this is mrsi_engine {version('mrsi-engine')}, "
-            f"which reads up to {SCHEMA_VERSION}: update mrsi_engine or run again elsewhere"
+            f"which reads {SCHEMA_VERSION}: use the version that wrote it, or run the scan again "
+            "into another folder"
         )
 
 
@@ -566,12 +567,13 @@ def _create_results(
             dimension_names=(VOXEL, dimension),
             attributes=variable_attributes(name, declaration),
         )
-    for name, fill in (("status", int(Status.NOT_PROCESSED)), ("flags", 0)):
+    codes = (("status", np.uint8, int(Status.NOT_PROCESSED)), ("flags", np.uint16, 0))
+    for name, dtype, fill in codes:
         group.create_array(
             name,
             shape=(voxels,),
             chunks=(block_size,),
-            dtype=np.uint8,
+            dtype=dtype,
             fill_value=fill,
             dimension_names=(VOXEL,),
             attributes=variable_attributes(name, declaration),

@@ -101,7 +101,7 @@ class Block:
         self.status = torch.full(
             (len(self.fids),), Status.NO_FIT, dtype=torch.uint8, device=self.fids.device
         )
-        self.flags = torch.zeros_like(self.status)
+        self.flags = torch.zeros_like(self.status, dtype=torch.int32)
 
 
 #: A stage made ready for one scan: changes the block in place.
@@ -165,7 +165,7 @@ class Stage(BaseModel):
         return summary
 
     def review(self, found: State) -> Tensor | None:
-        """What only the finished result can tell: flags to add, ``(voxel,)`` uint8; else ``None``.
+        """What only the finished result can tell: flags to add, ``(voxel,)`` int32; else ``None``.
 
         ``found`` holds ``status``, ``flags`` and, by parameter, ``NAME`` and ``NAME_sd``, each
         ``(voxel,)``. Called again on the same result it must say the same.

@@ -106,7 +106,7 @@ class QualityControl(Stage):
         for name in ("NAANAAG", "CrPCr", "GPCPCh"):
             if name in found:
                 outlier |= self._far(found[name], found[f"{name}_sd"], good)
-        return outlier.to(torch.uint8) * int(Flag.OUTLIER)
+        return outlier.to(torch.int32) * int(Flag.OUTLIER)
 
     def _rejected(self, measures: State) -> dict[Flag, Tensor]:
         """Voxels ``(voxel,)`` bool by reason; what cannot be measured is not good."""

@@ -15,7 +15,7 @@ from mrsi_engine.engine.blocks import Plan, default_block_size, finalise, plan, 
 from mrsi_engine.engine.recipe import recipe_for
 from mrsi_engine.engine.voxels import Voxels
 from mrsi_engine.errors import InputError, RunError
-from mrsi_engine.io.result_store import open_result
+from mrsi_engine.io.result_store import SCHEMA_VERSION, open_result
 from mrsi_engine.stages.pipeline import Pipeline
 
 MOMENTS = Pipeline(name="moments", stages=(scripted.Moments(),))
@@ -247,7 +247,7 @@ def test_store_of_a_newer_version_is_refused_but_may_be_overwritten(scan, tmp_pa
     with pytest.raises(InputError, match="schema version 99"):
         plan(scan.path, MOMENTS, None, tmp_path / "out")
     replaced = plan(scan.path, MOMENTS, None, tmp_path / "out", overwrite=True)
-    assert replaced.store.attributes["schema_version"] == 1
+    assert replaced.store.attributes["schema_version"] == SCHEMA_VERSION
 
 
 def test_run_replaced_meanwhile_is_noticed(scan, tmp_path):

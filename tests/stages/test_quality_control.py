@@ -49,7 +49,7 @@ def scan(voxels: int = 200) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(0)
     return {
         "status": torch.full((voxels,), Status.LEAST_SQUARES, dtype=torch.uint8),
-        "flags": torch.zeros(voxels, dtype=torch.uint8),
+        "flags": torch.zeros(voxels, dtype=torch.int32),
         "NAANAAG": 10 + 0.1 * torch.randn(voxels, generator=draw),
         "NAANAAG_sd": torch.full((voxels,), 0.1),
     }
