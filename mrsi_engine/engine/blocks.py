@@ -34,12 +34,8 @@ from mrsi_engine.engine.identity import changes, identity_of, provenance, sha256
 from mrsi_engine.engine.recipe import Recipe, recipe_for
 from mrsi_engine.engine.voxels import PLAIN, Layout, Voxels, joined
 from mrsi_engine.errors import InputError, RunError
-from mrsi_engine.io.result_store import (
-    BlockArrays,
-    ResultStore,
-    is_result_store,
-    remove_result,
-)
+from mrsi_engine.io.result_schema import BlockArrays
+from mrsi_engine.io.result_store import ResultStore, is_result_store, remove_result
 from mrsi_engine.io.scan_store import ScanStore, is_scan_store
 from mrsi_engine.io.summaries import Summaries
 from mrsi_engine.spectra.basis import Basis
@@ -281,7 +277,7 @@ def next_pass(plan: Plan) -> Pass | None:
         _, results, recipe = _opened(plan)
     for stage, steps in enumerate(recipe.passes):
         for step in range(steps):
-            if not results.has_state(stage, step):
+            if not results.states.has(stage, step):
                 name = recipe.pipeline.stages[stage].stage
                 return Pass(plan, stage, name, step, steps, results.blocks)
     return None
@@ -333,7 +329,7 @@ def finish_pass(todo: Pass) -> None:
     total = None
     for part in range(len(todo.parts)):
         total = recipe.combine(total, _tensors(summaries.read(part)) or None, todo.step)
-    store.write_state(todo.stage, todo.step, _arrays(recipe.finish(total, todo.step, found)))
+    store.states.write(todo.stage, todo.step, _arrays(recipe.finish(total, todo.step, found)))
     summaries.remove()
 
 
@@ -535,11 +531,11 @@ def _halfway(plan: Plan, stage: int, step: int) -> tuple[Recipe, State]:
     """The recipe up to a stage, and what its first passes found; called under the lock."""
     _, results, recipe = _opened(plan)
     before = replace(recipe, states=_states(results, recipe.passes[:stage]))
-    return before, _tensors(results.state(stage, step))
+    return before, _tensors(results.states.read(stage, step))
 
 
 def _states(results: ResultStore, passes: Sequence[int]) -> tuple[State, ...]:
-    return tuple(_tensors(results.state(stage, steps)) for stage, steps in enumerate(passes))
+    return tuple(_tensors(results.states.read(stage, steps)) for stage, steps in enumerate(passes))
 
 
 def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:

@@ -48,7 +48,8 @@ from mrsi_engine.engine.events import (
 )
 from mrsi_engine.engine.executors import Executor, Job, in_this_process, on_cluster, slots
 from mrsi_engine.errors import InputError, RunError
-from mrsi_engine.io.result_store import DiskFullError, ResultStore
+from mrsi_engine.io.files import DiskFullError
+from mrsi_engine.io.result_store import ResultStore
 
 #: No block finishing for this long (s) means that the cluster lost some: they are sent again.
 STALL_SECONDS = 1800.0

@@ -32,7 +32,7 @@ from mrsi_engine.engine.blocks import (
 )
 from mrsi_engine.engine.events import Failure, Outcome
 from mrsi_engine.errors import MRSIError, RunError
-from mrsi_engine.io.result_store import DiskFullError
+from mrsi_engine.io.files import DiskFullError
 
 
 @dataclass(frozen=True)

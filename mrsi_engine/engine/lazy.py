@@ -26,7 +26,7 @@ from mrsi_engine.engine.identity import provenance
 from mrsi_engine.engine.recipe import Recipe, recipe_for
 from mrsi_engine.engine.voxels import Layout, Voxels
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.result_store import (
+from mrsi_engine.io.result_schema import (
     BlockArrays,
     result_attributes,
     result_coordinates,

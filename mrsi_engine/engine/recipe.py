@@ -22,7 +22,7 @@ from mrsi_engine.engine.devices import AUTO, device_here, to_host
 from mrsi_engine.engine.identity import sha256
 from mrsi_engine.engine.voxels import PLAIN, Layout, Voxels, without_spoilt
 from mrsi_engine.errors import InputError, RunError
-from mrsi_engine.io.result_store import BlockArrays
+from mrsi_engine.io.result_schema import BlockArrays
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.stages.base import Block, Context, Stage, State
 from mrsi_engine.stages.fit_details import FitDetails, fit_in_detail

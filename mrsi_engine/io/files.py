@@ -2,12 +2,79 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
+import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mrsi_engine.errors import InputError, RunError
+
+
+class DiskFullError(RunError):
+    """The disk filled up while a result was written."""
+
+
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Failures of the file system said in the user's words; ``path`` is what is written.
+
+    Raises
+    ------
+    DiskFullError
+        If the disk is full.
+    InputError
+        If there is no permission to write.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"disk full: {path} cannot be written; make room and run the same command again, "
+                "what is done is kept"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise InputError(f"{path}: no permission to write here ({error.strerror})") from error
+        raise
+
+
+@contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """A folder beside ``path``, gone afterwards; a leftover of its store should the process die."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def built_aside(path: Path, beside: Path | None = None) -> Iterator[Path]:
+    """A folder that takes the name ``path`` when all went well; made beside it or another one."""
+    with scratch_beside(beside or path) as aside:
+        built = aside / path.name
+        yield built
+        built.rename(path)
+
+
+def put_back(source: Path, target: Path) -> None:
+    """Move a file to where one is damaged or gone, whatever stands there; atomic for a file."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(source, target)
+
+
+def remove_whole(path: Path, beside: Path | None = None) -> None:
+    """Delete a folder so that never half of it stands under its name."""
+    with scratch_beside(beside or path) as aside:
+        path.rename(aside / path.name)
 
 
 def write_atomically(path: Path, data: bytes) -> Path:

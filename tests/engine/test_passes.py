@@ -307,7 +307,7 @@ def test_parts_may_be_done_twice_and_in_any_order(scan, tmp_path):
     other = plan(scan.path, TEMPLATE, None, tmp_path / "other", block_size=10)
     prepare(other)
     for step in (1, 2):
-        assert_same(todo.store.state(0, step), other.store.state(0, step))
+        assert_same(todo.store.states.read(0, step), other.store.states.read(0, step))
 
 
 MEMORY = """
