@@ -5,14 +5,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, field_validator
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.stages.base import Block, Context, Declaration, Stage, State
+from mrsi_engine.pipeline.stage import Block, Context, Declaration, Stage, State
 
 #: The folder of ready-made pipelines inside the package.
 SHIPPED = resources.files("mrsi_engine") / "pipelines"
@@ -168,6 +168,9 @@ def _stage(table: Any) -> Stage:
         raise ValueError('every [[stages]] table needs a key stage = "..."')
     settings = dict(table)
     key = settings.pop("stage")
+    if key not in Stage.registry:
+        # Deriving from Stage registers it; importing the room of stages does that for the shipped.
+        import_module("mrsi_engine.stages")
     if key not in Stage.registry:
         raise ValueError(f"no stage {key!r}; there are {', '.join(sorted(Stage.registry))}")
     kind = Stage.registry[key]

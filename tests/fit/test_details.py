@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.fit.details import FitDetails, fit_in_detail
+from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.stage import Block, Context
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.base import Block, Context
-from mrsi_engine.stages.fit_details import FitDetails, fit_in_detail
-from mrsi_engine.stages.pipeline import Pipeline
 from tests.scenes import GREY_MATTER, Lineshape, clean_fid, noise, press_basis, run_stage
 
 EVERYTHING = {

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from mrsi_engine.conventions import COMBINATIONS, Acquisition, is_macromolecule
 from mrsi_engine.errors import InputError
+from mrsi_engine.fit.priors import PriorTable
 from mrsi_engine.kernels.band import Band
+from mrsi_engine.pipeline.ranges import NoiseRange, PpmRange
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.creatine import with_creatine_ch2
 from mrsi_engine.spectra.macromolecules import is_lipid, with_macromolecules
-from mrsi_engine.stages.priors import PriorTable
-from mrsi_engine.stages.ranges import NoiseRange, PpmRange
 
-Estimator = Literal["free", "nonnegative", "map"]
+EstimatorName = Literal["free", "nonnegative", "map"]
 
 
 def _stiffer(value: tuple[float, float]) -> tuple[float, float]:
@@ -50,7 +50,7 @@ class FitSettings(NoiseRange):
         first is the main one; the parameters of the others are named ``NAA_map`` and so on.
     priors
         Gaussian priors of ``"map"``: ``"default"``, or a TOML file as
-        :class:`mrsi_engine.stages.priors.PriorTable` describes it. The pipeline keeps its content.
+        :class:`mrsi_engine.fit.priors.PriorTable` describes it. The pipeline keeps its content.
     lineshape
         Of each group of columns, beyond that of the basis.
     macromolecules, macromolecule_lines, macromolecule_lineshape
@@ -99,7 +99,9 @@ class FitSettings(NoiseRange):
     """
 
     window_ppm: PpmRange = (0.2, 4.2)
-    amplitudes: Annotated[Estimator | tuple[Estimator, ...], BeforeValidator(_distinct)] = "free"
+    amplitudes: Annotated[EstimatorName | tuple[EstimatorName, ...], BeforeValidator(_distinct)] = (
+        "free"
+    )
     priors: Annotated[Literal["default"] | PriorTable, BeforeValidator(_table)] = "default"
     lineshape: Literal["lorentzian", "gaussian", "voigt"] = "lorentzian"
     macromolecules: Literal["basis", "none", "pattern", "lines"] = "basis"
@@ -132,7 +134,12 @@ class FitSettings(NoiseRange):
     max_iterations: int = Field(default=60, ge=1, le=1000)
 
     @property
-    def estimators(self) -> tuple[Estimator, ...]:
+    def settings_of_fit(self) -> dict[str, Any]:
+        """Settings that estimates depend on, whoever finds them."""
+        return self.model_dump(mode="json", include=set(FitSettings.model_fields))
+
+    @property
+    def estimators(self) -> tuple[EstimatorName, ...]:
         """Those asked for, the main one first."""
         return self.amplitudes if isinstance(self.amplitudes, tuple) else (self.amplitudes,)
 

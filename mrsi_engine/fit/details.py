@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.stages.base import Block, Context, State
-from mrsi_engine.stages.least_squares import LeastSquares
-from mrsi_engine.stages.pipeline import Pipeline
+from mrsi_engine.fit.least_squares import LeastSquares
+from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.stage import Block, Context, State
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mrsi_engine.fit.least_squares import LeastSquares
+from mrsi_engine.fit.quantities import amplitude_quantities, amplitude_weights
+from mrsi_engine.fit.settings import FitSettings
 from mrsi_engine.networks.model import Calibration, Model
 from mrsi_engine.networks.quantifier import Quantifier
 from mrsi_engine.networks.simulation import Batch, Simulator
+from mrsi_engine.pipeline.stage import Block
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.base import Block
-from mrsi_engine.stages.fit_quantities import amplitude_quantities, amplitude_weights
-from mrsi_engine.stages.least_squares import LeastSquares
-from mrsi_engine.stages.quantify import Quantify
 
 #: Edges between the bins of SNR.
 SNR_EDGES = (10.0, 20.0, 40.0, 80.0)
@@ -39,7 +39,7 @@ _CHUNK = 2048
 
 
 def calibrated(
-    stage: Quantify, model: Model, simulator: Simulator, signals: int, seed: int
+    stage: FitSettings, model: Model, simulator: Simulator, signals: int, seed: int
 ) -> Calibration:
     """The calibration of a model for the fit settings of a stage.
 
@@ -65,7 +65,7 @@ def calibrated(
     return calibration.model_copy(update={"coverage": coverage})
 
 
-def _fit(stage: Quantify, model: Model, simulator: Simulator) -> LeastSquares:
+def _fit(stage: FitSettings, model: Model, simulator: Simulator) -> LeastSquares:
     bare = replace(model, card=model.card.model_copy(update={"calibration": None}))
     basis, device = stage.fitted_basis(simulator.basis), torch.device(simulator.device)
     axis = simulator.basis.acquisition
@@ -73,7 +73,7 @@ def _fit(stage: Quantify, model: Model, simulator: Simulator) -> LeastSquares:
 
 
 def _scores(
-    fit: LeastSquares, stage: Quantify, simulator: Simulator, signals: int, seed: int
+    fit: LeastSquares, stage: FitSettings, simulator: Simulator, signals: int, seed: int
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
     """Errors in SDs by name, NaN where there is none, and SNR, ``(signal,)``."""
     found: dict[str, list[Tensor]] = {}
@@ -92,7 +92,7 @@ def _scores(
     return scores, torch.cat(snr).cpu().numpy()
 
 
-def _truth(stage: Quantify, basis: Basis, drawn: Batch) -> dict[str, Tensor]:
+def _truth(stage: FitSettings, basis: Basis, drawn: Batch) -> dict[str, Tensor]:
     """What the fit's parameters would be without an error."""
     fitted = stage.fitted_basis(basis)
     names = [q.name for q in amplitude_quantities(fitted)]

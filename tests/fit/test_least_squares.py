@@ -11,7 +11,7 @@ import torch
 from scipy.stats import chi2, norm
 
 from mrsi_engine.conventions import Status
-from mrsi_engine.stages.base import Block, Context
+from mrsi_engine.pipeline.stage import Block, Context
 from mrsi_engine.stages.quantify import Quantify
 from tests.scenes import (
     GREY_MATTER,

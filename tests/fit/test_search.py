@@ -15,11 +15,11 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.networks.model import Model, load_model, save_model
 from mrsi_engine.networks.quantifier import Recipe
 from mrsi_engine.networks.simulation import Batch, Simulator
+from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.stage import Block, Context
+from mrsi_engine.runs.bases import BasisChoice, load_basis
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.stages import Quantify
-from mrsi_engine.stages.base import Block, Context
-from mrsi_engine.stages.pipeline import Pipeline
-from mrsi_engine.workflow import BasisChoice, load_basis
 from tests.scenes import press_basis, run_stage
 
 NAME, VOXELS = "press-3t-te30", 400

@@ -9,18 +9,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mrsi_engine.conventions import Acquisition, Status
-from mrsi_engine.kernels.alignment import wrapped
-from mrsi_engine.kernels.batching import batch_size, in_batches
-from mrsi_engine.kernels.crlb import Bounds, sd_of_ratio
-from mrsi_engine.kernels.noise import noise_sd
-from mrsi_engine.kernels.priors import Priors
-from mrsi_engine.kernels.tabulated import TabulatedSteps
-from mrsi_engine.kernels.varpro import Code, Evaluation, Fit, Problem, Spectra, fit
-from mrsi_engine.networks.model import Calibration
-from mrsi_engine.networks.quantifier import Quantifier
-from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.base import Block
-from mrsi_engine.stages.fit_quantities import (
+from mrsi_engine.fit.network_start import NetworkStart, Start
+from mrsi_engine.fit.quantities import (
     NOVELTY,
     OF_THE_FIT,
     amplitude_quantities,
@@ -30,11 +20,21 @@ from mrsi_engine.stages.fit_quantities import (
     ratio_pairs,
     ratio_quantity,
 )
-from mrsi_engine.stages.fit_settings import FitSettings
-from mrsi_engine.stages.fit_tables import FitTables
-from mrsi_engine.stages.network_start import NetworkStart, Start
-from mrsi_engine.stages.reference_peak import ReferencePeak
-from mrsi_engine.stages.search import Method, Search, Solved, turn, weighing
+from mrsi_engine.fit.reference_peak import ReferencePeak
+from mrsi_engine.fit.search import Method, Search, Solved, turn, weighing
+from mrsi_engine.fit.settings import FitSettings
+from mrsi_engine.fit.tables import FitTables
+from mrsi_engine.kernels.alignment import wrapped
+from mrsi_engine.kernels.batching import batch_size, in_batches
+from mrsi_engine.kernels.crlb import Bounds, sd_of_ratio
+from mrsi_engine.kernels.noise import noise_sd
+from mrsi_engine.kernels.priors import Priors
+from mrsi_engine.kernels.tabulated import TabulatedSteps
+from mrsi_engine.kernels.varpro import Code, Evaluation, Fit, Problem, Spectra, fit
+from mrsi_engine.networks.model import Calibration
+from mrsi_engine.networks.quantifier import Quantifier
+from mrsi_engine.pipeline.stage import Block
+from mrsi_engine.spectra.basis import Basis
 
 #: Voxels fitted at a time on a CPU: what one batch touches stays in a core's cache.
 _BATCH = 256

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from mrsi_engine.conventions import COMBINATIONS
 from mrsi_engine.errors import InputError
 
-_SHIPPED = resources.files("mrsi_engine.stages") / "relaxation.toml"
+_SHIPPED = resources.files("mrsi_engine.spectra") / "relaxation.toml"
 
 #: The row of :attr:`RelaxationTable.metabolites` for those without a row of their own.
 DEFAULT = "default"
@@ -123,7 +123,7 @@ class RelaxationTable(_Row):
             raise InputError(
                 f"relaxation table {self.name!r} holds for {low:g} to {high:g} MHz, the scan has "
                 f"{spectrometer_frequency:g} MHz; give a table for that field with table = FILE "
-                "(the form is that of mrsi_engine/stages/relaxation.toml)"
+                "(the form is that of mrsi_engine/spectra/relaxation.toml)"
             )
 
 

@@ -8,11 +8,11 @@ import torch
 from pydantic import ValidationError
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.fit.priors import PriorTable
+from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.stage import Context
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.stages import Quantify
-from mrsi_engine.stages.base import Context
-from mrsi_engine.stages.pipeline import Pipeline
-from mrsi_engine.stages.priors import PriorTable
 from tests.scenes import press_basis
 
 RATIO = '[[prior]]\nof = "NAAG"\nto = "NAA"\nmean = 0.2\nsd = 0.1\n'

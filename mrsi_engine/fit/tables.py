@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition, Quantity, is_macromolecule
+from mrsi_engine.fit.quantities import (
+    amplitude_quantities,
+    lineshape_quantities,
+    ratio_pairs,
+    ratio_quantity,
+    suffixed,
+)
+from mrsi_engine.fit.settings import FitSettings
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.baseline import Baseline
 from mrsi_engine.kernels.late_start import late_derivative, started_late
@@ -18,14 +26,6 @@ from mrsi_engine.kernels.lcm import Delay, Layout, LinearCombinationModel
 from mrsi_engine.kernels.start import StartGrid, grid
 from mrsi_engine.kernels.varpro import Problem
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.fit_quantities import (
-    amplitude_quantities,
-    lineshape_quantities,
-    ratio_pairs,
-    ratio_quantity,
-    suffixed,
-)
-from mrsi_engine.stages.fit_settings import FitSettings
 
 _SHIFT_STEP_HZ = 2.0
 _START_DAMPINGS = (2.0, 8.0, 20.0, 40.0)

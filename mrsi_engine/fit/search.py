@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 
 from mrsi_engine.conventions import Status
+from mrsi_engine.fit.network_start import NetworkStart, Start
+from mrsi_engine.fit.settings import FitSettings
+from mrsi_engine.fit.tables import FitTables
 from mrsi_engine.kernels.linear import inverse_spd
 from mrsi_engine.kernels.tabulated import TabulatedSteps
 from mrsi_engine.kernels.varpro import (
@@ -29,9 +32,6 @@ from mrsi_engine.kernels.varpro import (
     residual_energy,
     stiffness_scores,
 )
-from mrsi_engine.stages.fit_settings import FitSettings
-from mrsi_engine.stages.fit_tables import FitTables
-from mrsi_engine.stages.network_start import NetworkStart, Start
 
 Method = Literal["auto", "network", "least-squares"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import COMBINATIONS, Quantity, is_macromolecule, label_title
+from mrsi_engine.fit.settings import FitSettings
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.fit_settings import FitSettings
 
 
 def amplitude_quantities(basis: Basis) -> list[Quantity]:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from mrsi_engine.conventions import Declaration
-from mrsi_engine.stages.base import Block, Context, Stage, State
-from mrsi_engine.stages.pipeline import Pipeline
-from mrsi_engine.stages.ranges import OptionalStage
+from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.ranges import OptionalStage
+from mrsi_engine.pipeline.stage import Block, Context, Stage, State
 
 
 @dataclass(frozen=True, eq=False)

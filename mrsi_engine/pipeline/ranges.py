@@ -13,7 +13,7 @@ from torch import Tensor
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.noise import noise_sd
-from mrsi_engine.stages.base import Context, Stage
+from mrsi_engine.pipeline.stage import Context, Stage
 
 #: Fewest points of the spectrum a noise level is read from.
 MIN_QUIET_BINS = 48

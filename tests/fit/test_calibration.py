@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from mrsi_engine.fit.calibration import SNR_EDGES, calibrated
 from mrsi_engine.networks.decoders import DecoderSettings
 from mrsi_engine.networks.encoders import DenseSettings
 from mrsi_engine.networks.model import Calibration, load_model, save_model
 from mrsi_engine.networks.quantifier import Recipe, train_quantifier
 from mrsi_engine.networks.simulation import SimulationSettings, Simulator
 from mrsi_engine.networks.training import TrainingSettings
+from mrsi_engine.pipeline.stage import Block, Context
 from mrsi_engine.spectra.macromolecules import with_macromolecules
 from mrsi_engine.spectra.simulation import simulate_basis
 from mrsi_engine.stages import Quantify
-from mrsi_engine.stages.base import Block, Context
-from mrsi_engine.stages.calibration import SNR_EDGES, calibrated
 
 SIGNALS = 4096
 

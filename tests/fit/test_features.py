@@ -10,11 +10,11 @@ import torch
 from scipy.stats import chi2, norm
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.fit.priors import PriorTable
 from mrsi_engine.kernels.start import StartGrid
+from mrsi_engine.pipeline.stage import Block, Context
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.macromolecules import with_macromolecules
-from mrsi_engine.stages.base import Block, Context
-from mrsi_engine.stages.priors import PriorTable
 from mrsi_engine.stages.quantify import Quantify
 from tests.scenes import GREY_MATTER, Lineshape, clean_fid, noise, press_basis, run_stage
 

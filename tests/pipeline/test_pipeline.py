@@ -10,14 +10,14 @@ import torch
 
 from mrsi_engine.conventions import Acquisition, Declaration, Quantity
 from mrsi_engine.errors import InputError
-from mrsi_engine.stages import Quantify, WaterRemoval
-from mrsi_engine.stages.base import Apply, Block, Context, Stage
-from mrsi_engine.stages.pipeline import (
+from mrsi_engine.pipeline.pipeline import (
     Pipeline,
     pipeline_text,
     prepare_pipeline,
     shipped_pipelines,
 )
+from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage
+from mrsi_engine.stages import Quantify, WaterRemoval
 from tests.scenes import press_basis
 
 TEXT = """
