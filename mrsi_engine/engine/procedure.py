@@ -20,14 +20,14 @@ from torch import Tensor
 from mrsi_engine.conventions import Acquisition, Declaration, Quantity, Status
 from mrsi_engine.engine.devices import AUTO, device_here, to_host
 from mrsi_engine.engine.identity import sha256
-from mrsi_engine.engine.voxels import PLAIN, Layout, Voxels, without_spoilt
+from mrsi_engine.engine.voxels import PLAIN, ScanLayout, Voxels, without_spoilt
 from mrsi_engine.errors import InputError, RunError
+from mrsi_engine.fit.details import FitDetails, fit_in_detail
 from mrsi_engine.io.result_store import BlockArrays
+from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
+from mrsi_engine.pipeline.stage import Block, Context, Stage, State
+from mrsi_engine.pipeline.trace import StageTrace, trace_pipeline
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.base import Block, Context, Stage, State
-from mrsi_engine.stages.fit_details import FitDetails, fit_in_detail
-from mrsi_engine.stages.pipeline import Pipeline, prepare_pipeline
-from mrsi_engine.stages.trace import StageTrace, trace_pipeline
 
 #: Written by the engine itself where no stage declares it.
 CORRECTED = Quantity("corrected", "data units", "FID as the last stage left it")
@@ -40,7 +40,7 @@ _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class Procedure:
     """What is done to the voxels of one scan: a pipeline bound to its axis, basis and device.
 
     ``device`` is ``auto``, ``cpu`` or ``cuda``; which it is here says :attr:`device_here`.
@@ -53,13 +53,13 @@ class Recipe:
     basis: Basis | None = None
     signals: tuple[str, ...] = ()
     device: str = AUTO
-    layout: Layout = PLAIN
+    layout: ScanLayout = PLAIN
     states: tuple[State, ...] = ()
 
     def __eq__(self, other: object) -> bool:
         # The classes too: a notebook may define a stage anew under the same name.
         return (
-            isinstance(other, Recipe)
+            isinstance(other, Procedure)
             and self.key == other.key
             and [*map(type, self.pipeline.stages)] == [*map(type, other.pipeline.stages)]
         )
@@ -69,7 +69,7 @@ class Recipe:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 of the recipe: two that do the same share their tables in a worker."""
+        """SHA-256 of the procedure: two that do the same share their tables in a worker."""
         fingerprint = self.basis.fingerprint if self.basis is not None else None
         parts = [self.pipeline.settings(), dataclasses.asdict(self.acquisition), fingerprint]
         layout, states = dataclasses.asdict(self.layout), [*map(_digest, self.states)]
@@ -153,8 +153,8 @@ class Recipe:
             dimensions = stage.leaves(dimensions)
         return {name: n for name, n in self.layout.dimensions if name in dimensions}
 
-    def check(self) -> Recipe:
-        """This recipe, once its stages are known to fit the scan.
+    def check(self) -> Procedure:
+        """This procedure, once its stages are known to fit the scan.
 
         Raises
         ------
@@ -337,15 +337,15 @@ class Recipe:
         return packed
 
 
-def recipe_for(
+def procedure_for(
     acquisition: Acquisition,
     pipeline: Pipeline,
     basis: Basis | None,
     keep_signals: Sequence[str] = (),
     device: str = AUTO,
-    layout: Layout = PLAIN,
-) -> Recipe:
-    """The checked recipe of a scan, its basis on the scan's axis.
+    layout: ScanLayout = PLAIN,
+) -> Procedure:
+    """The checked procedure of a scan, its basis on the scan's axis.
 
     A pipeline that quantifies nothing keeps the corrected signals unless told what to keep.
 
@@ -356,26 +356,26 @@ def recipe_for(
     """
     matched = basis.matched_to(acquisition) if basis is not None else None
     signals = tuple(dict.fromkeys(keep_signals))
-    recipe = Recipe(pipeline, acquisition, matched, signals, device, layout).check()
-    if signals or recipe.quantifies:
-        return recipe
-    return replace(recipe, signals=(CORRECTED.name,))
+    procedure = Procedure(pipeline, acquisition, matched, signals, device, layout).check()
+    if signals or procedure.quantifies:
+        return procedure
+    return replace(procedure, signals=(CORRECTED.name,))
 
 
-def _prepared(recipe: Recipe) -> Callable[[Block], Block]:
+def _prepared(procedure: Procedure) -> Callable[[Block], Block]:
     with _BUILDING:
-        return _built(recipe)
+        return _built(procedure)
 
 
 @lru_cache(maxsize=4)
-def _built(recipe: Recipe) -> Callable[[Block], Block]:
+def _built(procedure: Procedure) -> Callable[[Block], Block]:
     """The stages' tables, once per process; called under the lock."""
-    context = replace(recipe.context, device=recipe.device_here)
+    context = replace(procedure.context, device=procedure.device_here)
     if context.device.type == "cuda":
         # Else convolutions keep ten bits of a number, and a GPU's estimates are not the CPU's.
         torch.backends.cudnn.allow_tf32 = False
-    states = [_on(state, context.device) for state in recipe.states]
-    return prepare_pipeline(recipe.pipeline, context, states)
+    states = [_on(state, context.device) for state in procedure.states]
+    return prepare_pipeline(procedure.pipeline, context, states)
 
 
 @contextmanager
