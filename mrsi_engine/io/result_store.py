@@ -419,16 +419,17 @@ def mend_frame(path: str | Path, create: Callable[[Path], object]) -> list[Damag
         If what it makes is not what was there.
     """
     path = Path(path)
-    damages = damaged_frame(path)
-    if damages:
+    known: list[Damage] = []
+    if damaged_frame(path):
         with scratch_beside(path) as folder, writable(path):
             create(folder / path.name)
-            # Twice: chunks are only looked for once the metadata that tell of them are back.
-            for _ in range(2):
-                for damage in damaged_frame(path):
+            # Chunks are only looked for once the metadata that tell of them are back.
+            while left := damaged_frame(path):
+                refuse_damaged(path, [d for d in left if d in known], _ANEW)
+                for damage in left:
                     put_back(folder / path.name / damage.file, path / damage.file)
-        refuse_damaged(path, damaged_frame(path), _ANEW)
-    return damages
+                known += left
+    return known
 
 
 def open_result(path: str | Path) -> xr.Dataset:

@@ -74,7 +74,7 @@ class Summaries:
                 f"{file}: {chunk_fault(file)}: the summary of part {part} of a pass over the scan; "
                 "run the same command again: it does this part again"
             )
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+        with np.load(io.BytesIO(data.tobytes()), allow_pickle=False) as stored:
             return {name.removeprefix("_"): stored[name] for name in stored.files}
 
     def missing(self, parts: int) -> list[int]:
