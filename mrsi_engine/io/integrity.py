@@ -10,7 +10,7 @@ found, a file that is lost is missed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +57,10 @@ class Damage:
 
     def __str__(self) -> str:
         return f"{self.file} {self.found}" + (f" ({self.where})" if self.where else "")
+
+
+#: Told of the folder of a store and what is damaged of it.
+OnDamage = Callable[[Path, Sequence[Damage]], None]
 
 
 def listed(damages: Sequence[Damage]) -> str:

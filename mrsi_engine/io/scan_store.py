@@ -72,6 +72,7 @@ _DIMENSIONS = {
     "z": (VOXEL,),
     "time": (TIME,),
 }
+_SIGNALS = ("fid", "water")
 _REQUIRED = ("fid", "x", "y", "z", "time")
 _ACQUISITION_UNITS = {
     "points": "1",
@@ -160,8 +161,8 @@ class ScanStore:
         InputError
             If there is none, it is of another version, or a variable is missing.
         DamagedError
-            If its metadata are damaged or a chunk is missing; those that are there are checked when
-            they are read, or all at once by :func:`damaged_files`.
+            If a file is missing or damaged. Signals that are there are checked when they are read,
+            or all at once by :func:`damaged_files`.
         """
         path = Path(path)
         recorded(path)
@@ -170,7 +171,7 @@ class ScanStore:
         except PermissionError as error:
             raise InputError(f"{path}: no permission to read this scan store") from error
         _check_arrays(path, group)
-        refuse_damaged(path, _damaged_chunks(path, group, content=False), _AGAIN)
+        refuse_damaged(path, _damaged_chunks(path, group, signals=False), _AGAIN)
         try:
             return cls._of(path, group)
         except (KeyError, TypeError, ValueError) as error:
@@ -368,14 +369,14 @@ def damaged_files(path: str | Path) -> list[Damage]:
     damages = damaged_metadata(path)
     if damages:
         return damages
-    return _damaged_chunks(path, open_sealed(path, "r", _AGAIN), content=True)
+    return _damaged_chunks(path, open_sealed(path, "r", _AGAIN), signals=True)
 
 
-def _damaged_chunks(path: Path, group: zarr.Group, *, content: bool) -> list[Damage]:
-    found = []
-    for name in members_of(dict(group.attrs)):
-        found += damaged_chunks(path, group[name], content=content)
-    return found
+def _damaged_chunks(path: Path, group: zarr.Group, *, signals: bool) -> list[Damage]:
+    """Damaged chunks of all arrays; those of signals are only missed unless they are to be read."""
+    names = members_of(dict(group.attrs))
+    found = (damaged_chunks(path, group[n], content=signals or n not in _SIGNALS) for n in names)
+    return [damage for damages in found for damage in damages]
 
 
 def _no_scan_store(path: Path) -> str:

@@ -37,7 +37,14 @@ _DRAWN = ("corrected", "fit", "baseline")
 
 
 def export(result: xr.Dataset, folder: Path, fill: Fill) -> list[Path]:
-    """Maps, the voxel table and, where they were kept, the signals of a result."""
+    """Maps, the voxel table and, where they were kept, the signals of a result.
+
+    Raises
+    ------
+    DamagedError
+        If a file of the result store is missing or damaged; nothing is written then.
+    """
+    ResultStore.open(result.encoding["source"]).check()
     maps = export_maps(result, folder / "maps", fill=fill)
     write_table(result, folder / "voxels.parquet")
     if any(name in result for name in _DRAWN):

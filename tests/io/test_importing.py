@@ -262,9 +262,9 @@ class TestImport:
         np.testing.assert_array_equal(store.coordinates(), places)
         np.testing.assert_array_equal(store.read_fids(0, store.voxels), fids)
         np.testing.assert_array_equal(store.read_scalp(0, store.voxels), rows(marked, kept)[0])
-        changed = changed_since(store, scan, mask=mask if masked else None)
+        changed = changed_since(store.inputs, scan, mask=mask if masked else None)
         assert changed == ["scalp"]
-        assert not changed_since(store, scan, mask=mask if masked else None, scalp=file)
+        assert not changed_since(store.inputs, scan, mask=mask if masked else None, scalp=file)
 
     def test_water_on_a_coarser_grid(self, tmp_path, scan, mask, mask_values, scan_file):
         """Complex FIDs that grow evenly over the head, on voxels twice as large and off by some."""
@@ -316,11 +316,11 @@ class TestImport:
 
     def test_knows_its_own_inputs(self, tmp_path, scan, mask, plain_file):
         store = import_scan(scan, tmp_path / "out", mask=mask)
-        assert changed_since(store, scan, mask=mask) == []
-        assert changed_since(store, scan) == ["mask"]
-        assert changed_since(store, scan, mask=mask, points=8) == ["points"]
+        assert changed_since(store.inputs, scan, mask=mask) == []
+        assert changed_since(store.inputs, scan) == ["mask"]
+        assert changed_since(store.inputs, scan, mask=mask, points=8) == ["points"]
         plain_file(mask, np.ones(SHAPE, np.uint8))
-        assert changed_since(store, scan, mask=mask) == ["mask"]
+        assert changed_since(store.inputs, scan, mask=mask) == ["mask"]
 
 
 class TestRefusals:
