@@ -35,6 +35,11 @@ class DamageFound:
     store: Path
     files: tuple[str, ...]
 
+    @property
+    def lines(self) -> list[str]:
+        """What to tell a user, a line a file."""
+        return [f"damaged, done again: {self.store}: {file}" for file in self.files]
+
 
 @dataclass(frozen=True)
 class RunStarted:

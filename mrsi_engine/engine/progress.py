@@ -78,9 +78,8 @@ class RichProgress:
 
     @_on.register
     def _(self, event: DamageFound) -> None:
-        for file in event.files:
-            text = f"damaged, done again: {event.store}: {file}"
-            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        for line in event.lines:
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @_on.register
     def _(self, event: RunStarted) -> None:

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from mrsi_engine.errors import InputError, RunError
 
+#: Suffixes of spectroscopic data in BIDS.
+_SUFFIXES = ("mrsi", "svs", "mrsref", "unloc")
+
 
 class DiskFullError(RunError):
     """The disk filled up while a result was written."""
@@ -100,7 +103,11 @@ def write_atomically(path: Path, data: bytes) -> Path:
 
 
 def safe_stem(stem: str) -> str:
-    """A stem that cannot leave its folder or hide a file: letters, digits, ``_``, ``.``, ``-``.
+    """A stem that names of maps can begin with, as BIDS builds them: entities without a suffix.
+
+    It cannot leave its folder or hide a file: letters, digits, ``_``, ``.``, ``-``. The suffix of
+    the scan is dropped, since that of a map follows its own entities: ``sub-01_mrsi`` begins
+    ``sub-01_space-orig_desc-snr_mrsi``. A name without a BIDS suffix stays as it is.
 
     Raises
     ------
@@ -108,6 +115,7 @@ def safe_stem(stem: str) -> str:
         If nothing usable is left.
     """
     safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).lstrip(".-")
+    safe = re.sub(rf"(?<=.)_({'|'.join(_SUFFIXES)})$", "", safe)
     if not safe:
         raise InputError(f"stem {stem!r}: no letter or digit in it; give another stem")
     return safe
