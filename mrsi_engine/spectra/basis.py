@@ -12,8 +12,18 @@ from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline
 from scipy.optimize import minimize_scalar
 
-from mrsi_engine.conventions import NAA_PPM, Acquisition, canonical_name, is_macromolecule
+from mrsi_engine.conventions import (
+    NAA_PPM,
+    PROTON_MHZ_PER_TESLA,
+    Acquisition,
+    canonical_name,
+    is_macromolecule,
+)
 from mrsi_engine.errors import InputError
+
+#: How far (s) echo times may lie apart: the strongest couplings of protons (16 Hz) turn by three
+#: degrees in it, which changes no amplitude by more than 5 %. LCModel warns from 3 ms on.
+ECHO_TIME_TOLERANCE = 1e-3
 
 #: How far (ppm) NAA's singlet may lie from 2.01 before the basis is refused.
 NAA_TOLERANCE_PPM = 0.03
@@ -37,6 +47,8 @@ class Basis:
         E.g. ``"press"``; ``None`` where the source does not say.
     source
         File or simulation the basis came from, for messages and provenance.
+    notes
+        What was assumed or changed on the way in, sentences for sidecars and reports.
 
     Raises
     ------
@@ -49,6 +61,7 @@ class Basis:
     acquisition: Acquisition
     sequence: str | None = None
     source: str = "memory"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.fids.shape != (len(self.names), self.acquisition.points):
@@ -151,6 +164,30 @@ class Basis:
         """The basis with its frequency axis turned round, for files that store the other sign."""
         return replace(self, fids=self.fids.conj())
 
+    def echo_time_differs(self, scan: Acquisition) -> bool:
+        """Whether the echo times of basis and scan are both known and more than 1 ms apart."""
+        own, other = self.acquisition.echo_time, scan.echo_time
+        if not own or not other:
+            return False
+        return abs(own - other) > ECHO_TIME_TOLERANCE
+
+    def accepted_for(self, scan: Acquisition) -> Basis:
+        """This basis for a scan of another echo time, which a note says; else it is as it was.
+
+        Its echo time then counts as unknown, so that :meth:`matched_to` takes it.
+        """
+        if not self.echo_time_differs(scan):
+            return self
+        note = f"basis: {self._echo_times(scan)}: accepted with --basis-te-mismatch allow"
+        acquisition = replace(self.acquisition, echo_time=None)
+        return replace(self, acquisition=acquisition, notes=(*self.notes, note))
+
+    def _echo_times(self, scan: Acquisition) -> str:
+        own, other = (1e3 * (a.echo_time or 0.0) for a in (self.acquisition, scan))
+        return (
+            f"{self.source}: the basis is for an echo time of {own:g} ms, the scan has {other:g} ms"
+        )
+
     def matched_to(self, scan: Acquisition) -> Basis:
         """This basis on the dwell time, length and reference of a scan.
 
@@ -159,8 +196,8 @@ class Basis:
         Raises
         ------
         InputError
-            If the basis was made for another nucleus or frequency (beyond 1 %), or is shorter
-            than the scan's FIDs.
+            If the basis was made for another nucleus, frequency (beyond 1 %) or echo time (beyond
+            1 ms, where both are known), or is shorter than the scan's FIDs.
         """
         own = self.acquisition
         if own.nucleus != scan.nucleus:
@@ -172,6 +209,12 @@ class Basis:
             raise InputError(
                 f"{self.source}: the basis is for {own.spectrometer_frequency:.3f} MHz, the scan "
                 f"has {scan.spectrometer_frequency:.3f} MHz; take or simulate one for that field"
+            )
+        if self.echo_time_differs(scan):
+            raise InputError(
+                f"{self._echo_times(scan)}. Its J-modulation is another, and so would be the "
+                f"amplitudes: take a basis for that echo time{_advice(self.sequence, scan)}, or "
+                "accept it with --basis-te-mismatch allow"
             )
         if own.duration < scan.duration - 2 * max(own.dwell_time, scan.dwell_time):
             raise InputError(
@@ -237,6 +280,15 @@ def compare_bases(
 
     best = minimize_scalar(lambda w: -correlations(w).mean(), bounds=(-10, 10), method="bounded")
     return dict(zip(shared, correlations(best.x).tolist(), strict=True))
+
+
+def _advice(sequence: str | None, scan: Acquisition) -> str:
+    """The name of the simulated basis that would fit, for a message; nothing for other nuclei."""
+    if scan.nucleus != "1H":
+        return ""
+    known = sequence if sequence in ("press", "slaser", "steam", "fid") else "press"
+    tesla = round(scan.spectrometer_frequency / PROTON_MHZ_PER_TESLA * 2) / 2
+    return f", e.g. --basis {known}-{tesla:g}t-te{1e3 * (scan.echo_time or 0.0):g}"
 
 
 def _reference_shift(own: Acquisition, scan: Acquisition) -> float:
