@@ -20,6 +20,7 @@ from mrsi_engine.conventions import (
     is_macromolecule,
 )
 from mrsi_engine.errors import InputError
+from mrsi_engine.spectra.sequences import sequence_family
 
 #: How far (s) echo times may lie apart: the strongest couplings of protons (16 Hz) turn by three
 #: degrees in it, which changes no amplitude by more than 5 %. LCModel warns from 3 ms on.
@@ -164,29 +165,59 @@ class Basis:
         """The basis with its frequency axis turned round, for files that store the other sign."""
         return replace(self, fids=self.fids.conj())
 
-    def echo_time_differs(self, scan: Acquisition) -> bool:
-        """Whether the echo times of basis and scan are both known and more than 1 ms apart."""
-        own, other = self.acquisition.echo_time, scan.echo_time
-        if not own or not other:
-            return False
-        return abs(own - other) > ECHO_TIME_TOLERANCE
+    def check_timing(self, scan: Acquisition, sequence: str | None = None) -> None:
+        """Raise unless echo time and sequence are the scan's, as far as both are known.
 
-    def accepted_for(self, scan: Acquisition) -> Basis:
-        """This basis for a scan of another echo time, which a note says; else it is as it was.
+        Parameters
+        ----------
+        scan
+            Whose echo time counts; more than 1 ms apart is another one.
+        sequence
+            As the scan's header calls it; families of sequences are compared.
 
-        Its echo time then counts as unknown, so that :meth:`matched_to` takes it.
+        Raises
+        ------
+        InputError
+            If they differ: names both, the simulated basis that fits, and how to accept it.
         """
-        if not self.echo_time_differs(scan):
+        found = self._timing_mismatch(scan, sequence)
+        if found:
+            raise InputError(
+                f"{self.source}: {found}. Coupled spins look different then, and their amplitudes "
+                f"would be wrong: take a basis for the scan{self._advice(scan, sequence)}, or "
+                "accept this one with --basis-te-mismatch allow"
+            )
+
+    def accepted_for(self, scan: Acquisition, sequence: str | None = None) -> Basis:
+        """This basis, taken in spite of another echo time or sequence, which a note says.
+
+        Its own then count as unknown, so that :meth:`matched_to` takes it.
+        """
+        found = self._timing_mismatch(scan, sequence)
+        if not found:
             return self
-        note = f"basis: {self._echo_times(scan)}: accepted with --basis-te-mismatch allow"
+        note = f"basis: {found}; accepted with --basis-te-mismatch allow"
         acquisition = replace(self.acquisition, echo_time=None)
         return replace(self, acquisition=acquisition, notes=(*self.notes, note))
 
-    def _echo_times(self, scan: Acquisition) -> str:
-        own, other = (1e3 * (a.echo_time or 0.0) for a in (self.acquisition, scan))
-        return (
-            f"{self.source}: the basis is for an echo time of {own:g} ms, the scan has {other:g} ms"
-        )
+    def _timing_mismatch(self, scan: Acquisition, sequence: str | None) -> str:
+        own, other = self.acquisition.echo_time, scan.echo_time
+        if own and other and abs(own - other) > ECHO_TIME_TOLERANCE:
+            return f"it is for an echo time of {1e3 * own:g} ms, the scan has {1e3 * other:g} ms"
+        families = sequence_family(self.sequence), sequence_family(sequence)
+        if None not in families and families[0] != families[1]:
+            return f"it is for {families[0]}, the scan's sequence is {sequence!r}"
+        return ""
+
+    def _advice(self, scan: Acquisition, sequence: str | None) -> str:
+        """The name of the simulated basis that fits; nothing for other nuclei."""
+        echo_time = scan.echo_time or self.acquisition.echo_time
+        if scan.nucleus != "1H" or not echo_time:
+            return ""
+        known = [sequence_family(name) for name in (sequence, self.sequence)]
+        family = next((f for f in known if f in ("press", "slaser", "steam", "fid")), "press")
+        tesla = round(scan.spectrometer_frequency / PROTON_MHZ_PER_TESLA * 2) / 2
+        return f", e.g. --basis {family}-{tesla:g}t-te{1e3 * echo_time:g}"
 
     def matched_to(self, scan: Acquisition) -> Basis:
         """This basis on the dwell time, length and reference of a scan.
@@ -210,12 +241,7 @@ class Basis:
                 f"{self.source}: the basis is for {own.spectrometer_frequency:.3f} MHz, the scan "
                 f"has {scan.spectrometer_frequency:.3f} MHz; take or simulate one for that field"
             )
-        if self.echo_time_differs(scan):
-            raise InputError(
-                f"{self._echo_times(scan)}. Its J-modulation is another, and so would be the "
-                f"amplitudes: take a basis for that echo time{_advice(self.sequence, scan)}, or "
-                "accept it with --basis-te-mismatch allow"
-            )
+        self.check_timing(scan)
         if own.duration < scan.duration - 2 * max(own.dwell_time, scan.dwell_time):
             raise InputError(
                 f"{self.source}: the basis lasts {own.duration * 1e3:.1f} ms "
@@ -280,15 +306,6 @@ def compare_bases(
 
     best = minimize_scalar(lambda w: -correlations(w).mean(), bounds=(-10, 10), method="bounded")
     return dict(zip(shared, correlations(best.x).tolist(), strict=True))
-
-
-def _advice(sequence: str | None, scan: Acquisition) -> str:
-    """The name of the simulated basis that would fit, for a message; nothing for other nuclei."""
-    if scan.nucleus != "1H":
-        return ""
-    known = sequence if sequence in ("press", "slaser", "steam", "fid") else "press"
-    tesla = round(scan.spectrometer_frequency / PROTON_MHZ_PER_TESLA * 2) / 2
-    return f", e.g. --basis {known}-{tesla:g}t-te{1e3 * (scan.echo_time or 0.0):g}"
 
 
 def _reference_shift(own: Acquisition, scan: Acquisition) -> float:
