@@ -28,11 +28,12 @@ from mrsi_engine.io.basis_cache import cached_basis
 from mrsi_engine.io.basis_files import read_basis
 from mrsi_engine.io.importing import changed_since, import_scan, signal_dimensions
 from mrsi_engine.io.lcmodel_results import read_lcmodel_csv
-from mrsi_engine.io.maps import export_maps, export_signals
+from mrsi_engine.io.maps import export_maps
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header, stem_of
 from mrsi_engine.io.phantom_files import write_phantom
 from mrsi_engine.io.result_store import ResultStore, is_result_store, open_result
 from mrsi_engine.io.scan_store import ScanStore, is_scan_store
+from mrsi_engine.io.signals import export_signals
 from mrsi_engine.io.tables import write_table
 from mrsi_engine.networks import training
 from mrsi_engine.networks.fpc import FpcRecipe, train_fpc

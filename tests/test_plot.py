@@ -18,7 +18,8 @@ from mrsi_engine.conventions import COMBINATIONS, Status
 from mrsi_engine.engine.blocks import detail_voxels, finalise, plan, prepare, run_block, scan_of
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.importing import import_scan
-from mrsi_engine.io.maps import relative_crlb, volume
+from mrsi_engine.io.map_files import volume
+from mrsi_engine.io.result_quantities import relative_crlb
 from mrsi_engine.io.result_store import ResultStore
 from mrsi_engine.report.html import write_report
 from mrsi_engine.stages.fit_details import FitDetails

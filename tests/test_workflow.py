@@ -101,7 +101,7 @@ def volume(outcome: Outcome, entities: str) -> np.ndarray:
 
 class TestMaps:
     def test_every_map_of_every_metabolite(self, outcome: Outcome, result: xr.Dataset) -> None:
-        amplitudes = result.parameter.values[result.kind.values != "lineshape"]
+        amplitudes = result.parameter.values[result.role.values != "lineshape"]
         assert {"NAA", "Cr", "Ins", "MM", "NAANAAG", "CrPCr", "GPCPCh", "GluGln"} <= {*amplitudes}
         expected = {f"met-{m}_desc-{d}" for m in amplitudes for d in ("signal", "crlb", "sd")}
         expected |= {

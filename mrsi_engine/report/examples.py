@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.io.maps import fitted_voxels, relative_crlb
+from mrsi_engine.io.result_quantities import fitted_voxels, relative_crlb
 from mrsi_engine.report.tables import estimate, measure
 from mrsi_engine.stages.fit_details import FitDetails
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mrsi_engine.conventions import Declaration
+from mrsi_engine.quantities import Declaration
 from mrsi_engine.stages.base import Block, Context, Stage, State
 from mrsi_engine.stages.pipeline import Pipeline
 from mrsi_engine.stages.ranges import OptionalStage

@@ -9,7 +9,8 @@ import pytest
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.tables import voxel_table, write_table
-from tests.report.synthetic import AFFINE, brain_result
+from mrsi_engine.quantities import amplitude
+from tests.report.synthetic import AFFINE, brain_result, renamed_parameter
 
 
 def test_one_row_a_voxel_with_its_numbers(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_units_and_provenance_survive_the_file(tmp_path: Path) -> None:
 
 def test_colliding_columns_are_refused(tmp_path: Path) -> None:
     result = brain_result((6, 6, 2))
-    names = ["snr" if n == "Tau" else n for n in result["parameter"].values.tolist()]
+    same = renamed_parameter(result, "Tau", amplitude("snr", "no metabolite is called so"))
     with pytest.raises(InputError, match="snr"):
-        write_table(result.assign_coords(parameter=names), tmp_path / "v.parquet")
+        write_table(same, tmp_path / "v.parquet")
     assert not list(tmp_path.iterdir())

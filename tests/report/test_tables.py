@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-import xarray as xr
 
+from mrsi_engine.quantities import amplitude, data_share
 from mrsi_engine.report.tables import (
     measure,
     metabolite_table,
@@ -14,7 +14,7 @@ from mrsi_engine.report.tables import (
     status_counts,
     usable_voxels,
 )
-from tests.report.synthetic import brain_result
+from tests.report.synthetic import brain_result, with_measure, with_parameter
 
 
 def test_a_row_summarises_the_fitted_voxels_only() -> None:
@@ -23,7 +23,7 @@ def test_a_row_summarises_the_fitted_voxels_only() -> None:
     row = {r.label: r for r in metabolite_table(result)}["CrPCr"]
     values = result["estimate"].sel(parameter="CrPCr").values[2:]
     percent = 100 * result["sd"].sel(parameter="CrPCr").values[2:] / values
-    assert (row.title, row.kind, row.unit) == ("tCr", "combination", "a.u.")
+    assert (row.title, row.role, row.unit) == ("tCr", "combination", "a.u.")
     assert row.median == pytest.approx(np.median(values))
     assert row.lower_quartile == pytest.approx(np.quantile(values, 0.25))
     assert row.upper_quartile == pytest.approx(np.quantile(values, 0.75))
@@ -43,26 +43,20 @@ def test_a_zero_estimate_is_not_reliable() -> None:
 
 def test_rows_with_a_prior_say_how_much_is_data() -> None:
     result = brain_result((8, 7, 3))
-    share = (
-        result["quality"]
-        .isel(measure=[0])
-        .copy(deep=True)
-        .assign_coords(measure=["data_share_NAA"])
-    )
-    share[:] = 0.8
-    known = xr.concat([result["quality"], share], "measure")
-    shared = result.drop_dims("measure").assign(quality=known)
+    naa = amplitude("NAA", "amplitude")
+    shared = with_measure(result, data_share(naa, "share of NAA"), 0.8)
     rows = {r.label: r.data_percent for r in metabolite_table(shared)}
     assert rows["NAA"] == pytest.approx(80)
     assert math.isnan(rows["Cr"])
-    beside = shared.assign_coords(
-        parameter=[f"{p}_map" if p == "Cr" else p for p in shared["parameter"].values]
-    )
-    assert math.isnan({r.label: r.data_percent for r in metabolite_table(beside)}["NAA"])
+    beside = with_measure(result, data_share(naa, "share of NAA", "map"), 0.8)
+    beside = with_parameter(beside, naa.by("map"), 1.0, 0.1)
+    rows = {r.label: r.data_percent for r in metabolite_table(beside)}
+    assert rows["NAA_map"] == pytest.approx(80)
+    assert math.isnan(rows["NAA"]), "the main estimator has no prior"
 
 
 def test_sums_first_lineshape_never() -> None:
-    kinds = [r.kind for r in metabolite_table(brain_result((6, 6, 2)))]
+    kinds = [r.role for r in metabolite_table(brain_result((6, 6, 2)))]
     assert kinds == ["combination"] * 4 + ["metabolite"] * 13 + ["macromolecule"]
 
 

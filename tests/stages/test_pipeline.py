@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from mrsi_engine.conventions import Acquisition, Declaration, Quantity
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.quantities import Declaration, quality
 from mrsi_engine.stages import Quantify, WaterRemoval
 from mrsi_engine.stages.base import Apply, Block, Context, Stage
 from mrsi_engine.stages.pipeline import (
@@ -162,7 +163,7 @@ def doubling():
         factor: float = 2.0
 
         def declare(self, context: Context) -> Declaration:
-            return Declaration(measures=(Quantity("largest", "data units", "largest sample"),))
+            return Declaration(measures=(quality("largest", "data units", "largest sample"),))
 
         def build(self, context: Context) -> Apply:
             def apply(block: Block) -> None:
