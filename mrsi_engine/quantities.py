@@ -274,12 +274,8 @@ class Declaration:
 
     def of_stage(self, stage: str) -> Declaration:
         """The same, each quantity with the stage that writes it."""
-        return Declaration(
-            *(
-                tuple(replace(q, stage=stage) for q in quantities)
-                for quantities in (self.parameters, self.measures, self.signals)
-            )
-        )
+        kinds = (self.parameters, self.measures, self.signals)
+        return Declaration(*(tuple(replace(q, stage=stage) for q in kind) for kind in kinds))
 
     def check(self) -> Declaration:
         """This declaration, once no two quantities share a name, a map or a column.

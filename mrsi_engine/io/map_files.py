@@ -7,17 +7,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from mrsi_engine.choices import Fill
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
-
-Fill = Literal["nan", "mrsiprep"]
 
 #: What MRSIPrep expects where a CRLB (percent) is unknown; also the largest it is given.
 MRSIPREP_CRLB = 999.0

@@ -10,10 +10,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from mrsi_engine.choices import Fill
 from mrsi_engine.conventions import Flag, Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import safe_stem
-from mrsi_engine.io.map_files import MRSIPREP_CRLB, Fill, Map, check_exportable, write_map
+from mrsi_engine.io.map_files import MRSIPREP_CRLB, Map, check_exportable, write_map
 from mrsi_engine.io.result_quantities import (
     fitted_voxels,
     measures_of,

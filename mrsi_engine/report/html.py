@@ -27,6 +27,7 @@ from mrsi_engine.io.result_quantities import (
     scalp_voxels,
     total_of,
 )
+from mrsi_engine.pipeline.trace import StageTrace
 from mrsi_engine.quantities import AMPLITUDES, TOTALS, Quantity, Role
 from mrsi_engine.report.compare import Comparison, ComparisonRow
 from mrsi_engine.report.examples import SpectrumExample, stored_examples
@@ -62,7 +63,6 @@ from mrsi_engine.report.ways import (
     ways_content,
 )
 from mrsi_engine.stages.denoise import Denoise
-from mrsi_engine.stages.trace import StageTrace
 
 #: Metabolites whose median CRLB is above this stand folded, with the macromolecules.
 FOLDED_CRLB = 50.0

@@ -6,9 +6,9 @@ from typing import ClassVar, Self
 
 from mrsi_engine.conventions import DYNAMIC
 from mrsi_engine.kernels.averaging import average
+from mrsi_engine.pipeline.ranges import OptionalStage, refuse_coils
+from mrsi_engine.pipeline.stage import Apply, Block, Context
 from mrsi_engine.quantities import Declaration, quality
-from mrsi_engine.stages.base import Apply, Block, Context
-from mrsi_engine.stages.ranges import OptionalStage, refuse_coils
 
 KEPT = quality("transients_kept", "1", "Share of the transients that were averaged")
 SIMILARITY = quality(

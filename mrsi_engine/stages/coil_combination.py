@@ -9,9 +9,9 @@ from torch import Tensor
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.coils import CoilWeights, coil_weights, combine, whitening
+from mrsi_engine.pipeline.ranges import NoiseRange, OptionalStage
+from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import Declaration, quality
-from mrsi_engine.stages.base import Apply, Block, Context, State
-from mrsi_engine.stages.ranges import NoiseRange, OptionalStage
 
 COIL_QUALITY = quality(
     "coil_quality",

@@ -12,9 +12,9 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import eddy
 from mrsi_engine.kernels.registration import Registration
 from mrsi_engine.kernels.water_phase import water_registration, water_shift
+from mrsi_engine.pipeline.ranges import OptionalStage, refuse_coils
+from mrsi_engine.pipeline.stage import Apply, Block, Context
 from mrsi_engine.quantities import Declaration, lineshape, quality
-from mrsi_engine.stages.base import Apply, Block, Context
-from mrsi_engine.stages.ranges import OptionalStage, refuse_coils
 
 EDDY_TRUSTED = quality(
     "eddy_trusted",

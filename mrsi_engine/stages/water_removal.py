@@ -12,9 +12,7 @@ from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import casorati
 from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
-from mrsi_engine.quantities import Declaration, quality
-from mrsi_engine.stages.base import Apply, Block, Context, State
-from mrsi_engine.stages.ranges import (
+from mrsi_engine.pipeline.ranges import (
     METABOLITE_PPM,
     NoiseRange,
     PpmRange,
@@ -22,6 +20,8 @@ from mrsi_engine.stages.ranges import (
     hertz_between,
     one_fid_a_voxel,
 )
+from mrsi_engine.pipeline.stage import Apply, Block, Context, State
+from mrsi_engine.quantities import Declaration, quality
 
 #: Where residual water is measured, ppm.
 RESIDUAL_PPM = (4.2, 5.1)

@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 
 from mrsi_engine.conventions import Status
+from mrsi_engine.pipeline.stage import Stage
 from mrsi_engine.quantities import Declaration, amplitude, lineshape, quality
 from mrsi_engine.quantities import signal as fids_kept
-from mrsi_engine.stages.base import Stage
 
 
 class Moments(Stage):

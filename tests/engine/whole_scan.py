@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 
 from mrsi_engine.conventions import Status
+from mrsi_engine.pipeline.stage import Stage
 from mrsi_engine.quantities import Declaration, amplitude, quality
-from mrsi_engine.stages.base import Stage
 
 
 def count(folder, what, block):
