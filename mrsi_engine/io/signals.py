@@ -34,7 +34,7 @@ def export_signals(result: xr.Dataset, folder: Path, *, stem: str | None = None)
         If a file cannot be written.
     """
     check_exportable(result)
-    signals = _signals(result)
+    signals = signals_of(result)
     if not signals:
         raise InputError(
             f"{result.attrs['stem']}: the result holds no signals; run again and keep the signals"
@@ -56,7 +56,8 @@ def export_signals(result: xr.Dataset, folder: Path, *, stem: str | None = None)
     return paths
 
 
-def _signals(result: xr.Dataset) -> dict[str, xr.DataArray]:
+def signals_of(result: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Every signal that was kept, whatever stage wrote it, and the residual of the fit."""
     kept = {str(n): v for n, v in result.data_vars.items() if {VOXEL, TIME} <= set(v.dims)}
     if "corrected" in kept and "fit" in kept:
         left = kept["corrected"] - kept["fit"]

@@ -347,6 +347,15 @@ class TestSignals:
         inside = at_voxels(result, corrected)[5]
         np.testing.assert_array_equal(inside, result["corrected"][5])
 
+    def test_a_signal_of_anybodys_stage_is_written(
+        self, result: xr.Dataset, tmp_path: Path
+    ) -> None:
+        water = result["corrected"].assign_attrs(long_name="water that was taken away")
+        paths = export_signals(result[["status"]].assign(water_taken=water), tmp_path)
+        assert [p.name for p in paths] == [f"{PREFIX}_desc-watertaken_mrsi.nii.gz"]
+        history = NIFTI_MRS(paths[0]).hdr_ext.to_dict()["ProcessingApplied"]
+        assert history[-1]["Details"] == "water that was taken away"
+
     def test_axis_survives(self, result: xr.Dataset, tmp_path: Path) -> None:
         image = NIFTI_MRS(export_signals(result, tmp_path)[0])
         acquisition = Acquisition(**result.attrs["acquisition"])
