@@ -12,6 +12,10 @@ variable                             dimensions         dtype      meaning
 ``corrected``, ``fit``, ``baseline`` voxel, time        complex64  on request
 ===================================  =================  =========  ==============================
 
+What each parameter and measure is stands in coordinates, one for every field of
+:class:`~mrsi_engine.quantities.Quantity`: ``role``, ``of``, ``estimator``, ``unit``, ``doc``,
+``adds_to``, ``fill`` and so on along ``parameter``, the same after ``measure_`` along ``measure``.
+
 ``corrected`` has coils and transients between voxel and time where the pipeline leaves them.
 
 A chunk is a block: no two writers touch the same file, and a block written twice is the same twice.

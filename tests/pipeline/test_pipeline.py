@@ -201,3 +201,15 @@ def test_every_stage_is_checked(doubling):
     stages = (Watching(factor=1.0), Watching(factor=2.0))
     Pipeline(name="p", stages=stages).check(Context(Acquisition(4, 1e-3, 123.0)))
     assert seen == [1.0, 2.0]
+
+
+def test_stages_say_what_the_standard_calls_them():
+    """NIfTI-MRS, table of ``ProcessingApplied``; a stage without a word there goes by its key."""
+    tables = [{"stage": name} for name in ("eddy_current", "fpc", "water_removal", "denoise")]
+    pipeline = Pipeline.from_settings({"name": "t", "stages": tables})
+    assert pipeline.processing_methods() == {
+        "eddy_current": "Eddy current correction",
+        "fpc": "Frequency and phase correction",
+        "water_removal": "Nuisance peak removal",
+        "denoise": "denoise",
+    }

@@ -5,7 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from mrsi_engine.quantities import amplitude, data_share
+from mrsi_engine.quantities import (
+    amplitude,
+    concentration,
+    data_share,
+    error_part,
+    measure_of,
+    property_of,
+    ratio,
+)
 from mrsi_engine.report.tables import (
     measure,
     metabolite_table,
@@ -14,7 +22,7 @@ from mrsi_engine.report.tables import (
     status_counts,
     usable_voxels,
 )
-from tests.report.synthetic import brain_result, with_measure, with_parameter
+from tests.report.synthetic import amplitudes, brain_result, with_measure, with_parameter
 
 
 def test_a_row_summarises_the_fitted_voxels_only() -> None:
@@ -53,6 +61,35 @@ def test_rows_with_a_prior_say_how_much_is_data() -> None:
     rows = {r.label: r.data_percent for r in metabolite_table(beside)}
     assert rows["NAA_map"] == pytest.approx(80)
     assert math.isnan(rows["NAA"]), "the main estimator has no prior"
+
+
+def test_every_role_has_its_place_in_the_table() -> None:
+    known = {q.name: q for q in amplitudes()}
+    naa, result = known["NAA"], brain_result((6, 6, 2))
+    for own in (
+        property_of(naa, "t2", "ms", "its T2", "spread", title="T2"),
+        ratio(naa, known["CrPCr"], "NAA over tCr", "of both"),
+        concentration(naa, "mmol/L", "NAA by water", "of the fit"),
+    ):
+        result = with_parameter(result, own, 4.0, 1.0)
+    result = with_measure(result, measure_of(naa, "score", "1", "its score"), 0.5)
+    result = with_measure(result, error_part(naa, "spread", "a part", title="Spread"), 0.1)
+    rows = metabolite_table(result)
+    assert [r.label for r in rows[:2]] == ["NAA_conc", "NAA_per_CrPCr"]
+    assert [r.label for r in rows[-2:]] == ["t2_NAA", "score_NAA"]
+    assert len(rows) == 18 + 4, "a part of an error has no row of its own"
+    assert (rows[0].crlb, rows[0].reliable_percent) == (25, 0)
+    assert math.isnan(rows[-1].coverage_percent)
+    assert rows[-1].median == 0.5
+
+
+def test_nothing_fitted_has_no_numbers() -> None:
+    result = brain_result((6, 6, 2)).sel(parameter=["NAA"])
+    result["status"][:] = 0
+    (row,) = metabolite_table(result)
+    assert all(math.isnan(n) for n in (row.median, row.lower_quartile, row.crlb))
+    assert math.isnan(row.reliable_percent)
+    assert (row.coverage_percent, row.data_percent != row.data_percent) == (0, True)
 
 
 def test_sums_first_lineshape_never() -> None:
