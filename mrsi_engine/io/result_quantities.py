@@ -7,6 +7,8 @@ that they go with any part of it.
 from __future__ import annotations
 
 import dataclasses
+import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -127,12 +129,19 @@ def _quantities(result: xr.Dataset, dimension: str, roles: tuple[Role, ...]) -> 
             f"result: coordinates {missing} are missing, which say what its numbers are; open it "
             "with open_result and keep its coordinates"
         )
-    columns = [np.atleast_1d(result[name].values).tolist() for name, _, _ in described]
-    fields = [field for _, field, _ in described]
-    found = (_quantity(dict(zip(fields, row, strict=True))) for row in zip(*columns, strict=True))
+    columns = [_listed(result[name].values, kind) for name, _, kind in described]
+    fields = tuple(field for _, field, _ in described)
+    found = (_quantity(fields, row) for row in zip(*columns, strict=True))
     return [q for q in found if not roles or q.role in roles]
 
 
-def _quantity(fields: dict[str, Any]) -> Quantity:
-    fill = None if np.isnan(fields["fill"]) else fields["fill"]
-    return Quantity(**{**fields, "fill": fill})
+def _listed(values: NDArray[Any], kind: type) -> list[Any]:
+    listed = np.atleast_1d(values).tolist()
+    # A store has no number where there is none to fill in.
+    return [None if math.isnan(v) else v for v in listed] if kind is float else listed
+
+
+@lru_cache(maxsize=4096)
+def _quantity(fields: tuple[str, ...], values: tuple[Any, ...]) -> Quantity:
+    """Made, and checked, once for all who ask."""
+    return Quantity(**dict(zip(fields, values, strict=True)))

@@ -142,7 +142,7 @@ def _assumptions(result: xr.Dataset) -> Mapping[str, Any]:
 
 
 def _without_network(result: xr.Dataset, own: Mapping[str, Any]) -> str:
-    reason = _assumptions(result).get("model")
+    reason = _assumptions(result).get("no_model")
     method = own.get("method", "least-squares")
     return f'Method "{method}": {reason or f"every voxel was {_GRID}"}.'
 

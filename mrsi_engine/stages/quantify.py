@@ -92,7 +92,7 @@ class Quantify(FitSettings):
         if self.method == "least-squares":
             return {}
         reason = "no shipped model is for this scan and basis: every voxel is fitted from the grid"
-        return {"method": self.method, "model": reason}
+        return {"method": self.method, "no_model": reason}
 
     def build(self, context: Context) -> Apply:
         """Reduced basis, start grid, bounds and network for this scan."""

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from mrsi_engine.stages.fit_quantities import NOVELTY
 
 from mrsi_engine.conventions import Status
 from mrsi_engine.quantities import quality
 from mrsi_engine.report.html import write_report
 from mrsi_engine.report.mosaic import view_of
 from mrsi_engine.report.ways import ways_content
-from mrsi_engine.stages.fit_quantities import NOVELTY
 from tests.report.synthetic import brain_result, with_measure
 from tests.report.test_html import Page
 
@@ -101,7 +101,7 @@ def test_the_section_shows_status_and_novelty(tmp_path: Path) -> None:
     ("assumed", "line"),
     [
         ({}, 'Method "least-squares": every voxel was fitted from'),
-        ({"method": "auto", "model": "no shipped model is for this scan"}, "no shipped model"),
+        ({"method": "auto", "no_model": "no shipped model is for this scan"}, "no shipped model"),
     ],
 )
 def test_without_a_network_it_is_one_line(
