@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from mrsi_engine.stages.fit_quantities import NOVELTY
 
 from mrsi_engine.conventions import Status
+from mrsi_engine.fit.quantities import NOVELTY
 from mrsi_engine.quantities import quality
 from mrsi_engine.report.html import write_report
 from mrsi_engine.report.mosaic import view_of
