@@ -31,6 +31,7 @@ def provenance(scan: Mapping[str, Any], pipeline: Pipeline, basis: Basis | None)
         **{name: scan[name] for name in _OF_THE_SCAN},
         "notes": [*scan["notes"], *(() if basis is None else basis.notes)],
         "pipeline": pipeline.settings(),
+        "processing_methods": pipeline.processing_methods(),
         "basis": _basis_provenance(basis),
     }
 
