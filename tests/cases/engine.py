@@ -53,7 +53,8 @@ class Outcome:
         return "".join(file.read_text(encoding="utf-8") for file in files)
 
     def flags(self, where: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return self.map("flags")[where].astype(int)
+        """The flags of voxels; a bit of no meaning where the map holds none."""
+        return np.nan_to_num(self.map("flags")[where], nan=1 << 30).astype(int)
 
     def ratio(self, label: str, truth: NDArray[np.float64], where: NDArray[np.bool_]) -> float:
         """Median of estimate over truth."""
