@@ -23,7 +23,7 @@ from torch import Tensor
 _BETA = 14.0
 
 #: Pieces of a FID, were they to lie end to end; samples of the shortest and longest piece.
-_PIECES, _SHORTEST, _LONGEST = 16, 16, 256
+_PIECES, _SHORTEST, _LONGEST = 16, 32, 256
 
 #: Half the width of a line under the window, in bins.
 _HALF_LINE = math.sqrt(1 + (_BETA / math.pi) ** 2)
@@ -31,8 +31,8 @@ _HALF_LINE = math.sqrt(1 + (_BETA / math.pi) ** 2)
 #: Noise that falls to this share from one sample to the next has come to a zero-filled tail.
 _TAIL = 1e-3
 
-#: Fewest samples that are left of a FID.
-_FEWEST = 32
+#: Fewest samples that are left of a FID, and that tell of its noise.
+_FEWEST, _ENOUGH = 32, 4 * _SHORTEST
 
 #: Noise below this share of the signal around it is what float32 leaves of none.
 _NOTHING = 2e-5
@@ -101,7 +101,9 @@ class NoiseCourse:
     Parameters
     ----------
     points
-        Samples of a FID that hold noise; all later ones are zero-filled.
+        Samples of a FID to keep: later ones hold nothing.
+    acquired
+        Samples before the zero-filled tail.
     envelope
         What the noise decays by.
     flat_hz
@@ -112,6 +114,7 @@ class NoiseCourse:
     """
 
     points: int
+    acquired: int
     envelope: Envelope = Envelope()
     flat_hz: tuple[float, float] | None = None
     unknown: str = ""
@@ -141,8 +144,8 @@ def noise_course(
         Whether the signals are of different voxels, whose noise should have nothing in common.
     """
     points = acquired_points(fids)
-    found = NoiseCourse(points)
-    if points < _FEWEST:
+    found = NoiseCourse(points, points)
+    if points < _ENOUGH:
         return found
     kept = fids[:, :points].to(torch.complex128)
     cells = _Cells.of(kept)
@@ -155,6 +158,8 @@ def noise_course(
         half = 0.5 / len(cells.window)
         found = replace(found, flat_hz=((low - half) / dwell_time, (high + half) / dwell_time))
     first, last = (edge * dwell_time for edge in signal_hz)
+    if last - first >= 1:
+        return found
     cells = cells.within(low, high, first, last)
     if int(cells.flat.sum()) < _FEWEST_BINS:
         return found
@@ -439,7 +444,12 @@ def _flat(
     if narrow or cells.points * dwell_time < _LONG_ENOUGH:
         return *everywhere, False
     middle, late = (torch.fft.fftshift(level) for level in cells.levels)
-    level, before = late[inside].quantile(0.25), middle[inside].quantile(0.25)
+    level = late[inside].quantile(0.25)
+    quiet = torch.fft.fftshift(cells.quiet)
+    before = middle[inside].quantile(0.25) / middle[quiet].mean()
+    if level / late[quiet].mean() < _FLAT * before:
+        # Signals that are alive to the end decay: between them is no noise to compare with.
+        return *everywhere, False
     smooth = torch.nn.functional.avg_pool1d(late[None, None], 3, 1, 1, count_include_pad=False)
     flat = smooth[0, 0] >= level * _FLAT * math.exp(-4 * cells.level_error)
     first, last = int(places[0]), int(places[-1])
@@ -451,5 +461,4 @@ def _flat(
     beyond = max(first - low, 0) + max(high - last, 0)
     if (low, high) == (0, len(flat) - 1) or beyond >= _HALF_LINE:
         return float(frequencies[low]), float(frequencies[high]), False
-    # Signals that are alive to the end decay: what lies between them is no noise to compare with.
-    return *everywhere, bool(level > _FLAT * before)
+    return *everywhere, True

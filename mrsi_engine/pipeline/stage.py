@@ -20,7 +20,14 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, Declaration, Quantity, Status
+from mrsi_engine.conventions import (
+    WHITE,
+    Acquisition,
+    Declaration,
+    Quantity,
+    ScanNoise,
+    Status,
+)
 from mrsi_engine.spectra.basis import Basis
 
 #: Small named tensors: what a block says of itself for a reduction, or what a reduction found.
@@ -47,6 +54,8 @@ class Context:
         Names of the tissue fractions, in the order of :attr:`Block.tissue`; empty without them.
     water_echo_time, water_repetition_time
         Of the water reference, s; ``None`` where its file does not say.
+    noise
+        What is known of the noise.
     """
 
     acquisition: Acquisition
@@ -60,6 +69,7 @@ class Context:
     tissue_classes: tuple[str, ...] = ()
     water_echo_time: float | None = None
     water_repetition_time: float | None = None
+    noise: ScanNoise = WHITE
 
 
 @dataclass
