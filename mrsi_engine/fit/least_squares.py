@@ -226,14 +226,8 @@ class LeastSquares:
         return torch.cat([noise_sd(fids[:, self.used], self.quiet) for fids in batches])
 
     def _start(self, fids: Tensor) -> Start | None:
-        """What the network says of FIDs, if there is one.
-
-        Nobody would hear it where no residual can be compared with the noise.
-        """
-        unheard = self.search.method == "auto" and not self.measurable
-        if self.search.network is None or (unheard and self.settings.noise_sd is None):
-            return None
-        return self.search.network(fids)
+        """What the network says of FIDs, if there is one."""
+        return None if self.search.network is None else self.search.network(fids)
 
     def _batches(self, fids: Tensor, noise: Tensor, start: Start | None, keep: bool) -> Block:
         """What is found of FIDs, a batch at a time."""

@@ -124,10 +124,12 @@ def _done(course: NoiseCourse, acquisition: Acquisition, unknown: str) -> list[s
             f"{course.acquired} that were acquired are used"
         )
     if course.envelope:
-        cut = f", and cut to {kept} points, where it is 1/1000" if kept < course.acquired else ""
+        cut = (
+            f" in their first {kept} points, the others are lost" if kept < course.acquired else ""
+        )
         notes.append(
-            f"FIDs are apodised by an {course.envelope.description} (their noise decays so): that "
-            f"was undone{cut}"
+            f"FIDs are apodised (their noise decays) by {course.envelope.description}: that was "
+            f"undone{cut}"
         )
     if course.flat_hz is not None:
         high, low = (float(p) for p in acquisition.ppm_of(course.flat_hz))

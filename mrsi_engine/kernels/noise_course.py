@@ -45,8 +45,9 @@ _CHANCE_TOLD, _CHANGE_TOLD = 9.2, 0.05
 #: A law of decay that describes the noise leaves this much (RMS of the log amplitude) and no more.
 _LEFT = 0.12
 
-#: Envelopes are undone down to this share; later samples hold nothing.
-_LEAST_ENVELOPE = 1e-3
+#: A law is fitted to noise above this share of the strongest (amplitude), and undone as long as
+#: the noise follows it (within a factor of e in power), down to the second share at most.
+_HEARD, _LEAST_ENVELOPE = 3e-4, 1e-6
 
 #: Noise counts as flat down to this share of its level between the lines, in amplitude.
 _FLAT = 0.8
@@ -87,10 +88,10 @@ class Envelope:
         """As people say it, with the width of its line in Hz."""
         parts = []
         if self.linear:
-            parts.append(f"exponential of {self.linear / math.pi:.2f} Hz")
+            parts.append(f"an exponential of {self.linear / math.pi:.2f} Hz")
         if self.quadratic:
             width = 4 * math.sqrt(math.log(2) * abs(self.quadratic)) / (2 * math.pi)
-            parts.append(f"Gaussian of {math.copysign(width, self.quadratic):.2f} Hz")
+            parts.append(f"a Gaussian of {math.copysign(width, self.quadratic):.2f} Hz")
         return " and ".join(parts)
 
 
@@ -164,17 +165,16 @@ def noise_course(
     if int(cells.flat.sum()) < _FEWEST_BINS:
         return found
     limits = (_CHANCE_TOLD, _CHANGE_TOLD) if apodised else (_CHANCE, _CHANGE)
-    envelope = _envelope(cells, *limits)
+    envelope, decaying = _envelope(cells, *limits), found
     if envelope:
+        points = _undone(cells, envelope)
         time = torch.arange(points, dtype=torch.float64)
-        usable = int((envelope.log(time) > math.log(_LEAST_ENVELOPE)).sum())
-        points = max(usable, _FEWEST)
         kept = kept[:, :points] * (-envelope.log(time[:points])).exp()
         cells = _Cells.of(kept).within(low, high, first, last)
         per_second = Envelope(envelope.linear / dwell_time, envelope.quadratic / dwell_time**2)
         found = replace(found, points=points, envelope=per_second)
     if cells.unevenness > _LEFT:
-        return replace(found, unknown="the noise changes over time by no law that can be undone")
+        return replace(decaying, unknown="the noise changes over time by no law that can be undone")
     if distinct and cells.shared > _SHARED:
         return replace(found, unknown="voxels far apart share their noise: denoised together")
     return found
@@ -208,7 +208,7 @@ def _before_the_drop(rough: Tensor, points: int) -> int:
     before = torch.nn.functional.avg_pool1d(rough[None, None], width, 1)[0, 0]
     dropped = after[width + 3 :] < _TAIL**2 * before[: len(after) - width - 3]
     found = dropped.nonzero()
-    return points if len(found) == 0 else int(found[0]) + width
+    return points if len(found) == 0 else int(found[0]) + width + 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,7 +330,7 @@ class _Cells:
     @property
     def heard(self) -> Tensor:
         """Pieces that are not lost in what rounding leaves of the strongest, ``(piece,)`` bool."""
-        return self.course > 0.1 * _LEAST_ENVELOPE**2 * self.course.max()
+        return self.course > _HEARD**2 * self.course.max()
 
     @property
     def level_error(self) -> float:
@@ -403,6 +403,18 @@ def _envelope(cells: _Cells, chance: float, change: float) -> Envelope:
         if apart @ precision @ apart / variance < chance:
             return Envelope(*one.tolist())
     return Envelope(*both.tolist())
+
+
+def _undone(cells: _Cells, envelope: Envelope) -> int:
+    """Samples as far as the noise follows an envelope."""
+    time = torch.arange(cells.points, dtype=torch.float64)
+    expected = (cells.weights @ (2 * envelope.log(time)).exp()).log()
+    apart = cells.course.log() - expected
+    follows = (apart - apart[cells.heard].mean()).abs() < 1
+    last = int(follows.cumprod(0).sum()) - 1
+    end = cells.points if last == len(follows) - 1 else last * cells.hop + len(cells.window)
+    strong = int((envelope.log(time) > math.log(_LEAST_ENVELOPE)).sum())
+    return max(min(end, strong), _FEWEST)
 
 
 def _decay(cells: _Cells, kinds: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
