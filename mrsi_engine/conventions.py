@@ -152,46 +152,6 @@ def is_macromolecule(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """One thing a stage writes: its name in stores and files, its unit and what it means.
-
-    ``kind`` groups parameters: ``metabolite``, ``combination``, ``macromolecule`` or ``lineshape``.
-    """
-
-    name: str
-    units: str
-    doc: str
-    title: str = ""
-    kind: str = ""
-
-    @property
-    def label(self) -> str:
-        """What people read in tables and figures."""
-        return self.title or self.name
-
-
-@dataclass(frozen=True)
-class Declaration:
-    """Everything a stage, or a whole pipeline, writes.
-
-    ``parameters`` have an estimate and an SD, ``measures`` are quality numbers; both are
-    ``(voxel,)`` each. ``signals`` are ``(voxel, time)`` and stored only on request.
-    """
-
-    parameters: tuple[Quantity, ...] = ()
-    measures: tuple[Quantity, ...] = ()
-    signals: tuple[Quantity, ...] = ()
-
-    def __add__(self, other: Declaration) -> Declaration:
-        """Both declarations, in order."""
-        return Declaration(
-            self.parameters + other.parameters,
-            self.measures + other.measures,
-            self.signals + other.signals,
-        )
-
-
-@dataclass(frozen=True)
 class ScanNoise:
     """What is known of the noise of a scan's FIDs.
 

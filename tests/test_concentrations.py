@@ -14,7 +14,7 @@ from mrsi_engine.engine.lazy import quantify
 from mrsi_engine.io.basis_files import read_basis
 from mrsi_engine.io.importing import import_scan
 from mrsi_engine.io.lcmodel_results import read_lcmodel_csv
-from mrsi_engine.io.maps import volume
+from mrsi_engine.io.map_files import volume
 from mrsi_engine.io.nifti_mrs import read_header, write_nifti_mrs
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.runs.bases import BasisChoice, load_basis

@@ -31,6 +31,7 @@ def provenance(scan: Mapping[str, Any], pipeline: Pipeline, basis: Basis | None)
     return {
         **{name: scan[name] for name in _OF_THE_SCAN},
         "pipeline": pipeline.settings(),
+        "processing_methods": pipeline.processing_methods(),
         "basis": _basis_provenance(basis),
     }
 

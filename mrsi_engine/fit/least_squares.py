@@ -15,10 +15,12 @@ from mrsi_engine.fit.quantities import (
     OF_THE_FIT,
     amplitude_quantities,
     amplitude_weights,
+    crlb_part,
     data_share_quantities,
+    epistemic_part,
+    gaussian_name,
     lineshape_quantities,
-    ratio_pairs,
-    ratio_quantity,
+    ratio_quantities,
 )
 from mrsi_engine.fit.reference_peak import ReferencePeak
 from mrsi_engine.fit.search import Method, Search, Solved, turn, weighing
@@ -34,6 +36,7 @@ from mrsi_engine.kernels.varpro import Code, Evaluation, Fit, Problem, Spectra, 
 from mrsi_engine.networks.model import Calibration
 from mrsi_engine.networks.quantifier import Quantifier
 from mrsi_engine.pipeline.stage import Block
+from mrsi_engine.quantities import MAIN, named_by
 from mrsi_engine.spectra.basis import Basis
 
 #: Voxels fitted at a time on a CPU: what one batch touches stays in a core's cache.
@@ -45,9 +48,9 @@ _TABLES = ("estimate", "sd", "measures", "signals")
 
 @dataclass(frozen=True)
 class Estimator:
-    """One way to estimate amplitudes; ``suffix`` stands behind the names of what it writes."""
+    """One way to estimate amplitudes; ``name`` is ``"main"`` of the first."""
 
-    suffix: str
+    name: str
     problem: Problem
     priors: Priors | None
 
@@ -58,7 +61,8 @@ class Outputs:
 
     The first ``amplitudes`` of ``names`` are in data units; ``weights (name, parameter)``.
     ``ratios`` are names with the amplitude and the reference they are of; ``references`` are the
-    amplitudes whose covariance with all others is kept.
+    amplitudes whose covariance with all others is kept. ``error_parts`` are names of what the
+    errors of a network's amplitudes are made of, ``roots`` of parameters iterated as their square.
     """
 
     names: tuple[str, ...]
@@ -67,23 +71,32 @@ class Outputs:
     ratios: tuple[tuple[str, str, str], ...]
     references: tuple[str, ...]
     data_shares: tuple[str, ...]
+    error_parts: dict[str, tuple[str, ...]]
+    roots: tuple[str, ...]
 
     @classmethod
     def of(cls, settings: FitSettings, basis: Basis, free: Tensor) -> Outputs:
         """Of the columns that are fitted and the parameters that are ``free (parameter,)``."""
-        amplitudes = [q.name for q in amplitude_quantities(basis)]
+        amplitudes = amplitude_quantities(basis)
         lineshape = zip(lineshape_quantities(settings, basis), free.tolist(), strict=True)
         sums = torch.from_numpy(amplitude_weights(basis)).to(free.device)
         one = torch.eye(int(free.sum()), dtype=torch.float64, device=free.device)
-        pairs = ratio_pairs(settings, basis)
         shares = data_share_quantities(settings, basis) if "map" in settings.estimators else []
         return cls(
-            (*amplitudes, *(q.name for q, is_free in lineshape if is_free)),
+            (
+                *(q.name for q in amplitudes),
+                *(q.name for q, is_free in lineshape if is_free),
+            ),
             len(amplitudes),
             torch.block_diag(sums, one),
-            tuple((ratio_quantity(a, r).name, a.name, r) for a, r in pairs),
+            tuple((q.name, q.of, q.reference) for q in ratio_quantities(settings, basis)),
             settings.references(basis),
             tuple(q.name for q in shares),
+            {
+                "crlb": tuple(crlb_part(q).name for q in amplitudes),
+                "epistemic": tuple(epistemic_part(q).name for q in amplitudes),
+            },
+            tuple(gaussian_name(suffix) for suffix in settings.group_suffixes(basis)),
         )
 
 
@@ -299,14 +312,14 @@ class LeastSquares:
 
     def _write(self, out: Block, estimator: Estimator, solved: Solved) -> None:
         """What one estimator found."""
-        result, suffix = solved.result, estimator.suffix
+        result = solved.result
         bounds = self._bounds(solved)
         quality = solved.fit_quality
         reached = self.search.reached(solved)
         measures = (quality, result.iterations, bounds.condition, reached)
-        names = (_named(q.name, suffix) for q in OF_THE_FIT)
+        names = (named_by(q.name, estimator.name) for q in OF_THE_FIT)
         _write_measures(out, result, dict(zip(names, measures, strict=True)))
-        self._write_parameters(out, suffix, solved, bounds, quality)
+        self._write_parameters(out, estimator.name, solved, bounds, quality)
         if estimator.priors is not None and solved.spectra.priors is not None:
             columns = result.last.amplitudes.shape[1]
             covariance = bounds.covariance[:, :columns, :columns]
@@ -317,7 +330,7 @@ class LeastSquares:
             self._write_parts_of_errors(out, solved)
 
     def _write_parameters(
-        self, out: Block, suffix: str, solved: Solved, bounds: Bounds, fit_quality: Tensor
+        self, out: Block, estimator: str, solved: Solved, bounds: Bounds, fit_quality: Tensor
     ) -> None:
         outputs, last, problem = self.outputs, solved.result.last, self.tables.problem
         values = torch.cat([last.amplitudes, last.theta[:, problem.free]], dim=1)
@@ -336,11 +349,11 @@ class LeastSquares:
             estimates[name] = torch.where(other != 0, one / other, torch.nan)
             both = covariances[reference][amplitude]
             sds[name] = sd_of_ratio(one, other, sds[amplitude], sds[reference], both)
-        out.estimate.update({_named(n, suffix): v for n, v in estimates.items()})
-        out.sd.update({_named(n, suffix): v for n, v in sds.items()})
+        out.estimate.update({named_by(n, estimator): v for n, v in estimates.items()})
+        out.sd.update({named_by(n, estimator): v for n, v in sds.items()})
         for reference, table in covariances.items():
-            out.covariance_with[_named(reference, suffix)] = {
-                _named(n, suffix): v for n, v in table.items()
+            out.covariance_with[named_by(reference, estimator)] = {
+                named_by(n, estimator): v for n, v in table.items()
             }
 
     def _to_units(
@@ -352,11 +365,10 @@ class LeastSquares:
         if "delay" in estimates:
             known = self.settings.first_order_phase_ms
             estimates["delay"] = estimates["delay"] + known
-        for name in estimates:
-            if name.startswith("gaussian"):
-                root = estimates[name].sqrt()
-                sds[name] = torch.where(root > 0, sds[name] / (2 * root), torch.nan)
-                estimates[name] = root
+        for name in estimates.keys() & set(self.outputs.roots):
+            root = estimates[name].sqrt()
+            sds[name] = torch.where(root > 0, sds[name] / (2 * root), torch.nan)
+            estimates[name] = root
 
     def _covariances(
         self, sds: dict[str, Tensor], solved: Solved, bounds: Bounds, inflation: Tensor
@@ -390,8 +402,8 @@ class LeastSquares:
         if solved.spread is not None:
             parts["epistemic"] = ((weights @ solved.spread) * weights).sum(2).sqrt()
         for part, sd in parts.items():
-            named = zip(outputs.names, (sd * size).unbind(1), strict=False)
-            _write_measures(out, solved.result, {f"{part}_{name}": sd for name, sd in named})
+            named = zip(outputs.error_parts[part], (sd * size).unbind(1), strict=True)
+            _write_measures(out, solved.result, dict(named))
 
     def _write_spectrum(self, out: Block, solved: Solved) -> None:
         """Measures of the data and of the main fit."""
@@ -421,7 +433,7 @@ def _estimator(settings: FitSettings, basis: Basis, problem: Problem, number: in
     signed = torch.full_like(problem.signed, kind != "nonnegative")
     own = problem if bool((signed == problem.signed).all()) else replace(problem, signed=signed)
     priors = settings.prior_table.on(basis).to(problem.signed.device) if kind == "map" else None
-    return Estimator("" if number == 0 else kind, own, priors)
+    return Estimator(MAIN if number == 0 else kind, own, priors)
 
 
 def _write_measures(out: Block, result: Fit, measures: dict[str, Tensor]) -> None:
@@ -433,10 +445,6 @@ def _write_measures(out: Block, result: Fit, measures: dict[str, Tensor]) -> Non
 def _finite(last: Evaluation) -> tuple[Tensor, Tensor]:
     """Amplitudes and non-linear parameters as the model takes them, 0 where there is no fit."""
     return torch.nan_to_num(last.amplitudes).float(), torch.nan_to_num(last.theta).float()
-
-
-def _named(name: str, suffix: str) -> str:
-    return f"{name}_{suffix}" if suffix else name
 
 
 def _put(found: Block, rows: Tensor, other: Block) -> None:

@@ -170,7 +170,7 @@ def noise_course(
         points = _undone(cells, envelope)
         time = torch.arange(points, dtype=torch.float64)
         kept = kept[:, :points] * (-envelope.log(time[:points])).exp()
-        cells = _Cells.of(kept).within(low, high, first, last)
+        cells = _Cells.of(kept, len(cells.window)).within(low, high, first, last)
         per_second = Envelope(envelope.linear / dwell_time, envelope.quadratic / dwell_time**2)
         found = replace(found, points=points, envelope=per_second)
     if cells.unevenness > _LEFT:
@@ -227,10 +227,11 @@ class _Cells:
     flat: Tensor
 
     @classmethod
-    def of(cls, fids: Tensor) -> _Cells:
+    def of(cls, fids: Tensor, length: int = 0) -> _Cells:
         points = fids.shape[1]
-        length = 2 ** round(math.log2(max(points / _PIECES, 1)))
-        length = min(max(length, _SHORTEST), _LONGEST)
+        if not length:
+            suitable = 2 ** round(math.log2(max(points / _PIECES, 1)))
+            length = min(max(suitable, _SHORTEST), _LONGEST)
         window = torch.kaiser_window(length, False, _BETA, dtype=torch.float64)
         window = window / torch.linalg.vector_norm(window)
         hop = length // 4
@@ -414,7 +415,7 @@ def _undone(cells: _Cells, envelope: Envelope) -> int:
     last = int(follows.cumprod(0).sum()) - 1
     end = cells.points if last == len(follows) - 1 else last * cells.hop + len(cells.window)
     strong = int((envelope.log(time) > math.log(_LEAST_ENVELOPE)).sum())
-    return max(min(end, strong), _FEWEST)
+    return max(min(end, strong), len(cells.window))
 
 
 def _decay(cells: _Cells, kinds: tuple[bool, bool]) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -96,10 +96,13 @@ class OptionalStage(Stage):
     such a scan is refused.
     """
 
+    #: What to do about what a scan lacks.
+    remedy: ClassVar[str]
+
     optional: bool = False
 
     def lacks(self, context: Context) -> str:
-        """What the scan lacks for this stage, and what to do; empty if nothing."""
+        """What the scan lacks for this stage; empty if nothing."""
         raise NotImplementedError
 
     def skipped(self, context: Context) -> bool:
@@ -116,7 +119,9 @@ class OptionalStage(Stage):
         """
         lacking = self.lacks(context)
         if lacking and not self.optional:
-            raise InputError(f"stage {self.stage!r}: {lacking}, or set optional = true")
+            raise InputError(
+                f"stage {self.stage!r}: {lacking}: {self.remedy}, or set optional = true"
+            )
 
 
 def one_fid_a_voxel(context: Context, stage: str) -> None:

@@ -20,14 +20,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from mrsi_engine.conventions import (
-    WHITE,
-    Acquisition,
-    Declaration,
-    Quantity,
-    ScanNoise,
-    Status,
-)
+from mrsi_engine.conventions import WHITE, Acquisition, ScanNoise, Status
+from mrsi_engine.quantities import Declaration, Quantity
 from mrsi_engine.spectra.basis import Basis
 
 #: Small named tensors: what a block says of itself for a reduction, or what a reduction found.
@@ -124,6 +118,8 @@ class Stage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     stage: ClassVar[str] = ""
+    #: What NIfTI-MRS calls such a step in ``ProcessingApplied``; the key of the stage by default.
+    processing_method: ClassVar[str] = ""
     registry: ClassVar[dict[str, type[Stage]]] = {}
 
     @classmethod
