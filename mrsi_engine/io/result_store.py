@@ -25,7 +25,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import Acquisition, Declaration
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import built_aside, put_back, remove_whole, scratch_beside, writable
 from mrsi_engine.io.integrity import (
@@ -59,6 +59,7 @@ from mrsi_engine.io.result_schema import (
     result_coordinates,
 )
 from mrsi_engine.io.states import STATE, States
+from mrsi_engine.quantities import Declaration
 from mrsi_engine.spectra.basis import Basis
 
 #: Arrays by which a store is known whose metadata are damaged.

@@ -36,7 +36,7 @@ import xarray as xr
 import zarr
 from numpy.typing import ArrayLike, NDArray
 
-from mrsi_engine.conventions import DYNAMIC, TIME, VOXEL, Acquisition
+from mrsi_engine.conventions import DYNAMIC, TIME, VOXEL, WHITE, Acquisition, ScanNoise
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.integrity import (
     Damage,
@@ -85,6 +85,7 @@ _ACQUISITION_UNITS = {
 }
 _PROVENANCE = ("stem", "source", "checksum", "header", "mask_origin", "inputs", "notes")
 _WATER_TIMING = "water_timing"
+_NOISE = "noise"
 
 _AGAIN = (
     "run the same command again with the files it was made of, or `mrsi import` with --overwrite: "
@@ -130,6 +131,8 @@ class ScanStore:
         What had to be assumed on the way in, for the report.
     water_timing
         ``echo_time`` and ``repetition_time`` of the water reference, s, as far as its file says.
+    noise
+        What is known of the noise of the FIDs.
     """
 
     path: Path
@@ -150,6 +153,7 @@ class ScanStore:
     inputs: dict[str, Any]
     notes: tuple[str, ...]
     water_timing: dict[str, float]
+    noise: ScanNoise
     _group: zarr.Group = field(repr=False)
 
     @classmethod
@@ -203,6 +207,7 @@ class ScanStore:
         inputs: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
         water_timing: Mapping[str, float] | None = None,
+        noise: ScanNoise = WHITE,
     ) -> ScanStore:
         """A new store whose FIDs are still to be written, block by block.
 
@@ -240,6 +245,7 @@ class ScanStore:
             "inputs": dict(inputs or {}),
             "notes": list(notes),
             _WATER_TIMING: dict(water_timing or {}),
+            _NOISE: dataclasses.asdict(noise),
         }
         group = zarr.create_group(path)
         _create_signal(group, "fid", len(places), dimensions or {}, acquisition, chunk)
@@ -272,6 +278,7 @@ class ScanStore:
             has_water="water" in group,
             has_scalp="scalp" in group,
             water_timing=attributes.get(_WATER_TIMING, {}),
+            noise=scan_noise(attributes),
             tissue_classes=tuple(str(name) for name in classes),
             _group=group,
             **provenance,
@@ -329,6 +336,13 @@ class ScanStore:
         if start % self.chunk or (stop % self.chunk and stop != self.voxels):
             raise ValueError(f"voxels {start} to {stop} do not fill chunks of {self.chunk}")
         array_of(self._group, name)[start:stop] = block
+
+
+def scan_noise(attributes: Mapping[Any, Any]) -> ScanNoise:
+    """What the attributes of a scan store say of its noise."""
+    stated = attributes.get(_NOISE, {})
+    flat = stated.get("flat_hz")
+    return ScanNoise(stated.get("unknown", ""), None if flat is None else (flat[0], flat[1]))
 
 
 def is_scan_store(path: str | Path) -> bool:
