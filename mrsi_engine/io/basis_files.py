@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import REFERENCE_PPM, Acquisition, canonical_name
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.nuclei import nucleus
 from mrsi_engine.spectra.basis import Basis
 
 FORMATS = "an LCModel .basis file, a folder of FSL-MRS JSON files, or jMRUI .txt (file or folder)"
-
-_MIDDLE_PPM = 2.7
 
 _NAMELIST = re.compile(r"[$&](?P<name>\w+)\s(?P<body>.*?)[$&]END\b", re.DOTALL | re.IGNORECASE)
 _FIELD = re.compile(r"(\w+)\s*=\s*('[^']*'|[^,\n$&]*)")
@@ -160,7 +159,7 @@ def _lcmodel_name(where: str, fields: dict[str, str]) -> str:
     name = fields.get("METABO") or fields.get("ID")
     if not name:
         raise InputError(f"{where}: the $BASIS block has no METABO; name its metabolite there")
-    return canonical_name(name)
+    return nucleus("1H").canonical_name(name)
 
 
 def _lcmodel_scale(where: str, fields: dict[str, str]) -> float:
@@ -246,16 +245,17 @@ def _read_fsl_file(path: Path) -> _Entry:
             f"{path}: basis_re has {real.size} points, basis_im {imaginary.size}; they must agree"
         )
     meta = content.get("meta") or {}
+    table = nucleus(entry.get("basis_nucleus") or "1H")
     acquisition = _acquisition(
         path,
         points=real.size,
         dwell_time=_json_number(path, entry, "basis_dwell"),
         spectrometer_frequency=_json_number(path, entry, "basis_centre"),
-        reference_ppm=meta.get("reference_ppm", REFERENCE_PPM),
-        nucleus=entry.get("basis_nucleus") or "1H",
+        reference_ppm=meta.get("reference_ppm", table.reference_ppm),
+        nucleus=table.symbol,
         echo_time=meta.get("echo_time"),
     )
-    name = canonical_name(entry.get("basis_name") or path.stem)
+    name = table.canonical_name(entry.get("basis_name") or path.stem)
     return _Entry(name, real + 1j * imaginary, acquisition, meta.get("sequence"))
 
 
@@ -352,8 +352,9 @@ def _jmrui_signals(path: Path, body: str, points: int) -> NDArray[np.complex128]
 
 def _jmrui_names(path: Path, listed: str, count: int) -> list[str]:
     if count == 1:
-        return [canonical_name(path.stem)]
-    names = [canonical_name(n.removesuffix(".txt")) for n in re.split(r"[;,]", listed) if n.strip()]
+        return [nucleus("1H").canonical_name(path.stem)]
+    given = [n.removesuffix(".txt") for n in re.split(r"[;,]", listed) if n.strip()]
+    names = [nucleus("1H").canonical_name(name) for name in given]
     if len(names) != count:
         raise InputError(
             f"{path}: SignalNames lists {len(names)} names for {count} signals; name each, "
@@ -393,7 +394,7 @@ def _with_whole_first_point(basis: Basis) -> Basis:
     geometric series at -1), and nothing when the point was halved.
     """
     acquisition = basis.acquisition
-    centre = acquisition.frequency_of(_MIDDLE_PPM)
+    centre = acquisition.frequency_of(basis.nucleus.windows.middle)
     slow = basis.fids * np.exp(-2j * np.pi * centre * acquisition.time)
     farthest = slow[:, ::2].sum(axis=1) - slow[:, 1::2].sum(axis=1)
     first = slow[:, 0]

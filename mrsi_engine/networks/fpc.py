@@ -52,17 +52,15 @@ from mrsi_engine.networks.quantifier import SignalAxis, check_unused, member_fol
 from mrsi_engine.networks.recipe_files import RecipeFile, RecipeKind
 from mrsi_engine.networks.training import (
     Encode,
-    Progress,
     Task,
+    TrainingProgress,
     TrainingSettings,
     seeded_encoder,
     train,
 )
+from mrsi_engine.nuclei import nucleus
 
 TEMPLATE = "template"
-
-#: Where the template is registered, and where its first signal is picked by its tallest peak, ppm.
-_TEMPLATE_PPM, _PICK_PPM = (1.9, 4.1), (1.9, 3.5)
 
 #: Samples (s) that count for the template, signals it is averaged from, signals of the scores.
 _TEMPLATE_SECONDS, _AVERAGED, _SCORED = 0.32, 512, 4096
@@ -199,8 +197,8 @@ def train_fpc(
     *,
     resume: bool = False,
     device: str | torch.device = "cpu",
-    on_point: Callable[[Progress], None] | None = None,
-) -> tuple[Model, Progress]:
+    on_point: Callable[[TrainingProgress], None] | None = None,
+) -> tuple[Model, TrainingProgress]:
     """Train a model and write its folder.
 
     What signals were simulated from is never looked at but for the scores, on signals of their own.
@@ -246,9 +244,10 @@ def averaged(source: Source, seed: int) -> Tensor:
     axis = source.acquisition
     made = source.draw(_AVERAGED, seed)
     points = min(axis.points, round(_TEMPLATE_SECONDS / axis.dwell_time))
-    window = hertz_between(axis, _TEMPLATE_PPM)
+    lines = nucleus(axis.nucleus).alignment_for("frequency and phase correction")
+    window = hertz_between(axis, lines.template)
     projection = Projection.build(points, axis.dwell_time, window, 2)
-    pick = Band.between(axis.points, axis.dwell_time, *hertz_between(axis, _PICK_PPM))
+    pick = Band.between(axis.points, axis.dwell_time, *hertz_between(axis, lines.pick))
     limit = 2 * max(abs(v) for v in source.ranges["shift"]) + 10
     noise = made.noise_sd.double()
     template, _ = averaged_template(made.fids, noise, projection, pick, Solver(limit))
@@ -302,7 +301,7 @@ def split(signals: Transients, share: float, seed: int) -> Pair:
     return Pair(signals.fids + share * noise, signals.fids - noise / share)
 
 
-def _card(recipe: FpcRecipe, source: Source, progress: Progress, device: str) -> Card:
+def _card(recipe: FpcRecipe, source: Source, progress: TrainingProgress, device: str) -> Card:
     training = TrainingCard(
         data="simulated",
         steps=progress.step,

@@ -112,7 +112,7 @@ class Lines(_Table):
     max_fwhm: float = Field(gt=0)
 
 
-class Alignment(_Table):
+class AlignmentLines(_Table):
     """What frequency and phase correction goes by.
 
     Parameters
@@ -194,6 +194,10 @@ class Pattern(_Table):
     lines: tuple[tuple[float, float, float], ...]
     unit_lines: tuple[int, ...]
     unit: float = Field(gt=0)
+
+    def holds_at(self, spectrometer_frequency: float) -> bool:
+        """Whether the pattern stands for spectra at a frequency in MHz."""
+        return abs(spectrometer_frequency / self.frequency - 1) <= self.tolerance
 
     @cached_property
     def scaled(self) -> tuple[Line, ...]:
@@ -301,7 +305,7 @@ class Nucleus(_Table):
     creatine_ch2: Range | None = None
     windows: Windows
     lines: Lines
-    alignment: Alignment | None = None
+    alignment: AlignmentLines | None = None
     water: Water | None = None
     lipids: Lipids | None = None
     macromolecules: Macromolecules | None = None
@@ -389,7 +393,7 @@ class Nucleus(_Table):
         """What is known of lipids; see :meth:`water_for`."""
         return self._needed(self.lipids, who, "no lipids of the scalp")
 
-    def alignment_for(self, who: str) -> Alignment:
+    def alignment_for(self, who: str) -> AlignmentLines:
         """What frequency and phase correction goes by; see :meth:`water_for`."""
         return self._needed(self.alignment, who, "no table of lines to align spectra by")
 

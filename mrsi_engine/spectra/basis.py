@@ -15,7 +15,7 @@ from scipy.optimize import minimize_scalar
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.nuclei import Nucleus, nucleus
-from mrsi_engine.spectra.landmarks import check_landmarks
+from mrsi_engine.spectra.landmarks import check_landmarks, sightings
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +117,11 @@ class Basis:
     def scaled(self, factor: float) -> Basis:
         """The basis with every FID multiplied by a number."""
         return replace(self, fids=self.fids * factor)
+
+    def landmarks(self) -> dict[str, float]:
+        """Where the known singlets of the basis stand, ppm, by name."""
+        seen = sightings(self.names, self.fids, self.acquisition)
+        return {sighting.mark.name: sighting.near for sighting in seen}
 
     def check(self) -> Basis:
         """This basis, once its landmarks are known to lie where they should.

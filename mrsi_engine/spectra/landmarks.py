@@ -147,7 +147,9 @@ def _where(seen: Sequence[Sighting]) -> str:
     parts = []
     for s in apart[:3]:
         at = s.near if s.tall else s.tallest
-        parts.append(f"{s.mark.name} at {at:.3f} ppm, {at - s.mark.ppm:+.3f} ppm from {s.mark.ppm:g}")
+        parts.append(
+            f"{s.mark.name} at {at:.3f} ppm, {at - s.mark.ppm:+.3f} ppm from {s.mark.ppm:g}"
+        )
     return f"landmarks stand elsewhere: {'; '.join(parts)}"
 
 
@@ -157,7 +159,5 @@ def _remedy(best: _Placement, acquisition: Acquisition) -> str:
     if not best.mirrored:
         return f"The basis is referenced otherwise: state it with {state}"
     if best.offset == 0.0:
-        return (
-            "The basis is mirrored, its FIDs have the other sign: read it with --basis-conjugate"
-        )
+        return "The basis is mirrored, its FIDs have the other sign: read it with --basis-conjugate"
     return f"The basis is mirrored and referenced otherwise: give --basis-conjugate and {state}"

@@ -24,6 +24,7 @@ LineShape = Literal["gaussian", "lorentzian"]
 
 _Envelope = Callable[[float, NDArray[np.float64]], NDArray[np.float64]]
 
+
 def macromolecule_pattern(
     acquisition: Acquisition, *, delay: float = 0.0
 ) -> NDArray[np.complex128]:
@@ -55,7 +56,7 @@ def pattern_lines(
         If the spectrometer frequency is not one of 3 T, where the widths were measured.
     """
     pattern, frequency = _table(acquisition).pattern, acquisition.spectrometer_frequency
-    if abs(frequency / pattern.frequency - 1) > pattern.tolerance:
+    if not pattern.holds_at(frequency):
         raise InputError(
             f"macromolecules: the pattern was measured at {pattern.frequency} MHz (3 T), this is "
             f"{frequency:.1f} MHz; use the model 'lines' or a measured macromolecule basis"

@@ -385,7 +385,7 @@ def _moments(spins: int) -> NDArray[np.float64]:
 
 
 def _hamiltonian(group: SpinGroup, acquisition: Acquisition) -> NDArray[np.float64]:
-    """Shifts and couplings in Hz, ``(state, state)``, with pairs of the nucleus coupled strongly."""
+    """Shifts and couplings in Hz, ``(state, state)``, pairs of the nucleus coupled strongly."""
     moments = _moments(len(group.nuclei))
     ours = np.array([n == acquisition.nucleus for n in group.nuclei])
     offsets = np.where(ours, acquisition.frequency_of(group.shifts_ppm), 0.0)

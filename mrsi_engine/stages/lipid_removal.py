@@ -16,8 +16,7 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import lipid
 from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
 from mrsi_engine.nuclei import Nucleus, nucleus
-from mrsi_engine.stages.base import Apply, Block, Context, State
-from mrsi_engine.stages.ranges import (
+from mrsi_engine.pipeline.ranges import (
     NoiseRange,
     NucleusRange,
     OptionalStage,
@@ -25,6 +24,7 @@ from mrsi_engine.stages.ranges import (
     hertz_between,
     one_fid_a_voxel,
 )
+from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.stages.water_removal import check_rank, residual_and_change
 
 #: Bins a decade, and range in decades, of histograms of energies over another energy.
@@ -129,9 +129,9 @@ class LipidRemoval(OptionalStage, NoiseRange):
         Raises
         ------
         InputError
-            If the nucleus has no lipids, there is no scalp to learn from, the band is outside the spectrum, the noise cannot
-            be measured, the FIDs are too short for components or rank, or they still have coils or
-            transients.
+            If the nucleus has no lipids, there is no scalp to learn from, the band is outside the
+            spectrum, the noise cannot be measured, the FIDs are too short for components or rank,
+            or they still have coils or transients.
         """
         self.refuse_lacking(context)
         if not self.skipped(context):
@@ -156,11 +156,11 @@ class LipidRemoval(OptionalStage, NoiseRange):
     def summarise(self, context: Context, block: Block, step: int) -> State:
         """The histogram of lipid strength, then the scalp's lipids and the brain's energies."""
         if step < self.passes(context) - 1:
-            return {
-                "histogram": _histogram(self._strength(block.fids, context.acquisition))
-            }
+            return {"histogram": _histogram(self._strength(block.fids, context.acquisition))}
         scalp = self._is_scalp(context, block)
-        sums = lipid.summarise(block.fids[scalp], _lines(context.acquisition, self._band(context.acquisition)))
+        sums = lipid.summarise(
+            block.fids[scalp], _lines(context.acquisition, self._band(context.acquisition))
+        )
         voxels = torch.tensor([sums.voxels, len(scalp)], dtype=torch.float64, device=scalp.device)
         background = self._background(context, block.fids, ~scalp)
         return {"cross": sums.cross, "voxels": voxels, **background}

@@ -14,14 +14,14 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import casorati
 from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
 from mrsi_engine.nuclei import Nucleus, nucleus
-from mrsi_engine.stages.base import Apply, Block, Context, State
-from mrsi_engine.stages.ranges import (
+from mrsi_engine.pipeline.ranges import (
     NoiseRange,
     NucleusRange,
     energy_between,
     hertz_between,
     one_fid_a_voxel,
 )
+from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 
 WATER_RESIDUAL = Quantity(
     "water_residual",

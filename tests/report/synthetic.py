@@ -8,8 +8,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import COMBINATIONS, Acquisition, Combination, Status, label_title
+from mrsi_engine.conventions import Acquisition, Status
+from mrsi_engine.nuclei import nucleus
 
+PROTON = nucleus("1H")
 ACQUISITION = Acquisition(512, 5e-4, 123.25, echo_time=0.03, repetition_time=1.5)
 AFFINE = np.array([[-8.0, 0, 0, 96], [0, -8.0, 0, 96], [0, 0, 10.0, -30], [0, 0, 0, 1]])
 
@@ -80,7 +82,7 @@ def _parameters(
         noise[name] = 0.25 * (1 + 0.6 * radius) * np.ones(len(place))
         smooth = level * edge * (1 + change * lesion) * (1 + 0.12 * np.sin(5 * place[:, 1]))
         columns[name] = np.maximum(smooth + noise[name] * rng.standard_normal(len(place)), 0)
-    for combination in COMBINATIONS:
+    for combination in PROTON.sums:
         columns[combination.label] = sum(columns[m] for m in combination.members)
         noise[combination.label] = 0.9 * noise[combination.members[0]]
     columns["shift"] = 6 * place[:, 1] - 4 * place[:, 2]
@@ -112,9 +114,9 @@ def _coords(names: list[str]) -> dict[str, Any]:
 def _described(name: str) -> tuple[str, str, str, str]:
     if name in _LINESHAPE:
         return (*_LINESHAPE[name], "lineshape")
-    combination: Combination | None = next((c for c in COMBINATIONS if c.label == name), None)
+    combination = next((c for c in PROTON.sums if c.label == name), None)
     kind = "combination" if combination else "macromolecule" if name[:2] == "MM" else "metabolite"
-    return "a.u.", label_title(name), f"Amplitude of {label_title(name)}", kind
+    return "a.u.", PROTON.title_of(name), f"Amplitude of {PROTON.title_of(name)}", kind
 
 
 def _quality(place: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:

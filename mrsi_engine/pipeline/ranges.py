@@ -1,0 +1,187 @@
+"""What stages share: ranges of the spectrum, the noise outside the signal, and what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import AfterValidator, ValidationInfo
+from torch import Tensor
+
+from mrsi_engine.conventions import Acquisition
+from mrsi_engine.errors import InputError
+from mrsi_engine.kernels.noise import noise_sd
+from mrsi_engine.nuclei import Nucleus, nucleus
+from mrsi_engine.pipeline.stage import Context, Stage
+
+#: Fewest points of the spectrum a noise level is read from.
+MIN_QUIET_BINS = 48
+
+
+def _ascending(
+    value: tuple[float, float] | None, info: ValidationInfo
+) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    low, high = value
+    if not low < high:
+        raise ValueError(f"{info.field_name} must be [low, high] in ppm, found [{low}, {high}]")
+    return value
+
+
+#: A setting [low, high] in ppm.
+PpmRange = Annotated[tuple[float, float], AfterValidator(_ascending)]
+
+#: A setting [low, high] in ppm that is the nucleus' own unless given.
+NucleusRange = Annotated[tuple[float, float] | None, AfterValidator(_ascending)]
+
+
+class NucleusDefaults(Stage):
+    """Base of stages with settings that are the nucleus' own unless given.
+
+    ``of_nucleus`` says what each of them is where it is ``None``.
+    """
+
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {}
+
+    def own(self, key: str, acquisition: Acquisition) -> Any:
+        """A setting, or what the nucleus of the acquisition has for it.
+
+        Raises
+        ------
+        InputError
+            If the nucleus is not known, or its spectra have nothing of the kind.
+        """
+        value = getattr(self, key)
+        return self.of_nucleus[key](nucleus(acquisition.nucleus)) if value is None else value
+
+    def resolved(self, acquisition: Acquisition) -> Self:
+        """This stage with every setting stated: what a run is known by and results keep."""
+        open_ones = [key for key in self.of_nucleus if getattr(self, key) is None]
+        return self.model_copy(update={key: self.own(key, acquisition) for key in open_ones})
+
+
+class NoiseRange(NucleusDefaults):
+    """Base of stages that measure the noise outside ``noise_ppm``, the range that holds signal.
+
+    It is that of the nucleus unless given.
+    """
+
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
+        "noise_ppm": lambda n: n.windows.signal
+    }
+
+    noise_ppm: NucleusRange = None
+
+    def quiet_bins(self, acquisition: Acquisition) -> NDArray[np.bool_]:
+        """Signal-free bins of the unshifted transform, ``(time,)``.
+
+        Raises
+        ------
+        InputError
+            If there are too few to measure the noise.
+        """
+        ppm = np.fft.ifftshift(acquisition.ppm)
+        low, high = self.own("noise_ppm", acquisition)
+        quiet = (ppm < low) | (ppm > high)
+        if quiet.sum() < MIN_QUIET_BINS:
+            raise InputError(
+                f"stage {self.stage!r}: {quiet.sum()} points of the spectrum ({ppm.min():.1f} to "
+                f"{ppm.max():.1f} ppm) lie outside noise_ppm = [{low:g}, {high:g}], where the "
+                f"noise is measured; {MIN_QUIET_BINS} are needed. State a narrower range"
+            )
+        return np.asarray(quiet)
+
+    def noise_of(self, fids: Tensor, context: Context) -> Tensor:
+        """SD of the noise per real channel of ``fids (..., time)``, ``(...)`` float32."""
+        quiet = torch.from_numpy(self.quiet_bins(context.acquisition)).to(fids.device)
+        return noise_sd(fids, quiet)
+
+
+class OptionalStage(Stage):
+    """Base of stages that need something not every scan has.
+
+    With ``optional = true`` the stage is passed over in a scan without it and writes nothing; else
+    such a scan is refused.
+    """
+
+    optional: bool = False
+
+    def lacks(self, context: Context) -> str:
+        """What the scan lacks for this stage, and what to do; empty if nothing."""
+        raise NotImplementedError
+
+    def skipped(self, context: Context) -> bool:
+        """Whether the stage does nothing in this scan."""
+        return self.optional and bool(self.lacks(context))
+
+    def refuse_lacking(self, context: Context) -> None:
+        """Refuse a scan that lacks what the stage needs, unless it may be passed over.
+
+        Raises
+        ------
+        InputError
+            If it does.
+        """
+        lacking = self.lacks(context)
+        if lacking and not self.optional:
+            raise InputError(f"stage {self.stage!r}: {lacking}, or set optional = true")
+
+
+def one_fid_a_voxel(context: Context, stage: str) -> None:
+    """Refuse FIDs that still have coils or transients.
+
+    Raises
+    ------
+    InputError
+        If the context has dimensions between voxel and time.
+    """
+    if context.dimensions:
+        names = " and ".join(repr(name) for name in context.dimensions)
+        raise InputError(
+            f"stage {stage!r} works on one FID a voxel, but FIDs that reach it have the "
+            f"dimension {names}; put coil_combination and averaging before it"
+        )
+
+
+def refuse_coils(context: Context, stage: str) -> None:
+    """Refuse FIDs of single coils.
+
+    Raises
+    ------
+    InputError
+        If coils are not combined yet.
+    """
+    if "coil" in context.dimensions:
+        raise InputError(f"stage {stage!r} works on combined coils; put coil_combination before it")
+
+
+def hertz_between(
+    acquisition: Acquisition, ppm: tuple[float, float], what: str
+) -> tuple[float, float]:
+    """(low, high) in Hz of a range in ppm; ``what`` names it in the message.
+
+    Raises
+    ------
+    InputError
+        If it leaves the spectrum.
+    """
+    half = acquisition.spectral_width / 2
+    low, high = sorted(float(f) for f in acquisition.frequency_of(ppm))
+    if low < -half or high > half:
+        ends = sorted(acquisition.ppm_of([-half, half]))
+        raise InputError(
+            f"{what} = {list(ppm)} lies outside the spectrum ({ends[0]:.2f} to {ends[1]:.2f} ppm); "
+            "choose a range inside it or leave the stage out"
+        )
+    return low, high
+
+
+def energy_between(fids: Tensor, acquisition: Acquisition, ppm: tuple[float, float]) -> Tensor:
+    """Energy of the spectra of ``fids (voxel, time)`` in a range of ppm, ``(voxel,)``."""
+    axis = np.fft.ifftshift(acquisition.ppm)
+    inside = torch.from_numpy((axis >= ppm[0]) & (axis <= ppm[1])).to(fids.device)
+    return torch.fft.fft(fids, norm="ortho")[:, inside].abs().square().sum(1)
