@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.priors import Priors
@@ -79,6 +79,12 @@ class PriorTable(BaseModel):
     prior: tuple[AmplitudePrior, ...] = Field(min_length=1)
     optional: bool = False
 
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if repeated := _repeated(self.prior):
+            raise ValueError(f"more than one prior of {repeated}; give each metabolite one")
+        return self
+
     @classmethod
     def load(cls, file: str) -> PriorTable:
         """From a TOML file.
@@ -137,7 +143,10 @@ class PriorTable(BaseModel):
 
     def _applicable(self, basis: Basis) -> list[AmplitudePrior]:
         named = [p.of_nucleus(basis.nucleus) for p in self.prior]
-        _one_of_each([p.of for p in named])
+        if repeated := _repeated(named):
+            raise InputError(
+                f"stage 'quantify': more than one prior of {repeated}; give each metabolite one"
+            )
         wanted = {name for p in named for name in (p.of, *(p.to or {}))}
         unknown = sorted(wanted - set(basis.names))
         if unknown and not self.optional:
@@ -154,12 +163,9 @@ class PriorTable(BaseModel):
         return found
 
 
-def _one_of_each(names: Sequence[str]) -> None:
-    repeated = sorted({n for n in names if names.count(n) > 1})
-    if repeated:
-        raise InputError(
-            f"stage 'quantify': more than one prior of {repeated}; give each metabolite one"
-        )
+def _repeated(priors: Sequence[AmplitudePrior]) -> list[str]:
+    names = [prior.of for prior in priors]
+    return sorted({name for name in names if names.count(name) > 1})
 
 
 def _explained(error: ValidationError) -> str:

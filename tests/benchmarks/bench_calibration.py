@@ -36,6 +36,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from mrsi_engine.fit.priors import AmplitudePrior, PriorTable  # noqa: E402
+from mrsi_engine.nuclei import nucleus  # noqa: E402
 from mrsi_engine.pipeline.pipeline import Pipeline  # noqa: E402
 from mrsi_engine.pipeline.stage import Block  # noqa: E402
 from mrsi_engine.spectra.basis import Basis  # noqa: E402
