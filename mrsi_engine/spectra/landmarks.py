@@ -21,6 +21,9 @@ from mrsi_engine.nuclei.nuclei import Landmark
 #: Fewest points a spectrum is looked at with.
 _POINTS = 32768
 
+#: Share of the resolution (one over the length of the FID) by which neighbours move a line.
+_PULLED = 0.1
+
 #: A peak counts as a metabolite's line if it is at least this share of the tallest.
 _TALL = 0.5
 
@@ -30,17 +33,19 @@ class Sighting:
     """Where the line of a landmark was seen, ppm.
 
     ``near`` is the tallest point about its place, ``tall`` whether that is about the tallest of
-    all, ``tallest`` where the tallest of all stands.
+    all, ``tallest`` where the tallest of all stands. ``tolerance`` is that of the landmark with what
+    a short FID adds to it.
     """
 
     mark: Landmark
     near: float
     tall: bool
     tallest: float
+    tolerance: float
 
     def fits(self, at: float, offset: float = 0.0) -> bool:
         """Whether a line at ``at`` is the landmark's in a spectrum that is off by ``offset``."""
-        return abs(at - self.mark.ppm - offset) <= self.mark.tolerance
+        return abs(at - self.mark.ppm - offset) <= self.tolerance
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ def sightings(
     """
     table = nucleus(acquisition.nucleus)
     axis = acquisition.with_points(max(acquisition.points, _POINTS))
+    pulled = _PULLED / (acquisition.duration * acquisition.spectrometer_frequency)
     found = []
     for mark in table.landmarks_among(names):
         fid = np.zeros(axis.points, complex)
@@ -78,7 +84,8 @@ def sightings(
             top = height[near].max()
             at = float(ppm[near][height[near].argmax()])
             tall = bool(top >= _TALL * height.max())
-            found.append(Sighting(mark, at, tall, float(ppm[height.argmax()])))
+            tallest = float(ppm[height.argmax()])
+            found.append(Sighting(mark, at, tall, tallest, mark.tolerance + pulled))
     return tuple(found)
 
 
