@@ -74,43 +74,24 @@ class Flag(IntFlag):
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """One thing a stage writes: its name in stores and files, its unit and what it means.
+class ScanNoise:
+    """What is known of the noise of a scan's FIDs.
 
-    ``kind`` groups parameters: ``metabolite``, ``combination``, ``macromolecule`` or ``lineshape``.
+    Parameters
+    ----------
+    unknown
+        Why it cannot be measured, so that no estimate has an error bar; empty where it can.
+    flat_hz
+        (low, high) frequencies between which it is as strong as among the signals, and where it is
+        measured; ``None`` if that is everywhere.
     """
 
-    name: str
-    units: str
-    doc: str
-    title: str = ""
-    kind: str = ""
-
-    @property
-    def label(self) -> str:
-        """What people read in tables and figures."""
-        return self.title or self.name
+    unknown: str = ""
+    flat_hz: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True)
-class Declaration:
-    """Everything a stage, or a whole pipeline, writes.
-
-    ``parameters`` have an estimate and an SD, ``measures`` are quality numbers; both are
-    ``(voxel,)`` each. ``signals`` are ``(voxel, time)`` and stored only on request.
-    """
-
-    parameters: tuple[Quantity, ...] = ()
-    measures: tuple[Quantity, ...] = ()
-    signals: tuple[Quantity, ...] = ()
-
-    def __add__(self, other: Declaration) -> Declaration:
-        """Both declarations, in order."""
-        return Declaration(
-            self.parameters + other.parameters,
-            self.measures + other.measures,
-            self.signals + other.signals,
-        )
+#: Noise as scanners give it.
+WHITE = ScanNoise()
 
 
 @dataclass(frozen=True)
@@ -131,12 +112,14 @@ class Acquisition:
         As NIfTI-MRS writes it, e.g. ``"1H"``.
     echo_time, repetition_time
         In s; ``None`` where the source does not say.
+    start_time
+        From time zero of the spins' evolution, the echo or the excitation, to the first sample, s.
 
     Raises
     ------
     ValueError
         If ``points``, ``dwell_time`` or ``spectrometer_frequency`` is not positive and finite, or
-        there is no ``reference_ppm`` and the nucleus has no usual one.
+        ``start_time`` negative, or there is no ``reference_ppm`` and the nucleus has no usual one.
     InputError
         If there is no ``reference_ppm`` and the nucleus is not known.
     """
@@ -148,6 +131,7 @@ class Acquisition:
     nucleus: str = "1H"
     echo_time: float | None = None
     repetition_time: float | None = None
+    start_time: float = 0.0
 
     def __post_init__(self) -> None:
         for field in ("points", "dwell_time", "spectrometer_frequency"):
@@ -159,6 +143,8 @@ class Acquisition:
             if usual is None:
                 raise ValueError(f"reference_ppm must be stated for {self.nucleus}")
             object.__setattr__(self, "reference_ppm", usual)
+        if not (math.isfinite(self.start_time) and self.start_time >= 0):
+            raise ValueError(f"start_time must be zero or more, found {self.start_time!r}")
 
     @property
     def spectral_width(self) -> float:

@@ -15,7 +15,8 @@ from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.nuclei import nucleus
 from mrsi_engine.pipeline.ranges import NucleusDefaults
-from mrsi_engine.pipeline.stage import Block, Context, Declaration, Stage, State
+from mrsi_engine.pipeline.stage import Block, Context, Stage, State
+from mrsi_engine.quantities import Declaration
 
 #: The folder of ready-made pipelines inside the package.
 SHIPPED = resources.files("mrsi_engine") / "pipelines"
@@ -61,7 +62,7 @@ class Pipeline(BaseModel):
             context = replace(
                 context,
                 dimensions=stage.leaves(context.dimensions),
-                written=(*context.written, *stage.declare(context).parameters),
+                written=(*context.written, *_declared(stage, context).parameters),
             )
 
     def assumptions(self, context: Context) -> dict[str, Any]:
@@ -79,7 +80,7 @@ class Pipeline(BaseModel):
     def declare(self, context: Context) -> Declaration:
         """What all stages write, in order."""
         pairs = zip(self.stages, self.contexts(context), strict=True)
-        return sum((stage.declare(known) for stage, known in pairs), Declaration())
+        return sum((_declared(stage, known) for stage, known in pairs), Declaration())
 
     def check(self, context: Context) -> Pipeline:
         """This pipeline, once it is known to be for the nucleus and every stage to fit the scan."""
@@ -112,6 +113,10 @@ class Pipeline(BaseModel):
             for stage in self.stages
         )
         return self.model_copy(update={"stages": stages})
+
+    def processing_methods(self) -> dict[str, str]:
+        """What NIfTI-MRS calls the step of each stage."""
+        return {s.stage: s.processing_method or s.stage for s in self.stages}
 
     def settings(self) -> dict[str, Any]:
         """Plain settings that :meth:`from_settings` reads back; also what a run is known by."""
@@ -182,6 +187,10 @@ def prepare_pipeline(
         return block
 
     return apply
+
+
+def _declared(stage: Stage, context: Context) -> Declaration:
+    return stage.declare(context).of_stage(stage.stage)
 
 
 def _text(name_or_file: str) -> str:

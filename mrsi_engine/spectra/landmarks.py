@@ -33,8 +33,8 @@ class Sighting:
     """Where the line of a landmark was seen, ppm.
 
     ``near`` is the tallest point about its place, ``tall`` whether that is about the tallest of
-    all, ``tallest`` where the tallest of all stands. ``tolerance`` is that of the landmark with what
-    a short FID adds to it.
+    all, ``tallest`` where the tallest of all stands. ``tolerance`` is that of the landmark with
+    what a short FID adds to it.
     """
 
     mark: Landmark

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mrsi_engine.conventions import DYNAMIC, Acquisition, Declaration, Quantity
+from mrsi_engine.conventions import DYNAMIC, Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.alignment import Alignment, corrected
 from mrsi_engine.kernels.band import Band
@@ -49,6 +49,7 @@ from mrsi_engine.pipeline.ranges import (
     refuse_coils,
 )
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
+from mrsi_engine.quantities import Declaration, lineshape, quality
 from mrsi_engine.stages.eddy_current import mean_reference
 
 #: Range of dampings (1/s) of water and lipid lines, and the vectors their tails span in the window.
@@ -64,24 +65,30 @@ _FIELD_PASSES = 2
 #: Signals make the field where noise looks like them this rarely.
 _SURE = 1e-6
 
-SHIFT = Quantity(
+SHIFT = lineshape(
     "fpc_shift",
     "Hz",
     "frequency that was corrected, mean over transients; positive is towards lower ppm",
     "FPC shift",
-    "lineshape",
+    adds_to="b0shift",
+    signed=True,
 )
-PHASE = Quantity(
-    "fpc_phase", "rad", "phase that was corrected, mean over transients", "FPC phase", "lineshape"
+PHASE = lineshape(
+    "fpc_phase",
+    "rad",
+    "phase that was corrected, mean over transients",
+    "FPC phase",
+    adds_to="phase",
+    signed=True,
 )
-APPLIED = Quantity(
+APPLIED = quality(
     "fpc_applied",
     "1",
     "Share of the transients whose shift and phase stood out of noise and were corrected; other "
     "transients go with the mean of their voxel, other voxels stay as they are",
     "FPC applied",
 )
-NETWORK = Quantity(
+NETWORK = quality(
     "fpc_network",
     "1",
     "Share of the transients that a few steps from what the network said brought into place; the "
@@ -89,13 +96,13 @@ NETWORK = Quantity(
     "FPC by network",
 )
 SPREAD = (
-    Quantity(
+    quality(
         "fpc_shift_spread",
         "Hz",
         "SD over transients of the frequency corrected",
         "FPC shift spread",
     ),
-    Quantity(
+    quality(
         "fpc_phase_spread",
         "rad",
         "Circular SD over transients of the phase corrected",
@@ -103,14 +110,15 @@ SPREAD = (
     ),
 )
 SIMILARITY = (
-    Quantity(
+    quality(
         "similarity_before",
         "1",
         "Normalised scalar product with the template over 2.5-3.5 ppm before correction, mean over "
         "transients",
         "Similarity before",
+        scale_with="similarity",
     ),
-    Quantity("similarity", "1", "The same after correction", "Similarity"),
+    quality("similarity", "1", "The same after correction", "Similarity"),
 )
 
 #: Where signals ``(signal, time)`` with noise ``(signal,)`` stand.
@@ -176,6 +184,7 @@ class FrequencyPhaseCorrection(NoiseRange):
         "water_ppm": lambda n: None if n.water is None else n.water.tails,
         "lipid_ppm": lambda n: None if n.lipids is None else n.lipids.tails,
     }
+    processing_method: ClassVar[str] = "Frequency and phase correction"
 
     method: Literal["robust", "registration", "correlation", "creatine", "water", "network"] = (
         "robust"
