@@ -155,6 +155,27 @@ def is_macromolecule(name: str) -> bool:
 
 
 @dataclass(frozen=True)
+class ScanNoise:
+    """What is known of the noise of a scan's FIDs.
+
+    Parameters
+    ----------
+    unknown
+        Why it cannot be measured, so that no estimate has an error bar; empty where it can.
+    flat_hz
+        (low, high) frequencies between which it is as strong as among the signals, and where it is
+        measured; ``None`` if that is everywhere.
+    """
+
+    unknown: str = ""
+    flat_hz: tuple[float, float] | None = None
+
+
+#: Noise as scanners give it.
+WHITE = ScanNoise()
+
+
+@dataclass(frozen=True)
 class Acquisition:
     """The axis of a set of FIDs and how they were acquired.
 

@@ -95,6 +95,7 @@ class Procedure:
             tissue_classes=self.layout.tissue_classes,
             water_echo_time=self.layout.water_echo_time,
             water_repetition_time=self.layout.water_repetition_time,
+            noise=self.layout.noise,
         )
 
     @property

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mrsi_engine.conventions import Acquisition, Status
+from mrsi_engine.conventions import WHITE, Acquisition, Flag, ScanNoise, Status
 from mrsi_engine.fit.network_start import NetworkStart, Start
 from mrsi_engine.fit.quantities import (
     NOVELTY,
@@ -104,7 +104,8 @@ class Outputs:
 class LeastSquares:
     """Everything about the fit of a scan that does not depend on a voxel.
 
-    ``calibration`` is that of the network's error bars, where its own estimates are wanted.
+    ``calibration`` is that of the network's error bars, where its own estimates are wanted;
+    ``measurable`` says whether the noise can be measured.
     """
 
     settings: FitSettings
@@ -116,6 +117,7 @@ class LeastSquares:
     reference: ReferencePeak
     search: Search
     calibration: Calibration | None = None
+    measurable: bool = True
 
     @classmethod
     def build(
@@ -126,11 +128,13 @@ class LeastSquares:
         device: torch.device,
         method: Method = "least-squares",
         quantifier: Quantifier | None = None,
+        noise: ScanNoise = WHITE,
     ) -> LeastSquares:
         """Tables for the fitted columns ``basis``, which are on the scan's axis."""
         tables = FitTables.build(settings, basis, acquisition, device)
         problem, used = tables.problem, settings.used_points(acquisition)
-        quiet = settings.quiet_bins(settings.fitted_acquisition(acquisition))
+        fitted = settings.fitted_acquisition(acquisition)
+        quiet = settings.noise_bins(fitted, noise)
         network, calibration = None, None
         if quantifier is not None:
             members = 1 if method == "auto" else None
@@ -151,6 +155,7 @@ class LeastSquares:
             ReferencePeak.of(basis, problem.band, acquisition, device),
             Search(settings, tables, used, noise_bins, method, network, tabulated),
             calibration if method == "network" else None,
+            not settings.unknown_noise(fitted, noise),
         )
 
     def __call__(self, block: Block) -> None:
@@ -164,6 +169,7 @@ class LeastSquares:
         for kind in _TABLES:
             getattr(block, kind).update(getattr(found, kind))
         block.covariance_with.update(found.covariance_with)
+        block.flags[~(noise > 0)] |= int(Flag.UNKNOWN_NOISE)
 
     def solve(self, block: Block) -> Solved:
         """The main estimator's fits of a block of few voxels, all at once."""
@@ -204,17 +210,29 @@ class LeastSquares:
 
         NaN where the data do not determine an amplitude.
         """
-        bounds, outputs = _bounds(solved), self.outputs
+        bounds, outputs = self._bounds(solved), self.outputs
         columns = solved.result.last.amplitudes.shape[1]
         known = bounds.sd(outputs.weights[:columns]).isfinite()
-        scale = (solved.size * self.search.inflation(solved.fit_quality)).square()[:, None, None]
+        scale = (solved.size * self.search.inflation(solved)).square()[:, None, None]
         both = known[:, :, None] & known[:, None, :]
         return torch.where(both, scale * bounds.covariance[:, :columns, :columns], torch.nan)
 
+    def _bounds(self, solved: Solved) -> Bounds:
+        """Covariance of the errors: Cramér-Rao bounds, with what members of a network disagree."""
+        bounds = Bounds.of(solved.result.last.fisher, self.search.error_noise(solved))
+        if solved.spread is None:
+            return bounds
+        return replace(bounds, covariance=bounds.covariance + solved.spread)
+
     def _noise(self, block: Block) -> Tensor:
-        """SD per channel of a FID sample, ``(voxel,)``: stated, of a stage before, or measured."""
-        if self.settings.noise_sd is not None:
-            return torch.full_like(block.fids[:, 0].real, self.settings.noise_sd)
+        """SD per channel of a FID sample, ``(voxel,)``: stated, of a stage before, or measured.
+
+        NaN where none of that can be.
+        """
+        stated = self.settings.noise_sd
+        if stated is not None or not self.measurable:
+            known = torch.nan if stated is None else stated
+            return torch.full_like(block.fids[:, 0].real, known)
         if block.noise_sd is not None:
             return block.noise_sd
         batches = block.fids.split(_BATCH)
@@ -295,7 +313,7 @@ class LeastSquares:
     def _write(self, out: Block, estimator: Estimator, solved: Solved) -> None:
         """What one estimator found."""
         result = solved.result
-        bounds = _bounds(solved)
+        bounds = self._bounds(solved)
         quality = solved.fit_quality
         reached = self.search.reached(solved)
         measures = (quality, result.iterations, bounds.condition, reached)
@@ -317,7 +335,7 @@ class LeastSquares:
         outputs, last, problem = self.outputs, solved.result.last, self.tables.problem
         values = torch.cat([last.amplitudes, last.theta[:, problem.free]], dim=1)
         values, sd = values @ outputs.weights.T, bounds.sd(outputs.weights)
-        inflation = self.search.inflation(fit_quality)[:, None] * self._factors(out)
+        inflation = self.search.inflation(solved)[:, None] * self._factors(out)
         values[solved.result.code == Code.SINGULAR] = torch.nan
         sd = torch.where(values.isnan(), torch.nan, sd * inflation)
         estimates = dict(zip(outputs.names, values.unbind(1), strict=True))
@@ -416,14 +434,6 @@ def _estimator(settings: FitSettings, basis: Basis, problem: Problem, number: in
     own = problem if bool((signed == problem.signed).all()) else replace(problem, signed=signed)
     priors = settings.prior_table.on(basis).to(problem.signed.device) if kind == "map" else None
     return Estimator(MAIN if number == 0 else kind, own, priors)
-
-
-def _bounds(solved: Solved) -> Bounds:
-    """Covariance of the errors: Cramér-Rao bounds, with what the members of a network disagree."""
-    bounds = Bounds.of(solved.result.last.fisher, solved.noise)
-    if solved.spread is None:
-        return bounds
-    return replace(bounds, covariance=bounds.covariance + solved.spread)
 
 
 def _write_measures(out: Block, result: Fit, measures: dict[str, Tensor]) -> None:

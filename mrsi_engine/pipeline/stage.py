@@ -20,7 +20,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, Status
+from mrsi_engine.conventions import WHITE, Acquisition, ScanNoise, Status
 from mrsi_engine.quantities import Declaration, Quantity
 from mrsi_engine.spectra.basis import Basis
 
@@ -48,6 +48,8 @@ class Context:
         Names of the tissue fractions, in the order of :attr:`Block.tissue`; empty without them.
     water_echo_time, water_repetition_time
         Of the water reference, s; ``None`` where its file does not say.
+    noise
+        What is known of the noise.
     """
 
     acquisition: Acquisition
@@ -61,6 +63,7 @@ class Context:
     tissue_classes: tuple[str, ...] = ()
     water_echo_time: float | None = None
     water_repetition_time: float | None = None
+    noise: ScanNoise = WHITE
 
 
 @dataclass

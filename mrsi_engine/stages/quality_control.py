@@ -92,8 +92,11 @@ class QualityControl(Stage):
                 energy_between(block.fids, acquisition, p) for p in (_LIPID_PPM, _NAA_PPM)
             )
             block.measures[LIPID_RATIO.name] = (lipid / naa).sqrt()
-            for flag, rejected in self._rejected(block.measures).items():
-                block.flags[rejected] |= int(flag)
+            rejected = self._rejected(block.measures)
+            # What an SNR is measured by is not known then, which is another reason.
+            rejected[Flag.LOW_SNR] &= (block.flags & int(Flag.UNKNOWN_NOISE)) == 0
+            for flag, voxels in rejected.items():
+                block.flags[voxels] |= int(flag)
 
         return apply
 

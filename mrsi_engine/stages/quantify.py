@@ -85,7 +85,19 @@ class Quantify(FitSettings):
         return {} if model is None else {model.card.name: model.checksum}
 
     def assumptions(self, context: Context) -> Mapping[str, Any]:
-        """Which network is used, or why none."""
+        """Which network is used, or why none; what errors are made from where noise is unknown."""
+        return {**self._method(context), **self._errors(context)}
+
+    def _errors(self, context: Context) -> dict[str, Any]:
+        fitted = self.fitted_acquisition(context.acquisition)
+        unknown = self.unknown_noise(fitted, context.noise)
+        if self.noise_sd is not None or not unknown:
+            return {}
+        instead = "from the residual, as if it were white noise"
+        errors = instead if self.errors == "residual" else "none"
+        return {"noise": f"cannot be measured: {unknown}", "errors": errors}
+
+    def _method(self, context: Context) -> dict[str, Any]:
         model = self._model(context)
         if model is not None:
             return {"method": self.method, "model": model.source, **self._calibrated(model)}
@@ -104,6 +116,7 @@ class Quantify(FitSettings):
             context.device,
             self.method,
             None if model is None else Quantifier.of(model, context.device),
+            context.noise,
         )
 
     def _model(self, context: Context) -> Model | None:
