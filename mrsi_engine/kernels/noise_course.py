@@ -150,8 +150,6 @@ def noise_course(
         return found
     kept = fids[:, :points].to(torch.complex128)
     cells = _Cells.of(kept)
-    if not cells.holds_noise:
-        return replace(found, unknown="no noise outside the signals: filtered or simulated")
     low, high, weaker = _flat(cells, dwell_time, signal_hz)
     if weaker:
         return replace(found, unknown="the noise is weaker outside the signals: band-limited")
@@ -164,6 +162,8 @@ def noise_course(
     cells = cells.within(low, high, first, last)
     if int(cells.flat.sum()) < _FEWEST_BINS:
         return found
+    if not cells.holds_noise:
+        return replace(found, unknown="no noise outside the signals: filtered or simulated")
     limits = (_CHANCE_TOLD, _CHANGE_TOLD) if apodised else (_CHANCE, _CHANGE)
     envelope, decaying = _envelope(cells, *limits), found
     if envelope:
@@ -454,7 +454,8 @@ def _flat(
     inside = (frequencies >= signal_hz[0] * dwell_time) & (frequencies <= signal_hz[1] * dwell_time)
     places = inside.nonzero().squeeze(1)
     narrow = len(places) < 2 * _HALF_LINE or bool(inside.all())
-    if narrow or cells.points * dwell_time < _LONG_ENOUGH:
+    heard = int(cells.heard.sum()) * cells.hop * dwell_time
+    if narrow or heard < _LONG_ENOUGH:
         return *everywhere, False
     middle, late = (torch.fft.fftshift(level) for level in cells.levels)
     level, before = late[inside].quantile(0.25), middle[inside].quantile(0.25)
