@@ -18,6 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 #: Chemical shift (ppm) at 0 Hz of water-centred 1H data unless the header says otherwise.
 REFERENCE_PPM = 4.65
 
+#: Gyromagnetic ratio of the proton over 2 pi.
+PROTON_MHZ_PER_TESLA = 42.577478518
+
 #: Expected position (ppm) of the methyl singlet of N-acetylaspartate, the field's landmark.
 NAA_PPM = 2.01
 
@@ -190,11 +193,14 @@ class Acquisition:
         As NIfTI-MRS writes it, e.g. ``"1H"``.
     echo_time, repetition_time
         In s; ``None`` where the source does not say.
+    start_time
+        From time zero of the spins' evolution, the echo or the excitation, to the first sample, s.
 
     Raises
     ------
     ValueError
-        If ``points``, ``dwell_time`` or ``spectrometer_frequency`` is not positive and finite.
+        If ``points``, ``dwell_time`` or ``spectrometer_frequency`` is not positive and finite, or
+        ``start_time`` negative.
     """
 
     points: int
@@ -204,12 +210,15 @@ class Acquisition:
     nucleus: str = "1H"
     echo_time: float | None = None
     repetition_time: float | None = None
+    start_time: float = 0.0
 
     def __post_init__(self) -> None:
         for field in ("points", "dwell_time", "spectrometer_frequency"):
             value = getattr(self, field)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{field} must be positive and finite, found {value!r}")
+        if not (math.isfinite(self.start_time) and self.start_time >= 0):
+            raise ValueError(f"start_time must be zero or more, found {self.start_time!r}")
 
     @property
     def spectral_width(self) -> float:

@@ -133,7 +133,8 @@ def _sidecar(
         "MaskOrigin": attrs.get("mask_origin"),
         "GeneratedBy": [{"Name": "mrsi_engine", "Version": attrs["engine_version"]}],
     }
-    return {**sidecar, "Notes": notes} if notes else sidecar
+    said = [*attrs.get("notes", []), *notes]
+    return {**sidecar, "Notes": said} if said else sidecar
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

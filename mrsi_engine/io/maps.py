@@ -177,10 +177,7 @@ def _about(result: xr.Dataset, quantity: Quantity) -> dict[str, Any]:
 def _rests_on(result: xr.Dataset, quantity: Quantity) -> dict[str, Any]:
     """What concentrations rest on beside the data, and which voxels have none."""
     assumptions: Mapping[str, Any] = result.attrs.get("assumptions", {})
-    said = {
-        "Assumptions": assumptions.get(quantity.stage, {}),
-        "Import": list(result.attrs.get("notes", [])),
-    }
+    said = {"Assumptions": assumptions.get(quantity.stage, {})}
     reasons = [q for q in measures_of(result, Role.REASON) if q.stage == quantity.stage]
     return {**said, "NotScaled": _not_scaled(result, reasons[0])} if reasons else said
 
