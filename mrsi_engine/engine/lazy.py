@@ -86,6 +86,7 @@ def quantify(
     acquisition, layout = _acquisition(dataset), _layout(dataset)
     check_device(device, here=False)
     procedure = procedure_for(acquisition, pipeline, basis, keep_signals, device, layout)
+    pipeline = procedure.pipeline
     size = block_size or default_block_size(pipeline, dataset.sizes[VOXEL], layout)
     voxels = _voxels(dataset, size)
     procedure = _prepared(procedure, voxels)

@@ -127,6 +127,7 @@ def plan(
     scan, path = ScanStore.open(scan_path), Path(result_path)
     layout = layout_of(scan)
     procedure = procedure_for(scan.acquisition, pipeline, basis, keep_signals, layout=layout)
+    pipeline = procedure.pipeline
     size = block_size or default_block_size(pipeline, scan.voxels, layout)
     identity = identity_of(scan, pipeline, basis, procedure.models, procedure.signals, size)
     create = partial(

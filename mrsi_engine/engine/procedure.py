@@ -346,7 +346,9 @@ def procedure_for(
     InputError
         If the scan, the basis and the pipeline do not fit each other.
     """
+    pipeline.check_nucleus(acquisition)
     matched = basis.matched_to(acquisition) if basis is not None else None
+    pipeline = pipeline.resolved(acquisition)
     signals = tuple(dict.fromkeys(keep_signals))
     procedure = Procedure(pipeline, acquisition, matched, signals, device, layout).check()
     if signals or procedure.quantifies:

@@ -184,6 +184,7 @@ def _load_suited_basis(
     Said before the import, which can take minutes and would have to be replaced.
     """
     acquisition = _axis(inputs, header)
+    pipeline.check_nucleus(acquisition)
     sequence = header.extension.get("SequenceName")
     name = sequence if isinstance(sequence, str) else None
     basis = None if choice is None else load_basis(choice, acquisition, name)
