@@ -5,13 +5,15 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, field_validator
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.pipeline.registry import stage_kind
+from mrsi_engine.pipeline.settings import group_of
 from mrsi_engine.pipeline.stage import Block, Context, Declaration, Stage, State
 
 #: The folder of ready-made pipelines inside the package.
@@ -168,12 +170,10 @@ def _stage(table: Any) -> Stage:
         raise ValueError('every [[stages]] table needs a key stage = "..."')
     settings = dict(table)
     key = settings.pop("stage")
-    if key not in Stage.registry:
-        # Deriving from Stage registers it; importing the room of stages does that for the shipped.
-        import_module("mrsi_engine.stages")
-    if key not in Stage.registry:
-        raise ValueError(f"no stage {key!r}; there are {', '.join(sorted(Stage.registry))}")
-    kind = Stage.registry[key]
+    try:
+        kind = stage_kind(str(key))
+    except InputError as error:
+        raise ValueError(str(error)) from error
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
@@ -187,6 +187,18 @@ def _explained(error: ValidationError, model: type[BaseModel]) -> str:
 def _explained_one(error: Any, model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; allowed are {', '.join(sorted(model.model_fields))}"
+        allowed = sorted(_table_of(model, error["loc"]).model_fields)
+        return f"unknown key {key!r}; allowed are {', '.join(allowed)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{key}: {message}" if error["type"] != "value_error" else message
+
+
+def _table_of(model: type[BaseModel], place: Sequence[Any]) -> type[BaseModel]:
+    """The model of the table that a key of this place stands in."""
+    for name in place[:-1]:
+        field = model.model_fields.get(name)
+        group = None if field is None else group_of(field.annotation)
+        if group is None:
+            return model
+        model = group
+    return model

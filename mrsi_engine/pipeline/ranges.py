@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import AfterValidator, ValidationInfo
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.noise import noise_sd
+from mrsi_engine.pipeline.settings import PpmRange, setting
 from mrsi_engine.pipeline.stage import Context, Stage
 
 #: Fewest points of the spectrum a noise level is read from.
@@ -22,21 +20,12 @@ MIN_QUIET_BINS = 48
 METABOLITE_PPM = (1.9, 4.1)
 
 
-def _ascending(value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
-    low, high = value
-    if not low < high:
-        raise ValueError(f"{info.field_name} must be [low, high] in ppm, found [{low}, {high}]")
-    return value
-
-
-#: A setting [low, high] in ppm.
-PpmRange = Annotated[tuple[float, float], AfterValidator(_ascending)]
-
-
 class NoiseRange(Stage):
     """Base of stages that measure the noise outside ``noise_ppm``, the range that holds signal."""
 
-    noise_ppm: PpmRange = (-1.0, 8.5)
+    noise_ppm: PpmRange = setting(
+        (-1.0, 8.5), "The range that holds signal; noise is measured outside.", unit="ppm"
+    )
 
     def quiet_bins(self, acquisition: Acquisition) -> NDArray[np.bool_]:
         """Signal-free bins of the unshifted transform, ``(time,)``.
@@ -70,7 +59,9 @@ class OptionalStage(Stage):
     such a scan is refused.
     """
 
-    optional: bool = False
+    optional: bool = setting(
+        False, "Pass over a scan that lacks what the stage needs, instead of refusing it."
+    )
 
     def lacks(self, context: Context) -> str:
         """What the scan lacks for this stage, and what to do; empty if nothing."""

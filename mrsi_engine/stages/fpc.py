@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import ClassVar, Literal, Self
+from operator import attrgetter
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.conventions import DYNAMIC, Acquisition, Declaration, Quantity
 from mrsi_engine.errors import InputError
+from mrsi_engine.fpc.settings import FpcSettings
 from mrsi_engine.kernels.alignment import Alignment, corrected
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.creatine import CreatineReferencing, reference_to_creatine
@@ -38,8 +39,7 @@ from mrsi_engine.networks.correctors import (
     model_template,
     suited_model,
 )
-from mrsi_engine.networks.model import ModelSource
-from mrsi_engine.pipeline.ranges import NoiseRange, PpmRange, hertz_between, refuse_coils
+from mrsi_engine.pipeline.ranges import hertz_between, refuse_coils
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.stages.eddy_current import mean_reference
 
@@ -127,7 +127,7 @@ class _Signals:
     place: Tensor
 
 
-class FrequencyPhaseCorrection(NoiseRange):
+class FrequencyPhaseCorrection(FpcSettings):
     """Bring every voxel, and every transient, to one frequency and phase.
 
     ``robust``, ``registration``, ``correlation`` and ``network`` compare with a template: the
@@ -138,61 +138,9 @@ class FrequencyPhaseCorrection(NoiseRange):
 
     The state holds ``similarity_matrix_before`` and ``similarity_matrix_after``, scalar products
     of up to 64 signals spread evenly over the scan, ``(signal, signal)``, slice by slice.
-
-    Parameters
-    ----------
-    method
-        ``"robust"``: registration with amplitude and damping, without what ``nuisance`` takes out.
-        ``"registration"``: spectral registration (SR; within a window SRF). ``"correlation"``: the
-        peak of the cross-correlation (Corr, CorrF). ``"creatine"``: a Lorentzian line at 3.03 ppm
-        (CrR within the whole spectrum, CrRF within a window of its own). ``"water"``: the line of
-        the unsuppressed water reference, voxel by voxel. ``"network"``: ``"robust"``, whose
-        search is a network's guess and up to four steps from it; where those lead to no match, the
-        search itself.
-    model
-        Of ``"network"``: a folder that ``mrsi train`` wrote, or the name of a shipped model.
-    window_ppm
-        What counts; ``false`` is the whole spectrum.
-    nuisance
-        What ``"robust"`` and ``"network"`` project out of the window: a ``"baseline"`` (complex
-        polynomial of order ``baseline_order``), or also the ``"subspace"`` of the tails of lines in
-        ``water_ppm`` and ``lipid_ppm``.
-    seconds
-        From the start of the FID that are looked at.
-    max_shift_hz
-        Largest shift looked for.
-    reference
-        The first template: the signal with the ``"highest-peak"`` over its noise, or the choice
-        by ``"k-means"`` (Shamaei et al. 2023) among 256 signals spread evenly over the scan.
-    smooth, smooth_order
-        Combine each voxel's shift with a polynomial of its place fitted to the scan, of total
-        degree ``smooth_order``, by their precisions. Voxels whose own shift is lost in noise get
-        that of their surroundings, those measured well keep theirs.
     """
 
     stage: ClassVar[str] = "fpc"
-
-    method: Literal["robust", "registration", "correlation", "creatine", "water", "network"] = (
-        "robust"
-    )
-    model: ModelSource = "fpc-press-3t-te30"
-    window_ppm: PpmRange | Literal[False] = (1.9, 4.1)
-    nuisance: Literal["baseline", "subspace"] = "subspace"
-    baseline_order: int = Field(default=2, ge=0, le=10)
-    water_ppm: PpmRange = (4.3, 5.0)
-    lipid_ppm: PpmRange = (0.4, 1.75)
-    seconds: float = Field(default=0.3, gt=0)
-    max_shift_hz: float = Field(default=60.0, gt=0, le=1000)
-    template_passes: int = Field(default=2, ge=0, le=10)
-    frame: Literal["creatine", "template"] = "creatine"
-    reference: Literal["highest-peak", "k-means"] = "highest-peak"
-    smooth: bool = False
-    smooth_order: int = Field(default=6, ge=1, le=12)
-
-    @property
-    def uses_template(self) -> bool:
-        """Whether signals are compared with a template made from them."""
-        return self.method in ("robust", "registration", "correlation", "network")
 
     @property
     def _first_step(self) -> int:
@@ -434,8 +382,9 @@ class FrequencyPhaseCorrection(NoiseRange):
             ) from error
 
     def hertz_of(self, acquisition: Acquisition, key: str) -> tuple[float, float]:
-        """(low, high) in Hz of the setting ``key``."""
-        return hertz_between(acquisition, getattr(self, key), f"stage 'fpc': {key}")
+        """(low, high) in Hz of a range of the settings."""
+        given = attrgetter(key)(self)
+        return hertz_between(acquisition, given, f"stage 'fpc': {key}")
 
     def _signals(self, context: Context, block: Block) -> _Signals:
         """Signals that make the template: scalp has none of its peaks."""
@@ -529,12 +478,16 @@ def _view(
     points = min(acquisition.points, round(stage.seconds / acquisition.dwell_time))
     robust = stage.method in ("robust", "network")
     window = stage.hertz_of(acquisition, "window_ppm") if stage.window_ppm else None
-    order = stage.baseline_order if robust and window else None
+    order = stage.nuisance.baseline_order if robust and window else None
     lines = []
-    if robust and stage.nuisance == "subspace":
+    if robust and stage.nuisance.kind == "subspace":
         lines = [
-            LineRange(*stage.hertz_of(acquisition, "water_ppm"), *_WATER_DAMPING, _WATER_RANK),
-            LineRange(*stage.hertz_of(acquisition, "lipid_ppm"), *_LIPID_DAMPING, _LIPID_RANK),
+            LineRange(
+                *stage.hertz_of(acquisition, "nuisance.water_ppm"), *_WATER_DAMPING, _WATER_RANK
+            ),
+            LineRange(
+                *stage.hertz_of(acquisition, "nuisance.lipid_ppm"), *_LIPID_DAMPING, _LIPID_RANK
+            ),
         ]
     try:
         start = Projection.build(points, acquisition.dwell_time, window, order)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.conventions import Declaration, Flag, Quantity, Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.pipeline.ranges import energy_between
+from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage, State
 
 #: Where lipids and where NAA are looked for, ppm; the first leaves out lactate's neighbour MM1.7.
@@ -36,33 +36,35 @@ class QualityControl(Stage):
     SNR and linewidth are those of the experts' consensus (Kreis et al., NMR Biomed
     2021;34:e4347: peak height over the SD of the noise; Wilson et al., Magn Reson Med
     2019;82:527: at most 0.1 ppm for a usable spectrum).
-
-    Parameters
-    ----------
-    min_snr, max_fwhm_ppm
-        Limits of SNR and of the full width at half height.
-    max_crlb_percent
-        Relative CRLB up to which an estimate counts in the coverage of its metabolite; no flag.
-    max_fit_quality
-        Largest residual in units of the noise; no limit unless given, since a residual counts
-        for more the better a spectrum is, and filtered data have no noise to compare it with.
-    max_lipid_ratio
-        Limit of lipid over NAA signal.
-    max_deviations
-        A sum of metabolites farther than so many SDs from the scan's median is an outlier: unlike
-        the rest, as a failed fit is, but also a lesion. So this flag asks to look, it rejects
-        nothing. The SD is that of the scan's good voxels (from the median absolute deviation)
-        with the voxel's own error; fewer than 20 good voxels have no median to compare with.
     """
 
     stage: ClassVar[str] = "quality_control"
 
-    min_snr: float = Field(default=4.0, ge=0)
-    max_fwhm_ppm: float = Field(default=0.1, gt=0)
-    max_crlb_percent: float = Field(default=20.0, gt=0)
-    max_fit_quality: float | None = Field(default=None, gt=0)
-    max_lipid_ratio: float = Field(default=3.0, gt=0)
-    max_deviations: float = Field(default=5.0, gt=0)
+    min_snr: float = setting(4.0, "Least SNR.", ge=0)
+    max_fwhm_ppm: float = setting(0.1, "Largest full width at half height.", unit="ppm", gt=0)
+    max_crlb_percent: float = setting(
+        20.0,
+        "Relative CRLB up to which an estimate counts in the coverage of its metabolite; no flag.",
+        unit="%",
+        gt=0,
+    )
+    max_fit_quality: float | None = setting(
+        None,
+        "Largest residual in units of the noise; no limit unless given, since a residual counts "
+        "for more the better a spectrum is, and filtered data have no noise to compare it with.",
+        gt=0,
+    )
+    max_lipid_ratio: float = setting(3.0, "Largest lipid over NAA signal.", gt=0)
+    max_deviations: float = setting(
+        5.0,
+        "A sum of metabolites farther than so many SDs from the scan's median is an outlier: "
+        "unlike the rest, as a failed fit is, but also a lesion. So this flag asks to look, it "
+        "rejects nothing. The SD is that of the scan's good voxels (from the median absolute "
+        "deviation) with the voxel's own error; fewer than 20 good voxels have no median to "
+        "compare with.",
+        unit="SD",
+        gt=0,
+    )
 
     def check(self, context: Context) -> Self:
         """This stage, once it is known that voxels are quantified before it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition, Declaration, Quantity
@@ -15,11 +14,11 @@ from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
 from mrsi_engine.pipeline.ranges import (
     METABOLITE_PPM,
     NoiseRange,
-    PpmRange,
     energy_between,
     hertz_between,
     one_fid_a_voxel,
 )
+from mrsi_engine.pipeline.settings import PpmRange, setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 
 #: Where residual water is measured, ppm.
@@ -48,32 +47,28 @@ WATER_BY_VOXEL = Quantity(
 
 
 class WaterRemoval(NoiseRange):
-    """Model the signal around water as damped exponentials and subtract it.
-
-    Parameters
-    ----------
-    method
-        ``"hsvd"``: voxel by voxel, :mod:`mrsi_engine.kernels.hsvd`. ``"casorati"``: in the few time
-        courses that all voxels share, :mod:`mrsi_engine.kernels.casorati`, and voxel by voxel where
-        that leaves too much.
-    band_ppm
-        What is removed, (low, high) in ppm.
-    components
-        Damped exponentials modelled in and around the band.
-    rank
-        Shared time courses of ``"casorati"``; found from the noise if not given.
-    most_residual
-        Roughness in the band over the noise's (1 = noise only) above which ``"casorati"`` does a
-        voxel alone.
-    """
+    """Model the signal around water as damped exponentials and subtract it."""
 
     stage: ClassVar[str] = "water_removal"
 
-    method: Literal["hsvd", "casorati"] = "hsvd"
-    band_ppm: PpmRange = (4.15, 5.15)
-    components: int = Field(default=DEFAULT_COMPONENTS, ge=1, le=64)
-    rank: int | None = Field(default=None, ge=1)
-    most_residual: float = Field(default=casorati.DEFAULT_RESIDUAL, gt=0)
+    method: Literal["hsvd", "casorati"] = setting(
+        "hsvd",
+        "`hsvd`: voxel by voxel. `casorati`: in the few time courses that all voxels share, and "
+        "voxel by voxel where that leaves too much.",
+    )
+    band_ppm: PpmRange = setting((4.15, 5.15), "What is removed, [low, high].", unit="ppm")
+    components: int = setting(
+        DEFAULT_COMPONENTS, "Damped exponentials modelled in and around the band.", ge=1, le=64
+    )
+    rank: int | None = setting(
+        None, "Shared time courses of `casorati`; found from the noise if not given.", ge=1
+    )
+    most_residual: float = setting(
+        casorati.DEFAULT_RESIDUAL,
+        "Roughness in the band over the noise's (1 = noise only) above which `casorati` does a "
+        "voxel alone.",
+        gt=0,
+    )
 
     def declare(self, context: Context) -> Declaration:
         """The measures ``water_residual`` and ``metabolite_change``; where a voxel went alone."""

@@ -165,7 +165,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {
             "stage": "fpc",
             "reference": "k-means",
-            "nuisance": "baseline",
+            "nuisance": {"kind": "baseline"},
             "smooth": True,
             "smooth_order": 2,
         }
@@ -185,17 +185,16 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             "errors": "residual",
         }
     ],
-    "gaussian": [{**QUANTIFY, "lineshape": "gaussian", "baseline": "polynomial"}],
+    "gaussian": [{**QUANTIFY, "lineshape": "gaussian", "baseline": {"kind": "polynomial"}}],
     "lines": [
         {
             **QUANTIFY,
-            "macromolecules": "lines",
-            "macromolecule_lineshape": "own",
-            "lipids": "lines",
+            "macromolecules": {"source": "lines", "lineshape": "own"},
+            "lipids": {"source": "lines"},
             "lineshape": "voigt",
         }
     ],
-    "late": [{**QUANTIFY, "first_order_phase_sd_ms": 0.1, "metabolite_shift_sd_hz": 0.5}],
+    "late": [{**QUANTIFY, "first_order_phase": {"sd_ms": 0.1}, "metabolite_shift_sd_hz": 0.5}],
     "molar": [
         QUANTIFY,
         {"stage": "scale", "quantity": "molar", "repetition_time": 1.5},
