@@ -9,12 +9,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, field_validator
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.pipeline.registry import stage_kind
 from mrsi_engine.pipeline.settings import group_of
-from mrsi_engine.pipeline.stage import Block, Context, Declaration, Stage, State
+from mrsi_engine.pipeline.stage import Apply, Block, Context, Declaration, Stage, State
 
 #: The folder of ready-made pipelines inside the package.
 SHIPPED = resources.files("mrsi_engine") / "pipelines"
@@ -140,7 +141,7 @@ def prepare_pipeline(
     if not any(stage.passes(c) for stage, c in zip(pipeline.stages, contexts, strict=True)):
         states = states or [{}] * len(pipeline.stages)
     steps = [
-        stage.build(replace(before, state=state))
+        prepare_stage(stage, replace(before, state=state))
         for stage, before, state in zip(pipeline.stages, contexts, states, strict=False)
     ]
 
@@ -150,6 +151,32 @@ def prepare_pipeline(
         return block
 
     return apply
+
+
+def prepare_stage(stage: Stage, context: Context) -> Apply:
+    """A stage bound to one scan; a block of no voxel gets what it declares without asking it."""
+    voxels, declared = stage.build(context), stage.declare(context)
+    left = [1 + context.dimensions.index(name) for name in stage.leaves(context.dimensions)]
+
+    def apply(block: Block) -> None:
+        if len(block.fids):
+            voxels(block)
+        else:
+            _write_nothing(block, declared, left)
+
+    return apply
+
+
+def _write_nothing(block: Block, declared: Declaration, left: Sequence[int]) -> None:
+    fids = block.fids
+    block.fids = fids.new_empty((0, *(fids.shape[place] for place in left), fids.shape[-1]))
+    nothing = fids.new_empty(0, dtype=torch.float64)
+    for quantity in declared.parameters:
+        block.estimate[quantity.name] = block.sd[quantity.name] = nothing
+    for quantity in declared.measures:
+        block.measures[quantity.name] = nothing
+    for quantity in declared.signals if block.keep_signals else ():
+        block.signals[quantity.name] = fids.new_empty((0, fids.shape[-1]))
 
 
 def _text(name_or_file: str) -> str:
