@@ -3,10 +3,11 @@
 import numpy as np
 import torch
 
-from mrsi_engine.conventions import Acquisition, Declaration, Quantity
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
 from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage
+from mrsi_engine.quantities import Declaration, quality
 
 
 class Apodise(Stage):
@@ -16,7 +17,7 @@ class Apodise(Stage):
     damping: float = setting(5.0, "Of the exponential.", unit="1/s", ge=0)
 
     def declare(self, context: Context) -> Declaration:
-        return Declaration(measures=(Quantity("energy_kept", "1", "share of the FID's energy"),))
+        return Declaration(measures=(quality("energy_kept", "1", "share of the FID's energy"),))
 
     def build(self, context: Context) -> Apply:
         window = torch.exp(-self.damping * torch.from_numpy(context.acquisition.time).float())

@@ -119,7 +119,9 @@ class FitSettings(NoiseRange):
     errors: Literal["noise", "residual"] = setting(
         "noise",
         "`noise` gives Cramér-Rao bounds; `residual` multiplies them by the fit quality where that "
-        "is above 1, an error for a model that does not fit. Priors are weighed alike: against the "
+        "is above 1, an error for a model that does not fit. Where the noise is unknown (flag "
+        "`unknown_noise`) `noise` gives none, and `residual` takes the residual for white noise: "
+        "right where a filter is flat across the fit window. Priors are weighed alike: against the "
         "residual they count where noise cannot be measured, too.",
     )
     noise_sd: float | None = setting(

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, fie
 from mrsi_engine.errors import InputError
 from mrsi_engine.pipeline.registry import stage_kind
 from mrsi_engine.pipeline.settings import group_of
-from mrsi_engine.pipeline.stage import Apply, Block, Context, Declaration, Stage, State
+from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage, State
+from mrsi_engine.quantities import Declaration
 
 #: The folder of ready-made pipelines inside the package.
 SHIPPED = resources.files("mrsi_engine") / "pipelines"
@@ -56,7 +57,7 @@ class Pipeline(BaseModel):
             context = replace(
                 context,
                 dimensions=stage.leaves(context.dimensions),
-                written=(*context.written, *stage.declare(context).parameters),
+                written=(*context.written, *_declared(stage, context).parameters),
             )
 
     def assumptions(self, context: Context) -> dict[str, Any]:
@@ -74,13 +75,17 @@ class Pipeline(BaseModel):
     def declare(self, context: Context) -> Declaration:
         """What all stages write, in order."""
         pairs = zip(self.stages, self.contexts(context), strict=True)
-        return sum((stage.declare(known) for stage, known in pairs), Declaration())
+        return sum((_declared(stage, known) for stage, known in pairs), Declaration())
 
     def check(self, context: Context) -> Pipeline:
         """This pipeline, once every stage is known to fit the scan."""
         for stage, known in zip(self.stages, self._contexts(context), strict=True):
             stage.check(known)
         return self
+
+    def processing_methods(self) -> dict[str, str]:
+        """What NIfTI-MRS calls the step of each stage."""
+        return {s.stage: s.processing_method or s.stage for s in self.stages}
 
     def settings(self) -> dict[str, Any]:
         """Plain settings that :meth:`from_settings` reads back; also what a run is known by."""
@@ -177,6 +182,10 @@ def _write_nothing(block: Block, declared: Declaration, left: Sequence[int]) -> 
         block.measures[quantity.name] = nothing
     for quantity in declared.signals if block.keep_signals else ():
         block.signals[quantity.name] = fids.new_empty((0, fids.shape[-1]))
+
+
+def _declared(stage: Stage, context: Context) -> Declaration:
+    return stage.declare(context).of_stage(stage.stage)
 
 
 def _text(name_or_file: str) -> str:

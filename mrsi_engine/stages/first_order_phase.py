@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
-from mrsi_engine.conventions import Declaration
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.delay import first_order_phase, prepend
 from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage
+from mrsi_engine.quantities import Declaration
 
 #: How far from a whole number of samples a delay to be predicted may be.
 _WHOLE = 0.05
@@ -18,6 +18,7 @@ class FirstOrderPhase(Stage):
     """Make FIDs as if they had been sampled from the excitation on."""
 
     stage: ClassVar[str] = "first_order_phase"
+    processing_method: ClassVar[str] = "Phasing"
 
     delay: float = setting(
         ...,

@@ -8,9 +8,10 @@ from typing import ClassVar
 import pytest
 import torch
 
-from mrsi_engine.conventions import Acquisition, Declaration, Quantity
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage, State
+from mrsi_engine.quantities import Declaration, quality
 from mrsi_engine.testing import StageCase, StageTests
 
 AXIS = Acquisition(16, 1e-3, 123.0)
@@ -24,7 +25,7 @@ class Halve(Stage):
     share: float = setting(0.5, "What stays.", gt=0)
 
     def declare(self, context: Context) -> Declaration:
-        return Declaration(measures=(Quantity("energy", "1", "energy"),))
+        return Declaration(measures=(quality("energy", "1", "energy"),))
 
     def build(self, context: Context) -> Apply:
         def apply(block: Block) -> None:
@@ -48,7 +49,7 @@ class Forgetful(Halve):
     """Declares another name than it writes."""
 
     def declare(self, context: Context) -> Declaration:
-        return Declaration(measures=(Quantity("energie", "1", "energy"),))
+        return Declaration(measures=(quality("energie", "1", "energy"),))
 
 
 class OfTheCpu(Halve):
