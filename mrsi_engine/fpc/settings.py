@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 from mrsi_engine.networks.model import ModelSource
+from mrsi_engine.nuclei import Nucleus
 from mrsi_engine.pipeline.ranges import NoiseRange
-from mrsi_engine.pipeline.settings import PpmRange, Settings, setting
+from mrsi_engine.pipeline.settings import NucleusRange, PpmRange, Settings, setting
 
 
 class NuisanceSettings(Settings):
@@ -20,13 +21,24 @@ class NuisanceSettings(Settings):
         "`baseline`: a complex polynomial. `subspace`: also the tails of water and lipid lines.",
     )
     baseline_order: int = setting(2, "Of the polynomial.", ge=0, le=10)
-    water_ppm: PpmRange = setting((4.3, 5.0), "Where water lines are, [low, high].", unit="ppm")
-    lipid_ppm: PpmRange = setting((0.4, 1.75), "Where lipid lines are, [low, high].", unit="ppm")
+    water_ppm: NucleusRange = setting(
+        None,
+        "Where the tails of water lines come from, [low, high]; that of the nucleus, if it has "
+        "such, where not given.",
+        unit="ppm",
+    )
+    lipid_ppm: NucleusRange = setting(None, "The same of lipid lines.", unit="ppm")
 
 
 class FpcSettings(NoiseRange):
     """Settings of frequency and phase correction."""
 
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
+        **NoiseRange.of_nucleus,
+        "window_ppm": lambda n: n.alignment_for("stage 'fpc'").template,
+        "nuisance.water_ppm": lambda n: None if n.water is None else n.water.tails,
+        "nuisance.lipid_ppm": lambda n: None if n.lipids is None else n.lipids.tails,
+    }
     moved: ClassVar[Mapping[str, str]] = {
         "baseline_order": "nuisance.baseline_order",
         "water_ppm": "nuisance.water_ppm",
@@ -49,8 +61,11 @@ class FpcSettings(NoiseRange):
         "fpc-press-3t-te30",
         "Of `network`: a folder that `mrsi train` wrote, or the name of a shipped model.",
     )
-    window_ppm: PpmRange | Literal[False] = setting(
-        (1.9, 4.1), "What counts, [low, high]; `false` is the whole spectrum.", unit="ppm"
+    window_ppm: PpmRange | Literal[False] | None = setting(
+        None,
+        "What counts, [low, high]; that of the nucleus if not given, `false` is the whole "
+        "spectrum.",
+        unit="ppm",
     )
     nuisance: NuisanceSettings = setting(
         NuisanceSettings(), "What `robust` and `network` project out of the window."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -12,21 +14,57 @@ from torch import Tensor
 from mrsi_engine.conventions import Acquisition, ScanNoise
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.noise import noise_sd
-from mrsi_engine.pipeline.settings import PpmRange, setting
+from mrsi_engine.nuclei import Nucleus, nucleus
+from mrsi_engine.pipeline.settings import NucleusRange, setting
 from mrsi_engine.pipeline.stage import Context, Stage
 
 #: Fewest points of the spectrum a noise level is read from.
 MIN_QUIET_BINS = 32
 
-#: Where metabolites are seen best, ppm: away from water and lipids.
-METABOLITE_PPM = (1.9, 4.1)
+
+class NucleusDefaults(Stage):
+    """Base of stages with settings that are the nucleus' own unless given.
+
+    ``of_nucleus`` says what each of them is where it is ``None``; those of a table by
+    ``table.key``.
+    """
+
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {}
+
+    def own(self, key: str, acquisition: Acquisition) -> Any:
+        """A setting, or what the nucleus of the acquisition has for it.
+
+        Raises
+        ------
+        InputError
+            If the nucleus is not known, or its spectra have nothing of the kind.
+        """
+        value = attrgetter(key)(self)
+        return self.of_nucleus[key](nucleus(acquisition.nucleus)) if value is None else value
+
+    def resolved(self, acquisition: Acquisition) -> Self:
+        """This stage with every setting stated: what a run is known by and results keep."""
+        found = self
+        for key in self.of_nucleus:
+            if attrgetter(key)(self) is None:
+                found = found.with_setting(key, self.own(key, acquisition))
+        return found
 
 
-class NoiseRange(Stage):
-    """Base of stages that measure the noise outside ``noise_ppm``, the range that holds signal."""
+class NoiseRange(NucleusDefaults):
+    """Base of stages that measure the noise outside ``noise_ppm``, the range that holds signal.
 
-    noise_ppm: PpmRange = setting(
-        (-1.0, 8.5), "The range that holds signal; noise is measured outside.", unit="ppm"
+    It is that of the nucleus unless given.
+    """
+
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
+        "noise_ppm": lambda n: n.windows.signal
+    }
+
+    noise_ppm: NucleusRange = setting(
+        None,
+        "The range that holds signal; noise is measured outside. That of the nucleus if not given.",
+        unit="ppm",
     )
 
     def quiet_bins(self, acquisition: Acquisition) -> NDArray[np.bool_]:
@@ -38,7 +76,7 @@ class NoiseRange(Stage):
             If there are too few to measure the noise.
         """
         ppm = np.fft.ifftshift(acquisition.ppm)
-        low, high = self.noise_ppm
+        low, high = self.own("noise_ppm", acquisition)
         quiet = (ppm < low) | (ppm > high)
         if quiet.sum() < MIN_QUIET_BINS:
             raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -54,6 +54,12 @@ class Settings(BaseModel):
             raise ValueError(f"{name!r} is a table now: [stages.{name}] {word}")
         return given
 
+    def with_setting(self, key: str, value: Any) -> Self:
+        """A copy with another value of a key, ``table.key`` of one in a table."""
+        name, _, inside = key.partition(".")
+        changed = getattr(self, name).with_setting(inside, value) if inside else value
+        return self.model_copy(update={name: changed})
+
 
 def group_of(annotation: Any) -> type[Settings] | None:
     """The group of settings, a table of its own, that a field of this type holds, if it does."""
@@ -66,7 +72,11 @@ def _in_toml(place: str) -> str:
     return f"{key!r} of the table [stages.{group}]" if group else repr(key)
 
 
-def _ascending(value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+def _ascending(
+    value: tuple[float, float] | None, info: ValidationInfo
+) -> tuple[float, float] | None:
+    if value is None:
+        return None
     low, high = value
     if not low < high:
         raise ValueError(f"{info.field_name} must be [low, high] in ppm, found [{low}, {high}]")
@@ -75,3 +85,6 @@ def _ascending(value: tuple[float, float], info: ValidationInfo) -> tuple[float,
 
 #: A setting [low, high] in ppm; the words are for its description.
 PpmRange = Annotated[tuple[float, float], AfterValidator(_ascending), "low < high"]
+
+#: The same, where it is the nucleus' own unless given.
+NucleusRange = Annotated[tuple[float, float] | None, AfterValidator(_ascending), "low < high"]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from mrsi_engine.conventions import Flag, Status
 from mrsi_engine.errors import InputError
-from mrsi_engine.pipeline.ranges import energy_between
+from mrsi_engine.nuclei import Nucleus, nucleus
+from mrsi_engine.pipeline.ranges import NucleusDefaults, energy_between
 from mrsi_engine.pipeline.settings import setting
-from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage, State
+from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import AMPLITUDES, Declaration, quality
-
-#: Where lipids and where NAA are looked for, ppm; the first leaves out lactate's neighbour MM1.7.
-_LIPID_PPM, _NAA_PPM = (0.9, 1.6), (1.85, 2.15)
 
 #: Median absolute deviation of a normal distribution to its SD.
 _MAD_TO_SD = 1.4826
@@ -31,7 +30,7 @@ LIPID_RATIO = quality(
 )
 
 
-class QualityControl(Stage):
+class QualityControl(NucleusDefaults):
     """Flag voxels that are not to be trusted; nothing is taken out.
 
     SNR and linewidth are those of the experts' consensus (Kreis et al., NMR Biomed
@@ -40,9 +39,18 @@ class QualityControl(Stage):
     """
 
     stage: ClassVar[str] = "quality_control"
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
+        "max_fwhm_ppm": lambda n: n.lines.max_fwhm,
+        "outliers": lambda n: n.outliers,
+    }
 
     min_snr: float = setting(4.0, "Least SNR.", ge=0)
-    max_fwhm_ppm: float = setting(0.1, "Largest full width at half height.", unit="ppm", gt=0)
+    max_fwhm_ppm: float | None = setting(
+        None,
+        "Largest full width at half height; that of the nucleus if not given.",
+        unit="ppm",
+        gt=0,
+    )
     max_crlb_percent: float = setting(
         20.0,
         "Relative CRLB up to which an estimate counts in the coverage of its metabolite; no flag.",
@@ -55,10 +63,16 @@ class QualityControl(Stage):
         "for more the better a spectrum is, and filtered data have no noise to compare it with.",
         gt=0,
     )
-    max_lipid_ratio: float = setting(3.0, "Largest lipid over NAA signal.", gt=0)
+    max_lipid_ratio: float = setting(
+        3.0, "Largest lipid over NAA signal, for nuclei whose spectra have both.", gt=0
+    )
+    outliers: tuple[str, ...] | None = setting(
+        None,
+        "Sums of metabolites that a voxel is compared by; those of the nucleus if not given.",
+    )
     max_deviations: float = setting(
         5.0,
-        "A sum of metabolites farther than so many SDs from the scan's median is an outlier: "
+        "Such a sum farther than so many SDs from the scan's median is an outlier: "
         "unlike the rest, as a failed fit is, but also a lesion. So this flag asks to look, it "
         "rejects nothing. The SD is that of the scan's good voxels (from the median absolute "
         "deviation) with the voxel's own error; fewer than 20 good voxels have no median to "
@@ -82,19 +96,24 @@ class QualityControl(Stage):
         return self
 
     def declare(self, context: Context) -> Declaration:
-        """The lipid ratio; everything else is in the flags."""
-        return Declaration(measures=(LIPID_RATIO,))
+        """The lipid ratio where there are lipids; everything else is in the flags."""
+        lipids = nucleus(context.acquisition.nucleus).lipids
+        return Declaration(measures=() if lipids is None else (LIPID_RATIO,))
 
     def build(self, context: Context) -> Apply:
         """The thresholds, bound to the axis of the scan."""
         acquisition = context.acquisition
+        lipids = nucleus(acquisition.nucleus).lipids
+        stated = self.resolved(acquisition)
 
         def apply(block: Block) -> None:
-            lipid, naa = (
-                energy_between(block.fids, acquisition, p) for p in (_LIPID_PPM, _NAA_PPM)
-            )
-            block.measures[LIPID_RATIO.name] = (lipid / naa).sqrt()
-            rejected = self._rejected(block.measures)
+            if lipids is not None:
+                lipid, naa = (
+                    energy_between(block.fids, acquisition, p)
+                    for p in (lipids.ratio, lipids.ratio_to)
+                )
+                block.measures[LIPID_RATIO.name] = (lipid / naa).sqrt()
+            rejected = stated._rejected(block.measures)
             # What an SNR is measured by is not known then, which is another reason.
             rejected[Flag.LOW_SNR] &= (block.flags & int(Flag.UNKNOWN_NOISE)) == 0
             for flag, voxels in rejected.items():
@@ -103,25 +122,30 @@ class QualityControl(Stage):
         return apply
 
     def review(self, found: State) -> Tensor | None:
-        """Voxels in which a sum of metabolites lies far from the rest of the scan."""
+        """Voxels in which a sum of metabolites lies far from the rest of the scan.
+
+        Of a stage that is :meth:`resolved`, as those of a run are: only then are sums named.
+        """
         outlier = torch.zeros_like(found["flags"], dtype=torch.bool)
         fitted = (found["status"] != Status.NO_FIT) & (found["status"] != Status.CORRECTED)
         good = fitted & ((found["flags"] & ~int(Flag.OUTLIER)) == 0)
         if good.sum() < _FEWEST:
             return None
-        for name in ("NAANAAG", "CrPCr", "GPCPCh"):
+        for name in self.outliers or ():
             if name in found:
                 outlier |= self._far(found[name], found[f"{name}_sd"], good)
         return outlier.to(torch.int32) * int(Flag.OUTLIER)
 
     def _rejected(self, measures: State) -> dict[Flag, Tensor]:
         """Voxels ``(voxel,)`` bool by reason; what cannot be measured is not good."""
+        assert self.max_fwhm_ppm is not None
         rejected = {
             Flag.LOW_SNR: ~(measures["snr"] >= self.min_snr),
             Flag.BROAD_LINES: ~(measures["fwhm"] <= self.max_fwhm_ppm),
             Flag.NOT_CONVERGED: measures["converged"] != 1,
-            Flag.LIPIDS: ~(measures[LIPID_RATIO.name] <= self.max_lipid_ratio),
         }
+        if LIPID_RATIO.name in measures:
+            rejected[Flag.LIPIDS] = ~(measures[LIPID_RATIO.name] <= self.max_lipid_ratio)
         if self.max_fit_quality is not None:
             rejected[Flag.POOR_FIT] = ~(measures["fit_quality"] <= self.max_fit_quality)
         return rejected

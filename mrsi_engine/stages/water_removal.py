@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -11,19 +12,16 @@ from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import casorati
 from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
+from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.pipeline.ranges import (
-    METABOLITE_PPM,
     NoiseRange,
     energy_between,
     hertz_between,
     one_fid_a_voxel,
 )
-from mrsi_engine.pipeline.settings import PpmRange, setting
+from mrsi_engine.pipeline.settings import NucleusRange, setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import Declaration, quality
-
-#: Where residual water is measured, ppm.
-RESIDUAL_PPM = (4.2, 5.1)
 
 WATER_RESIDUAL = quality(
     "water_residual",
@@ -51,6 +49,10 @@ class WaterRemoval(NoiseRange):
     """Model the signal around water as damped exponentials and subtract it."""
 
     stage: ClassVar[str] = "water_removal"
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
+        **NoiseRange.of_nucleus,
+        "band_ppm": lambda n: n.water_for("stage 'water_removal'").band,
+    }
     processing_method: ClassVar[str] = "Nuisance peak removal"
 
     method: Literal["hsvd", "casorati"] = setting(
@@ -58,7 +60,11 @@ class WaterRemoval(NoiseRange):
         "`hsvd`: voxel by voxel. `casorati`: in the few time courses that all voxels share, and "
         "voxel by voxel where that leaves too much.",
     )
-    band_ppm: PpmRange = setting((4.15, 5.15), "What is removed, [low, high].", unit="ppm")
+    band_ppm: NucleusRange = setting(
+        None,
+        "What is removed, [low, high]; the surroundings of the nucleus' water if not given.",
+        unit="ppm",
+    )
     components: int = setting(
         DEFAULT_COMPONENTS, "Damped exponentials modelled in and around the band.", ge=1, le=64
     )
@@ -84,9 +90,11 @@ class WaterRemoval(NoiseRange):
         Raises
         ------
         InputError
-            If the band is outside the spectrum, the FIDs are too short for the components or the
-            rank, or they still have coils or transients.
+            If the nucleus has no water beside its metabolites, the band is outside the spectrum,
+            the FIDs are too short for the components or the rank, or they still have coils or
+            transients.
         """
+        nucleus(context.acquisition.nucleus).water_for("stage 'water_removal'")
         one_fid_a_voxel(context, self.stage)
         self._plan(context.acquisition)
         if self.method == "casorati":
@@ -114,6 +122,7 @@ class WaterRemoval(NoiseRange):
     def build(self, context: Context) -> Apply:
         """The filter of the band and the shared time courses, bound to the work on a block."""
         axis, plan = context.acquisition, self._plan(context.acquisition)
+        measured = nucleus(axis.nucleus).water_for("stage 'water_removal'").residual
 
         def alone(block: Block) -> Tensor:
             return remove_band(block.fids, plan).removed
@@ -130,7 +139,7 @@ class WaterRemoval(NoiseRange):
         def apply(block: Block) -> None:
             removed = find(block)
             cleaned = block.fids - removed
-            residual, change = residual_and_change(block.fids, removed, axis, RESIDUAL_PPM)
+            residual, change = residual_and_change(block.fids, removed, axis, measured)
             block.measures[WATER_RESIDUAL.name] = residual
             block.measures[METABOLITE_CHANGE.name] = change
             block.fids = cleaned
@@ -138,7 +147,8 @@ class WaterRemoval(NoiseRange):
         return apply
 
     def _plan(self, acquisition: Acquisition) -> BandPlan:
-        band = hertz_between(acquisition, self.band_ppm, f"stage {self.stage!r}: band_ppm")
+        ppm = self.own("band_ppm", acquisition)
+        band = hertz_between(acquisition, ppm, f"stage {self.stage!r}: band_ppm")
         return BandPlan.design(acquisition.points, acquisition.dwell_time, band, self.components)
 
 
@@ -164,11 +174,11 @@ def residual_and_change(
 
     ``(voxel,)`` each, NaN where there was nothing; ``before`` and ``removed`` ``(voxel, time)``.
     """
-    after = before - removed
+    after, metabolites = before - removed, nucleus(acquisition.nucleus).windows.metabolites
     left = energy_between(after, acquisition, residual_ppm)
     residual = left / energy_between(before, acquisition, residual_ppm)
-    taken = energy_between(removed, acquisition, METABOLITE_PPM)
-    return residual, taken / energy_between(after, acquisition, METABOLITE_PPM)
+    taken = energy_between(removed, acquisition, metabolites)
+    return residual, taken / energy_between(after, acquisition, metabolites)
 
 
 def gram_with_noise(fids: Tensor, noise_sd: Tensor) -> State:

@@ -50,6 +50,7 @@ def test_what_a_description_says() -> None:
     assert of["baseline.kind"].range == "`none`, `spline`, `polynomial`"
     assert of["baseline.stiffness"].type == "number or word"
     assert of["baseline.stiffness"].range == "≥ 0; `adaptive`"
+    assert (of["noise_ppm"].default, of["noise_ppm"].range) == ("", "low < high")
     assert of["leave_out"].default == "[]"
     assert of["acquired_points"].default == ""
     assert rows(every_stage().kinds["first_order_phase"])["delay"].default is None
