@@ -159,7 +159,7 @@ def test_without_a_model_auto_is_the_grid_and_says_so() -> None:
     stage = Quantify()
     assert stage.check(context).method == "auto"
     assert stage.models(context) == {}
-    assert "no shipped model" in stage.assumptions(context)["model"]
+    assert "no shipped model" in stage.assumptions(context)["no_model"]
     assert "novelty" not in [q.name for q in stage.declare(context).measures]
     with pytest.raises(InputError, match=r"no shipped model.*mrsi train"):
         Quantify(method="network").check(context)
