@@ -13,6 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from mrsi_engine.engine.events import Event, Sink
+    from mrsi_engine.io.integrity import Damage
     from mrsi_engine.networks.training import TrainingProgress
     from mrsi_engine.report.compare import Comparison
     from mrsi_engine.report.truth import TruthRow
@@ -38,6 +39,14 @@ def announce(outcome: FinishedRun) -> None:
     say(f"{outcome.summary.voxels} voxels: {counts}  ({steps})")
     say(f"{len(outcome.maps)} maps in {outcome.folder / 'maps'}")
     say(f"report: {outcome.report}")
+
+
+def tell_damage(store: Path, damages: Sequence[Damage]) -> None:
+    """What is damaged of a store that is made again."""
+    from mrsi_engine.engine.events import DamageFound
+
+    for line in DamageFound(store, tuple(map(str, damages))).lines:
+        err_console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from mrsi_engine.engine.plan import default_block_size
 from mrsi_engine.engine.procedure import Procedure, procedure_for
 from mrsi_engine.engine.voxels import ScanLayout, Voxels
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.result_store import (
+from mrsi_engine.io.result_schema import (
     BlockArrays,
     result_attributes,
     result_coordinates,

@@ -22,7 +22,7 @@ from mrsi_engine.engine.identity import sha256
 from mrsi_engine.engine.voxels import PLAIN, ScanLayout, Voxels, without_spoilt
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.fit.details import FitDetails, fit_in_detail
-from mrsi_engine.io.result_store import BlockArrays
+from mrsi_engine.io.result_schema import BlockArrays
 from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
 from mrsi_engine.pipeline.stage import Block, Context, Stage, State
 from mrsi_engine.pipeline.trace import StageTrace, trace_pipeline

@@ -188,7 +188,7 @@ def import_scan(
 
 
 def changed_since(
-    store: ScanStore,
+    inputs: Mapping[str, Any],
     scan: str | Path,
     *,
     mask: str | Path | None = None,
@@ -199,7 +199,7 @@ def changed_since(
     chunk: int = DEFAULT_CHUNK,
     points: int | None = None,
 ) -> list[str]:
-    """Which files and settings differ from those a store was made from; empty if none.
+    """Which files and settings differ from those a store was made from, its ``inputs``.
 
     The files are read to compare their contents, not their names or dates.
 
@@ -211,8 +211,8 @@ def changed_since(
     request = _request(scan, mask, water, tissue, tissue_classes, scalp, chunk, points)
     water_checksum = None if request.water is None else _checksum(request.water)
     now = _provenance(request, _checksum(request.scan), water_checksum)
-    names = {**store.inputs, **now}
-    return [name for name in names if store.inputs.get(name) != now.get(name)]
+    names = {**inputs, **now}
+    return [name for name in names if inputs.get(name) != now.get(name)]
 
 
 def _request(

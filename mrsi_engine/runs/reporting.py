@@ -31,7 +31,7 @@ from mrsi_engine.report.examples import (
 from mrsi_engine.report.html import write_report
 from mrsi_engine.report.tables import nucleus_of
 from mrsi_engine.report.truth import TruthRow
-from mrsi_engine.runs.folder import result_folder, scan_folder
+from mrsi_engine.runs.folder import check_links, result_folder, scan_folder
 from mrsi_engine.stages.quantify import Quantify
 
 #: Signals the report draws; recomputed for a few voxels, so that they need not be stored.
@@ -39,7 +39,17 @@ _DRAWN = ("corrected", "fit", "baseline")
 
 
 def export(result: xr.Dataset, folder: Path, fill: Fill) -> list[Path]:
-    """Maps, the voxel table and, where they were kept, the signals of a result."""
+    """Maps, the voxel table and, where they were kept, the signals of a result.
+
+    Raises
+    ------
+    DamagedError
+        If a file of the result store is missing or damaged; nothing is written then.
+    InputError
+        If a link leads out of the folder.
+    """
+    check_links(folder)
+    ResultStore.open(result.encoding["source"]).check()
     maps = export_maps(result, folder / "maps", fill=fill)
     write_table(result, folder / "voxels.parquet")
     if signals_of(result):
@@ -58,7 +68,15 @@ def report_on(
 
     ``timings`` are those of the stored sessions unless given. Where voxels cannot be processed
     again, because the scan store is gone or an older version made the results, the report says so.
+
+    Raises
+    ------
+    DamagedError
+        If a file of the result store is missing or damaged.
+    InputError
+        If a link leads out of the folder.
     """
+    check_links(folder)
     result = open_result(result_folder(folder))
     examples: list[SpectrumExample] = []
     traces: tuple[StageTrace, ...] = ()

@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Acquisition, Status
-from mrsi_engine.io.result_store import result_coordinates
+from mrsi_engine.io.result_schema import result_coordinates
 from mrsi_engine.nuclei import nucleus
 from mrsi_engine.quantities import Declaration, Quantity, Role, amplitude, lineshape, quality
 
