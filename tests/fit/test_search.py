@@ -13,7 +13,7 @@ import torch
 from mrsi_engine.conventions import Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.model import Model, load_model, save_model
-from mrsi_engine.networks.quantifier import Recipe
+from mrsi_engine.networks.quantification import Recipe
 from mrsi_engine.networks.simulation import Batch, Simulator
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.pipeline.stage import Block, Context
