@@ -424,13 +424,13 @@ def _encoder(card: Card, member: int, stored: Mapping[str, Tensor], path: Path) 
 
 def _read_card(path: Path) -> Card:
     try:
-        return Card.model_validate(json.loads(path.read_text()))
+        return Card.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such file; {path.parent} is no model folder, and none of the shipped "
             f"models {shipped_models()}"
         ) from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid JSON: {error}") from error
     except ValidationError as error:
         raise InputError(f"{path}: {first_mistake(error)}; copy the model again") from error

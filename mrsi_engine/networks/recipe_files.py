@@ -111,10 +111,13 @@ def recipe_text(source: str) -> str:
         If there is no such recipe.
     """
     if source in _names():
-        return (_SHIPPED / f"{source}.toml").read_text()
+        return (_SHIPPED / f"{source}.toml").read_text(encoding="utf-8")
     if not Path(source).is_file():
         raise InputError(f"{source}: no such recipe; shipped: {_names()}, or give a TOML file")
-    return Path(source).read_text()
+    try:
+        return Path(source).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: not a TOML file, which is text in UTF-8 ({error})") from error
 
 
 def shipped_recipes(kind: str | None = None) -> list[str]:

@@ -228,7 +228,12 @@ def _text(name_or_file: str) -> str:
         return shipped.read_text(encoding="utf-8")
     path = Path(name_or_file)
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}: not a TOML file, which is text in UTF-8 ({error})"
+            ) from error
     raise InputError(
         f"{name_or_file}: no such pipeline; shipped are {', '.join(shipped_pipelines())}, or give "
         "a TOML file"
