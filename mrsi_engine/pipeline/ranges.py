@@ -209,3 +209,19 @@ def energy_between(fids: Tensor, acquisition: Acquisition, ppm: tuple[float, flo
     axis = np.fft.ifftshift(acquisition.ppm)
     inside = torch.from_numpy((axis >= ppm[0]) & (axis <= ppm[1])).to(fids.device)
     return torch.fft.fft(fids, norm="ortho")[:, inside].abs().square().sum(1)
+
+
+def mean_reference(water: Tensor, points: int) -> Tensor:
+    """The water reference of a voxel, ``(voxel, time)``: the mean of its transients.
+
+    Raises
+    ------
+    InputError
+        If it is not as long as the FIDs.
+    """
+    if water.shape[-1] != points:
+        raise InputError(
+            f"the water reference has {water.shape[-1]} points, the scan {points}: both must be "
+            "acquired alike"
+        )
+    return water.flatten(1, -2).mean(1) if water.ndim > 2 else water

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import eddy
 from mrsi_engine.kernels.registration import Registration
 from mrsi_engine.kernels.water_phase import water_registration, water_shift
-from mrsi_engine.pipeline.ranges import OptionalStage, refuse_coils
+from mrsi_engine.pipeline.ranges import OptionalStage, mean_reference, refuse_coils
 from mrsi_engine.pipeline.stage import Apply, Block, Context
 from mrsi_engine.quantities import Declaration, lineshape, quality
 
@@ -85,22 +84,6 @@ class EddyCurrent(OptionalStage):
             return lambda block: None
         line = _line(context.acquisition).to(context.device)
         return lambda block: _correct(block, line)
-
-
-def mean_reference(water: Tensor, points: int) -> Tensor:
-    """The water reference of a voxel, ``(voxel, time)``: the mean of its transients.
-
-    Raises
-    ------
-    InputError
-        If it is not as long as the FIDs.
-    """
-    if water.shape[-1] != points:
-        raise InputError(
-            f"the water reference has {water.shape[-1]} points, the scan {points}: both must be "
-            "acquired alike"
-        )
-    return water.flatten(1, -2).mean(1) if water.ndim > 2 else water
 
 
 def _line(acquisition: Acquisition) -> Registration:
