@@ -209,11 +209,15 @@ class Acquisition:
         As NIfTI-MRS writes it, e.g. ``"1H"``.
     echo_time, repetition_time
         In s; ``None`` where the source does not say.
+    start_time
+        Seconds from time zero of the spins' evolution (the echo, or the start of a FID) to the
+        first sample. Amplitudes are those at time zero, from which damping counts.
 
     Raises
     ------
     ValueError
-        If ``points``, ``dwell_time`` or ``spectrometer_frequency`` is not positive and finite.
+        If ``points``, ``dwell_time`` or ``spectrometer_frequency`` is not positive and finite, or
+        ``start_time`` is negative.
     """
 
     points: int
@@ -223,12 +227,15 @@ class Acquisition:
     nucleus: str = "1H"
     echo_time: float | None = None
     repetition_time: float | None = None
+    start_time: float = 0.0
 
     def __post_init__(self) -> None:
         for field in ("points", "dwell_time", "spectrometer_frequency"):
             value = getattr(self, field)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{field} must be positive and finite, found {value!r}")
+        if not (math.isfinite(self.start_time) and self.start_time >= 0):
+            raise ValueError(f"start_time must be 0 or more, found {self.start_time!r}")
 
     @property
     def spectral_width(self) -> float:
@@ -242,8 +249,13 @@ class Acquisition:
 
     @cached_property
     def time(self) -> NDArray[np.float64]:
-        """Seconds from the first sample, ``(time,)``."""
-        return np.arange(self.points, dtype=np.float64) * self.dwell_time
+        """Seconds from time zero to each sample, ``(time,)``; the first is ``start_time``."""
+        return self.start_time + np.arange(self.points, dtype=np.float64) * self.dwell_time
+
+    @property
+    def end_time(self) -> float:
+        """Seconds from time zero to the end of the last sample."""
+        return self.start_time + self.duration
 
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
@@ -267,9 +279,11 @@ class Acquisition:
         return distance * self.spectrometer_frequency
 
     def spectrum(self, fids: ArrayLike) -> NDArray[np.complexfloating]:
-        """Unnormalised spectrum of ``fids (..., time)`` on :attr:`ppm`."""
-        spectra = np.fft.fft(np.asarray(fids), axis=-1)
-        return np.fft.fftshift(spectra, axes=-1)
+        """Unnormalised spectrum of ``fids (..., time)`` on :attr:`ppm`, its phase at time zero."""
+        spectra = np.fft.fftshift(np.fft.fft(np.asarray(fids), axis=-1), axes=-1)
+        if self.start_time == 0:
+            return spectra
+        return np.asarray(spectra * np.exp(-2j * np.pi * self.frequencies * self.start_time))
 
     def with_points(self, points: int) -> Acquisition:
         """The same acquisition with another number of samples."""

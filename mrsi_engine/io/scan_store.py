@@ -65,6 +65,7 @@ _ACQUISITION_UNITS = {
     "nucleus": "",
     "echo_time": "s",
     "repetition_time": "s",
+    "start_time": "s",
 }
 _PROVENANCE = ("stem", "source", "checksum", "header", "mask_origin", "inputs", "notes")
 _WATER_TIMING = "water_timing"
