@@ -293,6 +293,6 @@ def _resample(
         return np.pad(kept, ((0, 0), (0, scan.points - kept.shape[1])))
     # Brought to the middle of the metabolites a FID turns slowly from sample to sample, so a
     # spline of high order is exact to 1e-6 and, unlike a Fourier series, does not ring at t = 0.
-    times = later + np.arange(scan.points) * scan.dwell_time
-    own_times = np.arange(own.points) * own.dwell_time
+    times = later + np.arange(scan.points, dtype=np.float64) * scan.dwell_time
+    own_times = np.arange(own.points, dtype=np.float64) * own.dwell_time
     return at_times(fids, own_times, float(own.frequency_of(_MIDDLE_PPM)), times)

@@ -193,7 +193,7 @@ class SimulationSettings:
                 f"({scan.spectrometer_frequency / PROTON_MHZ_PER_TESLA:.2f} T); name that field"
             )
         echo_time, stated = self.echo_time, scan.echo_time or 0.0
-        if self.sequence == "fid" and 0 < stated + scan.start_time:
+        if self.sequence == "fid" and stated + scan.start_time > 0:
             apart = stated + scan.start_time - self.echo_time
             echo_time = stated if abs(apart) <= _DELAY_TOLERANCE else echo_time
         return replace(

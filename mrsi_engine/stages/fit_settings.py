@@ -83,7 +83,8 @@ class FitSettings(NoiseRange):
         SDs of those and of their neighbours are then up to 10 % too small.
     first_order_phase_ms, first_order_phase_sd_ms
         How much later than the basis the FIDs begin, beyond what the scan's header states and the
-        model follows anyway, a first-order phase, and the SD of its prior; 0 keeps it fixed. 1 degree per ppm is 0.0225 ms at 123.2 MHz.
+        model follows anyway, a first-order phase, and the SD of its prior; 0 keeps it fixed. 1
+        degree per ppm is 0.0225 ms at 123.2 MHz.
     skip_points, acquired_points
         Points left out at the start of the FIDs; points that were acquired where the FIDs were
         zero-filled. Data and model are cut alike, and noise is that of the acquired points.
