@@ -17,6 +17,7 @@ from mrsi_engine.spectra.basis import Basis
 _OF_THE_SCAN = (
     "shape",
     "affine",
+    "position_code",
     "stem",
     "source",
     "checksum",

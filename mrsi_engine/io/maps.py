@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from mrsi_engine.choices import Fill
 from mrsi_engine.conventions import TIME, VOXEL, Acquisition, Flag, Status
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.dimensions import DIMENSION_TAGS
 from mrsi_engine.io.files import safe_label, safe_stem, write_atomically
-from mrsi_engine.io.nifti_mrs import DIMENSION_TAGS, write_nifti_mrs
+from mrsi_engine.io.nifti_mrs import write_nifti_mrs
+from mrsi_engine.io.volumes import place
 
 #: Kinds of parameter that are an amount of something, so that a relative CRLB has a meaning.
 AMPLITUDE_KINDS = ("metabolite", "macromolecule", "combination")
@@ -246,7 +248,7 @@ def export_signals(result: xr.Dataset, folder: Path, *, stem: str | None = None)
     prefix = safe_stem(stem or result.attrs["stem"])
     header = _signal_header(result)
     acquisition = Acquisition(**result.attrs["acquisition"])
-    affine = np.asarray(result.attrs["affine"], float)
+    affine, code = np.asarray(result.attrs["affine"], float), _code(result)
     paths = []
     for name, values in signals.items():
         path = folder / f"{prefix}_space-orig_desc-{name}_mrsi.nii.gz"
@@ -254,7 +256,7 @@ def export_signals(result: xr.Dataset, folder: Path, *, stem: str | None = None)
         applied = [*header["ProcessingApplied"], entry]
         full = {**_with_tags(header, values), "ProcessingApplied": applied}
         paths.append(
-            write_nifti_mrs(path, _signal_volume(result, values), acquisition, affine, full)
+            write_nifti_mrs(path, _signal_volume(result, values), acquisition, affine, full, code)
         )
     return paths
 
@@ -399,7 +401,8 @@ def _write_map(result: xr.Dataset, described: Map, base: Path, fill: Fill) -> Pa
         data = np.where(np.isfinite(data), data, np.float32(described.mrsiprep))
         if described.units == "%":
             data = np.minimum(data, np.float32(MRSIPREP_CRLB))
-    image, notes = _image(data, np.asarray(result.attrs["affine"], float))
+    affine, code = np.asarray(result.attrs["affine"], float), _code(result)
+    image, notes = _image(data, affine, code)
     path = base.with_name(f"{base.name}_mrsi.nii.gz")
     sidecar = _sidecar(result.attrs, described, fill, notes)
     write_atomically(base.with_name(f"{base.name}_mrsi.json"), _json(sidecar))
@@ -411,27 +414,22 @@ def _background(described: Map) -> float:
     return 0.0 if described.entities == "desc-brainmask" else np.nan
 
 
+def _code(result: xr.Dataset) -> int:
+    """NIfTI's code of the space of the affine; 0 where the scan states no position."""
+    return int(result.attrs.get("position_code", 1))
+
+
 def _image(
-    data: NDArray[np.float32], affine: NDArray[np.float64]
+    data: NDArray[np.float32], affine: NDArray[np.float64], code: int
 ) -> tuple[nib.Nifti1Image, list[str]]:
     image = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1, strip_shears=True)
-    return image, _qform_notes(image, affine)
-
-
-def _qform_notes(image: nib.Nifti1Image, affine: NDArray[np.float64]) -> list[str]:
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in image.shape[:3]])).reshape(3, -1)
-    apart = (image.get_qform() - affine) @ np.vstack([corners, np.ones(corners.shape[1])])
-    worst = float(np.linalg.norm(apart[:3], axis=0).max())
-    zoom = float(min(image.header.get_zooms()[:3]))
-    if worst <= 0.01 * zoom:
-        return []
-    return [
-        "The affine holds shear, which a qform cannot represent: the sform is exact, the qform the "
-        f"nearest rotation, up to {worst:.2f} mm off at a corner of the volume. Use the sform."
-    ]
+    place(image, affine, code)
+    if code == 0:
+        return image, ["The scan states no position: sform and qform codes are 0."]
+    if int(image.header["qform_code"]) == 0:
+        return image, ["The affine holds shear: the sform is exact, the qform has code 0."]
+    return image, []
 
 
 def _sidecar(

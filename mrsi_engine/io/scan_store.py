@@ -39,8 +39,8 @@ from zarr.codecs import BloscCodec
 from mrsi_engine.conventions import DYNAMIC, TIME, VOXEL, Acquisition
 from mrsi_engine.errors import InputError
 
-#: Format of the stores written here; a reader refuses a higher one.
-SCHEMA_VERSION = 1
+#: Format of the stores written here; a reader refuses others.
+SCHEMA_VERSION = 2
 
 #: Voxels a chunk unless told otherwise: 8 MB of 1024-point FIDs.
 DEFAULT_CHUNK = 1024
@@ -85,6 +85,8 @@ class ScanStore:
         Voxels of the volume along x, y, z.
     affine
         ``(4, 4)`` voxel index to scanner coordinates, mm.
+    position_code
+        NIfTI's code of the space those coordinates are of; 0 where the scan states no position.
     voxels
         Number of voxels in the mask and of scalp voxels, the length of dimension ``voxel``.
     chunk
@@ -98,11 +100,11 @@ class ScanStore:
     stem
         The input's file name without ``.nii`` or ``.nii.gz``.
     source, checksum
-        The input file and its SHA-256.
+        The input file's name and its SHA-256.
     header
-        The complete NIfTI-MRS header extension.
+        The NIfTI-MRS header extension, without what is personal unless it was to be kept.
     mask_origin
-        ``"given"`` or ``"signal energy"``.
+        ``"given"``, ``"signal energy"`` or ``"every voxel"``, where there are only a handful.
     inputs
         SHA-256 of every file the store was made of, and the settings it was made with.
     notes
@@ -115,6 +117,7 @@ class ScanStore:
     acquisition: Acquisition
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
+    position_code: int
     voxels: int
     chunk: int
     dimensions: Mapping[str, int]
@@ -138,7 +141,7 @@ class ScanStore:
         Raises
         ------
         InputError
-            If there is none, it is of a newer version, or a variable is missing or damaged.
+            If there is none, it is of another version, or a variable is missing or damaged.
         """
         path = Path(path)
         group = _group_of(path)
@@ -160,6 +163,7 @@ class ScanStore:
         shape: Sequence[int],
         affine: ArrayLike,
         *,
+        position_code: int = 1,
         chunk: int = DEFAULT_CHUNK,
         dimensions: Mapping[str, int] | None = None,
         water: bool = False,
@@ -214,7 +218,7 @@ class ScanStore:
             _WATER_TIMING: dict(water_timing or {}),
         }
         group = zarr.create_group(
-            path, attributes=_attributes(acquisition, shape, affine, provenance)
+            path, attributes=_attributes(acquisition, shape, affine, position_code, provenance)
         )
         _create_signal(group, "fid", len(places), dimensions or {}, acquisition, chunk)
         if water:
@@ -239,6 +243,7 @@ class ScanStore:
             acquisition=Acquisition(**{name: attributes[name] for name in _ACQUISITION_UNITS}),
             shape=tuple(attributes["shape"]),
             affine=np.array(attributes["affine"], dtype=np.float64),
+            position_code=attributes["position_code"],
             voxels=fid.shape[0],
             chunk=fid.chunks[0],
             dimensions=_lengths(fid),
@@ -335,11 +340,11 @@ def _check_version(path: Path, group: zarr.Group) -> None:
             f"{_SCHEMA!r}); give the folder that mrsi import made"
         )
     found = group.attrs.get("schema_version")
-    if not isinstance(found, int) or found > SCHEMA_VERSION:
+    if found != SCHEMA_VERSION:
         raise InputError(
             f"{path}: scan store of schema version {found}, written by mrsi_engine "
             f"{group.attrs.get('engine_version')}; this is mrsi_engine {version('mrsi-engine')}, "
-            f"which reads up to {SCHEMA_VERSION}: update mrsi_engine or import the scan again"
+            f"which reads version {SCHEMA_VERSION}: import the scan again"
         )
 
 
@@ -364,6 +369,7 @@ def _attributes(
     acquisition: Acquisition,
     shape: Sequence[int],
     affine: ArrayLike,
+    position_code: int,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     return {
@@ -374,6 +380,7 @@ def _attributes(
         "units": {**_ACQUISITION_UNITS, "shape": "voxel", "affine": "mm"},
         "shape": [int(n) for n in shape],
         "affine": np.asarray(affine, dtype=float).tolist(),
+        "position_code": int(position_code),
         **provenance,
     }
 

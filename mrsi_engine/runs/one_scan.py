@@ -25,7 +25,8 @@ from mrsi_engine.engine.plan import plan
 from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import ScanLayout
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.importing import Progress, changed_since, import_scan, signal_dimensions
+from mrsi_engine.io.import_signals import Progress
+from mrsi_engine.io.importing import changed_since, import_scan
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.io.scan_store import ScanStore, is_scan_store
@@ -190,7 +191,7 @@ def _layout(inputs: Inputs, header: NIfTIMRSHeader) -> ScanLayout:
     water = None if inputs.water is None else read_header(inputs.water).acquisition
     by_file = inputs.tissue if isinstance(inputs.tissue, Mapping) else None
     return ScanLayout(
-        tuple(signal_dimensions(header).items()),
+        tuple(header.dimensions.items()),
         water is not None,
         inputs.scalp is not None,
         inputs.tissue_classes if by_file is None else tuple(by_file),
