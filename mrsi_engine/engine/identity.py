@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from mrsi_engine.io.result_store import SCHEMA_VERSION
@@ -40,7 +41,7 @@ def _basis_provenance(basis: Basis | None) -> dict[str, Any] | None:
     if basis is None:
         return None
     return {
-        "source": basis.source,
+        "source": Path(basis.source).name if Path(basis.source).is_absolute() else basis.source,
         "fingerprint": basis.fingerprint,
         "names": list(basis.names),
         "sequence": basis.sequence,

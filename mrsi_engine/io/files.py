@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 from mrsi_engine.errors import InputError, RunError
+from mrsi_engine.letters import latin
 
 
 def write_atomically(path: Path, data: bytes) -> Path:
@@ -35,12 +36,14 @@ def write_atomically(path: Path, data: bytes) -> Path:
 def safe_stem(stem: str) -> str:
     """A stem that cannot leave its folder or hide a file: letters, digits, ``_``, ``.``, ``-``.
 
+    Letters lose their accents (``ñ`` is ``n``), those of other alphabets get their names.
+
     Raises
     ------
     InputError
         If nothing usable is left.
     """
-    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).lstrip(".-")
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", latin(stem)).lstrip(".-")
     if not safe:
         raise InputError(f"stem {stem!r}: no letter or digit in it; give another stem")
     return safe
@@ -49,12 +52,15 @@ def safe_stem(stem: str) -> str:
 def safe_label(label: str) -> str:
     """A BIDS label, letters and digits only: ``fit_quality`` is ``fitquality``.
 
+    ``é`` is ``e``, ``γ-ATP`` is ``gammaATP`` and ``GABA+`` is ``GABAplus``, so that names that
+    differ in these keep files of their own.
+
     Raises
     ------
     InputError
         If nothing usable is left.
     """
-    safe = re.sub(r"[^A-Za-z0-9]", "", label)
+    safe = re.sub(r"[^A-Za-z0-9]", "", latin(label).replace("+", "plus"))
     if not safe:
         raise InputError(f"label {label!r}: no letter or digit in it, so no file can be named so")
     return safe

@@ -15,8 +15,11 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.noise import noise_sd
 from mrsi_engine.pipeline.stage import Context, Stage
 
-#: Fewest points of the spectrum a noise level is read from.
-MIN_QUIET_BINS = 48
+#: Fewest points of the spectrum a noise level is read from. The median absolute deviation of ``n``
+#: complex points has a relative error of ``1.17 / sqrt(2 n)``: 18 % with 20, which widens errors
+#: in units of their SD by 3 %. 48 points would make it 12 % and refuse ordinary scans (512 points
+#: of 0.36 ms at 7 T have 46).
+MIN_QUIET_BINS = 20
 
 #: Where metabolites are seen best, ppm: away from water and lipids.
 METABOLITE_PPM = (1.9, 4.1)

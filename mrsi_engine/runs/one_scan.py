@@ -55,6 +55,7 @@ class Inputs:
     tissue_classes: tuple[str, ...] = ()
     scalp: Path | None = None
     points: int | None = None
+    keep_personal: bool = False
 
     def import_settings(self) -> dict[str, Any]:
         """What :func:`~mrsi_engine.io.importing.import_scan` takes beside scan and store."""
@@ -65,6 +66,7 @@ class Inputs:
             "tissue_classes": self.tissue_classes,
             "scalp": self.scalp,
             "points": self.points,
+            "keep_personal": self.keep_personal,
         }
 
 
