@@ -85,12 +85,6 @@ def find_beginning(
     return Beginning(0, "at once")
 
 
-def is_settling(fids: NDArray[np.complex64]) -> bool:
-    """Whether the first sample of FIDs that should be whole is not yet: a filter still settles."""
-    power = _course(fids[:, :LOOKED_AT].astype(np.complex128))
-    return power is not None and bool(power[0] < _WHOLE * power[: SETTLING + 1].max())
-
-
 def _course(fids: NDArray[np.complex128]) -> NDArray[np.float64] | None:
     """Power above the noise over time, ``(time,)``; ``None`` if there is too little."""
     power = np.square(np.abs(fids))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.beginning import LOOKED_AT, SETTLING, Beginning, find_beginning, is_settling
+from mrsi_engine.io.beginning import LOOKED_AT, SETTLING, Beginning, find_beginning
 from mrsi_engine.io.dimensions import DIMENSION_TAGS
 from mrsi_engine.io.header_fields import group_delay
 from mrsi_engine.io.import_inputs import Inputs, check_starts, water_dimensions
@@ -182,18 +182,23 @@ def begin_together(
 def _begun(signal: Signals, notes: list[str]) -> Signals:
     """A file's signals from where they begin, which may have to be found."""
     header, axis = signal.header, signal.header.acquisition
-    whole = replace(signal, start_time=axis.start_time)
+    whole = replace(signal, first=header.skipped, start_time=axis.start_time)
     fids = signal.strongest()
     if not len(fids):
         return whole
-    found = find_beginning(fids, axis.dwell_time, axis.spectrometer_frequency)
+    if header.skipped:
+        before = find_beginning(fids, axis.dwell_time, axis.spectrometer_frequency)
+        if before.kind == "through a filter" and abs(before.sample - header.skipped) <= _OFF:
+            notes.append(f"{header.path.name}: {SETTLING} more points left out, a filter settles")
+            return _later(whole, SETTLING, SETTLING)
+    rest = fids[:, header.skipped :]
+    rest = rest[rest.any(axis=1)]
+    if not len(rest):
+        return whole
+    found = find_beginning(rest, axis.dwell_time, axis.spectrometer_frequency)
     if found.kind == "echo" and axis.start_time > 0:
         # Stated to begin after the echo, where two lines can be mirrored about being in phase.
         found = Beginning(0, "at once")
-    if found.kind == "at once" and header.skipped and is_settling(fids):
-        # An echo is strongest at its centre; what rises after it comes through a filter.
-        notes.append(f"{header.path.name}: {SETTLING} more points left out, a filter settles")
-        return _later(whole, SETTLING, SETTLING)
     stated = group_delay(header.extension)
     if stated is not None and abs(stated - found.sample) <= _OFF and found.kind != "at once":
         first = math.ceil(stated) + (SETTLING if found.kind == "through a filter" else 0)
@@ -216,7 +221,7 @@ def _begun(signal: Signals, notes: list[str]) -> Signals:
 def _later(signal: Signals, samples: int, after_zero: float) -> Signals:
     """The signals from some samples on, the first of which comes so many after time zero."""
     start = signal.start_time + after_zero * signal.header.acquisition.dwell_time
-    return replace(signal, first=samples, start_time=start)
+    return replace(signal, first=signal.first + samples, start_time=start)
 
 
 def _unclear(header: NIfTIMRSHeader, found: Beginning) -> str:
@@ -245,7 +250,7 @@ def _absorb(
     tick: Ticker,
 ) -> Signals:
     in_file = header.points_in_file
-    held = min(in_file - header.skipped, inputs.points + _RESERVE)
+    held = min(in_file, header.skipped + inputs.points + _RESERVE)
     resampling = inputs.resampling if header is inputs.water else None
     kept = _kept(header, inputs.keep, resampling)
     table = stack.enter_context(
@@ -256,11 +261,11 @@ def _absorb(
     with SampleStream(header) as stream:
         read = 0
         for run in stream:
-            place = (read + np.arange(len(run))) % in_file - header.skipped
-            wanted = run[(place >= 0) & (place < held)]
+            place = (read + np.arange(len(run))) % in_file
+            wanted, place = run[place < held], place[place < held] - header.skipped
             wanted = wanted[:, kept] if len(kept) < run.shape[1] else wanted
             table.append(wanted)
-            counts = place[(place >= 0) & (place < held)] < counted
+            counts = (place >= 0) & (place < counted)
             energy += _squared_magnitude(wanted if counts.all() else wanted[counts])
             read += len(run)
             tick(len(run))

@@ -219,10 +219,11 @@ class Basis:
             )
         missing = later + scan.duration - own.duration
         if missing > 2 * max(own.dwell_time, scan.dwell_time):
+            begins = f" and begin {later * 1e3:.1f} ms later" if later > 0 else ""
             raise InputError(
-                f"{self.source}: the basis lasts {own.duration * 1e3:.1f} ms ({own.points} points) "
-                f"and ends {missing * 1e3:.1f} ms before the scan's FIDs, which last "
-                f"{scan.duration * 1e3:.1f} ms; take a longer basis or cut the scan with --points"
+                f"{self.source}: the basis lasts {own.duration * 1e3:.1f} ms "
+                f"({own.points} points), the scan's FIDs {scan.duration * 1e3:.1f} ms{begins}; "
+                "take a longer basis or cut the scan with --points"
             )
 
 

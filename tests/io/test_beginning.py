@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import firwin
 
-from mrsi_engine.io.beginning import Beginning, find_beginning, is_settling
+from mrsi_engine.io.beginning import Beginning, find_beginning
 
 DWELL, MHZ, POINTS, OVER = 4e-4, 123.25, 512, 16
 #: Lines of a brain: ppm, amplitude, damping (1/s).
@@ -90,10 +90,3 @@ def test_an_inverted_doublet_is_no_echo():
 @pytest.mark.parametrize("lines", [LINES, LINES + WATER])
 def test_an_echo_within_the_window(before, lines):
     assert found(noisy(fid(TIME - before * DWELL, lines))) == Beginning(before, "echo")
-
-
-def test_a_filter_still_settles_after_its_delay():
-    behind = noisy(filtered(LINES, 68.0), 0.05)
-    assert is_settling(behind[:, 68:])
-    assert not is_settling(behind[:, 72:])
-    assert not is_settling(noisy(fid(TIME, LINES)))

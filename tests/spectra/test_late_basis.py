@@ -53,7 +53,7 @@ def test_a_basis_that_begins_later_than_the_scan_is_refused_with_both_numbers() 
 
 def test_a_basis_too_short_for_a_late_scan_is_refused() -> None:
     basis = made("press")
-    with pytest.raises(InputError, match=r"ends 4\.0 ms before.*--points"):
+    with pytest.raises(InputError, match=r"begin 4\.0 ms later.*--points"):
         basis.matched_to(replace(basis.acquisition, start_time=10 * DWELL))
 
 
