@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mrsi_engine.choices import DEFAULT_PIPELINE, Fill
+from mrsi_engine.choices import DEFAULT_PIPELINE, Fill, TimingMismatch
 from mrsi_engine.cli import output
 from mrsi_engine.cli.options import FILES, WHERE, Files, Where
 from mrsi_engine.errors import InputError
@@ -24,6 +24,7 @@ def run_command(
     fill: Fill = "nan",
     basis_reference: float | None = None,
     basis_conjugate: Annotated[bool, Parameter(negative="")] = False,
+    basis_te_mismatch: TimingMismatch = "refuse",
     files: Files = FILES,
     where: Where = WHERE,
 ) -> None:
@@ -36,8 +37,8 @@ def run_command(
     scans
         NIfTI-MRS files. Several get a folder each under --out.
     basis
-        LCModel .basis, FSL-MRS JSON folder, jMRUI text, or a simulated one, e.g. press-3t-te30;
-        needed by pipelines that quantify.
+        LCModel .basis, FSL-MRS JSON folder, jMRUI text, Osprey .mat, or a simulated one, e.g.
+        press-3t-te30; needed by pipelines that quantify.
     out
         Output folder.
     pipeline
@@ -50,6 +51,8 @@ def run_command(
         Chemical shift (ppm) at 0 Hz of the basis, where its file does not say.
     basis_conjugate
         Turn the frequency axis of the basis round.
+    basis_te_mismatch
+        Whether a basis of another echo time or sequence than the scan's may be used.
     """
     from mrsi_engine.pipeline.pipeline import Pipeline
     from mrsi_engine.runs.bases import BasisChoice
@@ -58,7 +61,9 @@ def run_command(
 
     if basis is None and (basis_reference is not None or basis_conjugate):
         raise InputError("--basis-reference and --basis-conjugate say how to read --basis; give it")
-    chosen = BasisChoice(basis, basis_reference, basis_conjugate) if basis else None
+    chosen = (
+        BasisChoice(basis, basis_reference, basis_conjugate, basis_te_mismatch) if basis else None
+    )
     steps = Pipeline.load(pipeline)
     for scan, folder in folders_of(scans, out).items():
         with output.run_progress(where.log) as (sinks, progress):

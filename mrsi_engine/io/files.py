@@ -47,20 +47,3 @@ def safe_stem(stem: str) -> str:
     if not safe:
         raise InputError(f"stem {stem!r}: no letter or digit in it; give another stem")
     return safe
-
-
-def safe_label(label: str) -> str:
-    """A BIDS label, letters and digits only: ``fit_quality`` is ``fitquality``.
-
-    ``é`` is ``e``, ``γ-ATP`` is ``gammaATP`` and ``GABA+`` is ``GABAplus``, so that names that
-    differ in these keep files of their own.
-
-    Raises
-    ------
-    InputError
-        If nothing usable is left.
-    """
-    safe = re.sub(r"[^A-Za-z0-9]", "", latin(label).replace("+", "plus"))
-    if not safe:
-        raise InputError(f"label {label!r}: no letter or digit in it, so no file can be named so")
-    return safe

@@ -90,7 +90,7 @@ def find_inputs(request: Request) -> Inputs:
     scalp = None if request.scalp is None else _scalp(request.scalp, scan, mask)
     keep = None if mask is None else np.flatnonzero(mask if scalp is None else mask | scalp)
     points = _wanted_points(scan, request.points)
-    water = None if request.water is None else _matching_water(request.water, scan, points)
+    water = None if request.water is None else _matching_water(request.water, scan)
     notes += _suppression_notes(scan, water)
     tissue = None
     if request.tissue is not None:
@@ -169,7 +169,7 @@ def _scalp(path: Path, scan: NIfTIMRSHeader, mask: NDArray[np.bool_] | None) -> 
     return np.asarray(outside)
 
 
-def _matching_water(path: Path, scan: NIfTIMRSHeader, points: int) -> NIfTIMRSHeader:
+def _matching_water(path: Path, scan: NIfTIMRSHeader) -> NIfTIMRSHeader:
     water = read_header(path)
     water_dimensions(water, scan)
     own, expected = water.acquisition, scan.acquisition
@@ -181,13 +181,6 @@ def _matching_water(path: Path, scan: NIfTIMRSHeader, points: int) -> NIfTIMRSHe
                 f"{values[1]:g} {unit}; give a water reference acquired like the scan"
             )
     check_starts(water, own.start_time, expected.start_time)
-    earlier = round((expected.start_time - own.start_time) / own.dwell_time)
-    if own.points < points:
-        raise InputError(
-            f"{path}: water reference with points {own.points}, fewer than the {points} of the "
-            f"scan; cut both with --points {own.points - max(0, earlier)}, or give a longer "
-            "reference"
-        )
     if own.nucleus != expected.nucleus:
         raise InputError(
             f"{path}: water reference of {own.nucleus}, the scan is of {expected.nucleus}"

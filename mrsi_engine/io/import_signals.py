@@ -6,7 +6,7 @@ What a FID is is decided here as well: where it begins, and that scan and water 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -163,20 +163,39 @@ def begin_together(
     begun = [_begun(signal, notes) for signal in signals]
     scan = begun[0]
     points = min(inputs.points, scan.held - scan.first)
-    dwell = scan.header.acquisition.dwell_time
-    for n, water in enumerate(begun[1:], start=1):
+    acquisition = replace(inputs.scan.acquisition, points=points, start_time=scan.start_time)
+    aligned = [replace(scan, points=points)]
+    for water in begun[1:]:
         check_starts(water.header, water.start_time, scan.start_time)
-        later = max(0.0, (scan.start_time - water.start_time) / dwell)
+        later = max(0.0, (scan.start_time - water.start_time) / acquisition.dwell_time)
         whole = math.floor(later + _TOGETHER)
         between = later - whole if later - whole > _TOGETHER else 0.0
-        begun[n] = replace(water, first=water.first + whole, between=between)
-        points = min(points, water.held - begun[n].first - bool(between))
-    if points < 2:
-        raise InputError(f"{scan.header.path}: no sample is left of FIDs that begin together")
-    if points < inputs.points:
-        notes.append(f"{points} of {inputs.points} points are left of FIDs cut at their beginning")
-    acquisition = replace(inputs.scan.acquisition, points=points, start_time=scan.start_time)
-    return [replace(signal, points=points) for signal in begun], acquisition, notes
+        first = water.first + whole
+        own = min(points, water.held - first - bool(between))
+        aligned.append(replace(water, first=first, between=between, points=own))
+    return aligned, acquisition, notes
+
+
+def shared_points(signals: Sequence[Signals], points: int) -> int:
+    """How many of so many samples of the scan all files have.
+
+    A water reference may lack those that bringing it to the scan's first sample took.
+
+    Raises
+    ------
+    InputError
+        If a water reference is shorter.
+    """
+    shortest = min(signal.points for signal in signals)
+    for water in signals[1:]:
+        length = water.header.points_in_file
+        if water.points < points and length - water.header.skipped < points:
+            raise InputError(
+                f"{water.header.path}: water reference with points {length}, fewer than the "
+                f"{points} of the scan; cut both with --points {water.points}, or give a longer "
+                "reference"
+            )
+    return min(points, shortest)
 
 
 def _begun(signal: Signals, notes: list[str]) -> Signals:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import Acquisition
+from mrsi_engine.conventions import COIL, Acquisition, ScanNoise
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.import_inputs import (
     Inputs,
@@ -21,8 +22,21 @@ from mrsi_engine.io.import_inputs import (
     water_dimensions,
 )
 from mrsi_engine.io.import_output import check_output, replacing
-from mrsi_engine.io.import_signals import Progress, Signals, Ticker, absorb, begin_together
+from mrsi_engine.io.import_signals import (
+    Progress,
+    Signals,
+    Ticker,
+    absorb,
+    begin_together,
+    shared_points,
+)
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, stem_of
+from mrsi_engine.io.noise_at_import import (
+    SAMPLE,
+    NoiseAtImport,
+    noise_of_scan,
+    processing_of,
+)
 from mrsi_engine.io.personal import personal_fields, without_personal
 from mrsi_engine.io.room import check_room
 from mrsi_engine.io.scan_store import DEFAULT_CHUNK, ScanStore
@@ -34,6 +48,9 @@ MEMORY_BUDGET = 512 << 20
 
 #: Scans of up to this many voxels are kept whole without a mask.
 HANDFUL = 10
+
+# Where strong lines of protons may lie.
+_LINES_PPM = (-0.5, 6.0)
 
 # Share of the voxels that a mask from signal energy may leave out and say nothing.
 _MOST_LEFT_OUT = 0.5
@@ -182,14 +199,45 @@ def _fill(folder: Path, request: Request, inputs: Inputs, memory_budget: int, ti
     """Read all samples, then write the store: the two halves of the transposition."""
     with ExitStack() as stack:
         held = absorb(stack, inputs, memory_budget, folder.parent, tick)
-        signals, acquisition, notes = begin_together(held, inputs)
+        signals, axis, notes = begin_together(held, inputs)
         voxels, origin, said = _choose(inputs, signals)
-        all_notes = (*inputs.notes, *notes, *said, *_left_out(request, inputs.scan))
-        store = _create(folder, request, inputs, acquisition, voxels, signals, origin, all_notes)
-        for write, signal in zip((store.write_fids, store.write_water), signals, strict=False):
+        found = _noise(signals[0], voxels, axis)
+        points = shared_points(signals, found.points)
+        kept = _Kept(axis.with_points(points), voxels, origin, found.noise)
+        personal = _left_out(request, inputs.scan)
+        said = [*inputs.notes, *notes, *said, *found.notes, *personal]
+        store = _create(folder, request, inputs, signals, kept, said)
+        for signal in signals:
             group = _voxels_at_once(store, signal, memory_budget)
             for start in range(0, len(voxels), group):
-                write(start, signal.fids(voxels[start : start + group]))
+                fids = signal.fids(voxels[start : start + group])
+                if signal is signals[0]:
+                    store.write_fids(start, found.whitened(fids, axis)[..., :points])
+                else:
+                    store.write_water(start, fids[..., :points])
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What of a scan is kept: samples, voxels (in file order) and why these, and its noise."""
+
+    acquisition: Acquisition
+    voxels: NDArray[np.intp]
+    mask_origin: str
+    noise: ScanNoise
+
+
+def _noise(signals: Signals, voxels: NDArray[np.intp], acquisition: Acquisition) -> NoiseAtImport:
+    """What an even sample of the scan's FIDs says of its noise."""
+    a_voxel = signals.header.signals
+    count = min(len(voxels), max(1, SAMPLE // a_voxel))
+    chosen = voxels[np.linspace(0, len(voxels) - 1, count).round().astype(int)]
+    fids = signals.fids(chosen).reshape(-1, acquisition.points)
+    fids = fids[np.linspace(0, len(fids) - 1, min(len(fids), SAMPLE)).round().astype(int)]
+    processing = processing_of(signals.header.extension)
+    return noise_of_scan(
+        fids, acquisition, processing, _LINES_PPM, coils=COIL in signals.dimensions
+    )
 
 
 def _voxels_at_once(store: ScanStore, signal: Signals, memory_budget: int) -> int:
@@ -239,18 +287,16 @@ def _create(
     folder: Path,
     request: Request,
     inputs: Inputs,
-    acquisition: Acquisition,
-    voxels: NDArray[np.intp],
     signals: Sequence[Signals],
-    mask_origin: str,
+    kept: _Kept,
     notes: Sequence[str],
 ) -> ScanStore:
-    scan = inputs.scan
+    scan, voxels = inputs.scan, kept.voxels
     tissue, scalp, water = inputs.tissue, inputs.scalp, inputs.water
     return ScanStore.create(
         folder,
         np.stack(np.unravel_index(voxels, scan.grid.shape, order="F"), axis=1),
-        acquisition,
+        kept.acquisition,
         scan.grid.shape,
         scan.grid.affine,
         position_code=scan.grid.code if scan.grid.has_position else 0,
@@ -265,10 +311,11 @@ def _create(
         source=scan.path.name,
         checksum=signals[0].checksum,
         header=scan.extension if request.keep_personal else without_personal(scan.extension),
-        mask_origin=mask_origin,
+        mask_origin=kept.mask_origin,
         inputs=_provenance(request, *(signal.checksum for signal in signals)),
         notes=notes,
         water_timing=None if water is None else _timing(water.acquisition),
+        noise=kept.noise,
     )
 
 

@@ -8,10 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mrsi_engine.conventions import Declaration, Flag, Quantity, Status
+from mrsi_engine.conventions import Flag, Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.pipeline.ranges import energy_between
 from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage, State
+from mrsi_engine.quantities import AMPLITUDES, Declaration, quality
 
 #: Where lipids and where NAA are looked for, ppm; the first leaves out lactate's neighbour MM1.7.
 _LIPID_PPM, _NAA_PPM = (0.9, 1.6), (1.85, 2.15)
@@ -22,7 +23,7 @@ _MAD_TO_SD = 1.4826
 #: Fewest good voxels that say what is usual in a scan.
 _FEWEST = 20
 
-LIPID_RATIO = Quantity(
+LIPID_RATIO = quality(
     "lipid_ratio",
     "1",
     "root of the energy of the corrected spectrum in 0.9-1.6 ppm over that in 1.85-2.15 ppm",
@@ -72,7 +73,7 @@ class QualityControl(Stage):
         InputError
             If no stage before it writes amplitudes.
         """
-        if not any(q.kind == "metabolite" for q in context.written):
+        if not any(q.role in AMPLITUDES for q in context.written):
             raise InputError(
                 "stage 'quality_control' judges fits: put a stage that quantifies before it"
             )
@@ -91,8 +92,11 @@ class QualityControl(Stage):
                 energy_between(block.fids, acquisition, p) for p in (_LIPID_PPM, _NAA_PPM)
             )
             block.measures[LIPID_RATIO.name] = (lipid / naa).sqrt()
-            for flag, rejected in self._rejected(block.measures).items():
-                block.flags[rejected] |= int(flag)
+            rejected = self._rejected(block.measures)
+            # What an SNR is measured by is not known then, which is another reason.
+            rejected[Flag.LOW_SNR] &= (block.flags & int(Flag.UNKNOWN_NOISE)) == 0
+            for flag, voxels in rejected.items():
+                block.flags[voxels] |= int(flag)
 
         return apply
 

@@ -11,8 +11,8 @@ import torch
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.water_reference import water_amplitude
 from mrsi_engine.networks.model import shipped_model_for
+from mrsi_engine.pipeline.stage import Context
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.base import Context
 from mrsi_engine.stages.first_order_phase import FirstOrderPhase
 from mrsi_engine.stages.quantify import Quantify
 from mrsi_engine.stages.scale import proton_amplitudes
