@@ -13,6 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from mrsi_engine.engine.events import Event, Sink
+    from mrsi_engine.io.integrity import Damage
     from mrsi_engine.networks.training import TrainingProgress
     from mrsi_engine.report.compare import Comparison
     from mrsi_engine.report.truth import TruthRow
@@ -45,6 +46,14 @@ def say_notes(notes: Sequence[str]) -> None:
     """What had to be assumed on the way in, a line each."""
     for note in notes:
         say(f"note: {note}")
+
+
+def tell_damage(store: Path, damages: Sequence[Damage]) -> None:
+    """What is damaged of a store that is made again."""
+    from mrsi_engine.engine.events import DamageFound
+
+    for line in DamageFound(store, tuple(map(str, damages))).lines:
+        err_console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -131,6 +131,7 @@ class LeastSquares:
         noise: ScanNoise = WHITE,
     ) -> LeastSquares:
         """Tables for the fitted columns ``basis``, which are on the scan's axis."""
+        settings = settings.resolved(acquisition)
         tables = FitTables.build(settings, basis, acquisition, device)
         problem, used = tables.problem, settings.used_points(acquisition)
         fitted = settings.fitted_acquisition(acquisition)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from mrsi_engine.conventions import COMBINATIONS, Acquisition, is_macromolecule
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.fit.priors import PriorTable
 from mrsi_engine.kernels.band import Band
-from mrsi_engine.pipeline.ranges import NoiseRange, PpmRange
+from mrsi_engine.nuclei import Nucleus
+from mrsi_engine.pipeline.ranges import NoiseRange, NucleusRange
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.creatine import with_creatine_ch2
-from mrsi_engine.spectra.macromolecules import is_lipid, with_macromolecules
+from mrsi_engine.spectra.macromolecules import with_macromolecules
 
 EstimatorName = Literal["free", "nonnegative", "map"]
 
@@ -44,7 +46,8 @@ class FitSettings(NoiseRange):
     Parameters
     ----------
     window_ppm, noise_ppm
-        What is fitted, and the range that holds signal (noise is measured outside it).
+        What is fitted, and the range that holds signal (noise is measured outside it); those of
+        the nucleus unless given.
     amplitudes
         ``"free"`` is unbiased, ``"nonnegative"`` is not, ``"map"`` has ``priors``. Of several the
         first is the main one; the parameters of the others are named ``NAA_map`` and so on.
@@ -101,7 +104,12 @@ class FitSettings(NoiseRange):
         Metabolites or sums, e.g. ``CrPCr``, that ratios are written to.
     """
 
-    window_ppm: PpmRange = (0.2, 4.2)
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
+        **NoiseRange.of_nucleus,
+        "window_ppm": lambda n: n.windows.fit,
+    }
+
+    window_ppm: NucleusRange = None
     amplitudes: Annotated[EstimatorName | tuple[EstimatorName, ...], BeforeValidator(_distinct)] = (
         "free"
     )
@@ -194,6 +202,11 @@ class FitSettings(NoiseRange):
         used = self.used_points(acquisition)
         return acquisition.with_points(used.stop - used.start)
 
+    def window(self, acquisition: Acquisition) -> tuple[float, float]:
+        """What is fitted, ppm."""
+        low, high = self.own("window_ppm", acquisition)
+        return low, high
+
     def band(self, acquisition: Acquisition) -> Band:
         """The bins of the fit window.
 
@@ -202,12 +215,13 @@ class FitSettings(NoiseRange):
         InputError
             If the window leaves the spectrum or holds too few points.
         """
-        low, high = sorted(acquisition.frequency_of(self.window_ppm))
+        window = self.window(acquisition)
+        low, high = sorted(acquisition.frequency_of(window))
         points = self.fitted_acquisition(acquisition).points
         try:
             return Band.between(points, acquisition.dwell_time, low, high)
         except ValueError as error:
-            message = f"stage 'quantify': window_ppm = {list(self.window_ppm)}: {error}"
+            message = f"stage 'quantify': window_ppm = {list(window)}: {error}"
             raise InputError(message) from error
 
     def baseline_coefficients(self, acquisition: Acquisition) -> int:
@@ -233,9 +247,9 @@ class FitSettings(NoiseRange):
         if len(basis.names) + lineshape + baseline >= data:
             raise InputError(
                 f"stage 'quantify': {data // 2} complex points lie in window_ppm = "
-                f"{list(self.window_ppm)}, too few for {len(basis.names)} amplitudes, {lineshape} "
-                f"lineshape parameters and {baseline} baseline coefficients. Widen the window, "
-                "lower baseline_splines_per_ppm or baseline_order, or leave metabolites out"
+                f"{list(self.window(acquisition))}, too few for {len(basis.names)} amplitudes, "
+                f"{lineshape} lineshape parameters and {baseline} baseline coefficients. Widen the "
+                "window, lower baseline_splines_per_ppm or baseline_order, or leave metabolites out"
             )
 
     def fitted_basis(self, basis: Basis) -> Basis:
@@ -247,10 +261,11 @@ class FitSettings(NoiseRange):
             If a name to leave out is not in the basis or no metabolite is left.
         """
         left_out = set(basis.select(self.leave_out).names) if self.leave_out else set()
+        nucleus = basis.nucleus
         replaced = {True: self.lipids != "basis", False: self.macromolecules != "basis"}
-        left_out |= {name for name in basis.macromolecules if replaced[is_lipid(name)]}
+        left_out |= {name for name in basis.macromolecules if replaced[nucleus.is_lipid(name)]}
         kept = [name for name in basis.names if name not in left_out]
-        if all(is_macromolecule(name) for name in kept):
+        if all(nucleus.is_macromolecule(name) for name in kept):
             raise InputError("stage 'quantify': leave_out leaves no metabolite to fit")
         chosen = basis.select(kept)
         if self.creatine_ch2 == "free":
@@ -260,16 +275,16 @@ class FitSettings(NoiseRange):
             chosen, lines, lipids=self.lipids == "lines", shape=self.macromolecule_lines
         )
 
-    def group_of(self, name: str) -> str:
+    def group_of(self, name: str, basis: Basis) -> str:
         """The lineshape group of a column, by its suffix in names of parameters."""
-        if is_lipid(name) and self.lipid_lineshape == "own":
+        if basis.nucleus.is_lipid(name) and self.lipid_lineshape == "own":
             return "_lip"
-        own = is_macromolecule(name) and self.macromolecule_lineshape == "own"
+        own = basis.nucleus.is_macromolecule(name) and self.macromolecule_lineshape == "own"
         return "_mm" if own else ""
 
     def group_suffixes(self, basis: Basis) -> tuple[str, ...]:
         """Lineshape groups of a fitted basis, that of the metabolites first."""
-        found = {self.group_of(name) for name in basis.names}
+        found = {self.group_of(name, basis) for name in basis.names}
         return tuple(s for s in ("", "_mm", "_lip") if s in found)
 
     def references(self, basis: Basis) -> tuple[str, ...]:
@@ -280,7 +295,7 @@ class FitSettings(NoiseRange):
         InputError
             If it names what is not fitted.
         """
-        sums = [c.label for c in COMBINATIONS if set(c.members) <= set(basis.names)]
+        sums = [c.label for c in basis.nucleus.sums_of(basis.names)]
         unknown = [r for r in self.ratio_to if r not in (*sums, *basis.names)]
         if unknown:
             raise InputError(

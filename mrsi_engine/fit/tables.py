@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, is_macromolecule
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.fit.quantities import (
     amplitude_quantities,
     lineshape_quantities,
@@ -28,9 +28,6 @@ from mrsi_engine.spectra.basis import Basis
 
 _SHIFT_STEP_HZ = 2.0
 _START_DAMPINGS = (2.0, 8.0, 20.0, 40.0)
-
-#: Strong patterns of a brain spectrum; members of one overlap so that their sum is the pattern.
-_LANDMARKS = (("NAA", "NAAG"), ("Cr", "PCr"), ("GPC", "PCh"), ("Glu", "Gln"), ("Ins",), ("Lac",))
 
 #: Stiffness that an adaptive baseline is first fitted with, as far as its range allows.
 _FIRST_STIFFNESS = 0.1
@@ -59,9 +56,9 @@ class FitTables:
         """Tables for the fitted columns ``basis``, which are on the scan's axis."""
         band, used = settings.band(acquisition), settings.used_points(acquisition)
         suffixes = settings.group_suffixes(basis)
-        group = torch.tensor([suffixes.index(settings.group_of(n)) for n in basis.names])
+        group = torch.tensor([suffixes.index(settings.group_of(n, basis)) for n in basis.names])
         own = settings.metabolite_shift_sd_hz > 0
-        movable = torch.tensor([own and not is_macromolecule(n) for n in basis.names])
+        movable = torch.tensor([own and n in basis.metabolites for n in basis.names])
         columns = _Columns(settings, basis, acquisition, band)
         parts = LinearCombinationModel(
             torch.from_numpy(band.reduce(columns.fids[:, used])).to(device, torch.complex64),
@@ -239,7 +236,7 @@ def _start_points(settings: FitSettings, layout: Layout, device: torch.device) -
 
 def _landmarks(basis: Basis) -> Tensor:
     """What a spectrum is recognised by, ``(landmark, metabolite)``: the basis where it has none."""
-    rows = [[float(n in names) for n in basis.names] for names in _LANDMARKS]
+    rows = [[float(n in names) for n in basis.names] for names in basis.nucleus.patterns]
     rows += [[float(n == mm) for n in basis.names] for mm in basis.macromolecules]
     found = torch.tensor([row for row in rows if any(row)], dtype=torch.float64)
     return found if len(found) else torch.eye(len(basis.names), dtype=torch.float64)

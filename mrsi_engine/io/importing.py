@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,15 +42,13 @@ from mrsi_engine.io.room import check_room
 from mrsi_engine.io.scan_store import DEFAULT_CHUNK, ScanStore
 from mrsi_engine.io.signal_mask import signal_mask
 from mrsi_engine.io.tissue import Tissue
+from mrsi_engine.nuclei import nucleus
 
 #: Bytes of samples held in memory before they go to a scratch file.
 MEMORY_BUDGET = 512 << 20
 
 #: Scans of up to this many voxels are kept whole without a mask.
 HANDFUL = 10
-
-# Where strong lines of protons may lie.
-_LINES_PPM = (-0.5, 6.0)
 
 # Share of the voxels that a mask from signal energy may leave out and say nothing.
 _MOST_LEFT_OUT = 0.5
@@ -139,7 +137,7 @@ def import_scan(
 
 
 def changed_since(
-    store: ScanStore,
+    inputs: Mapping[str, Any],
     scan: str | Path,
     *,
     mask: str | Path | None = None,
@@ -151,7 +149,7 @@ def changed_since(
     points: int | None = None,
     keep_personal: bool = False,
 ) -> list[str]:
-    """Which files and settings differ from those a store was made from; empty if none.
+    """Which files and settings differ from those a store was made from, its ``inputs``.
 
     The files are read to compare their contents, not their names or dates.
 
@@ -165,8 +163,8 @@ def changed_since(
     )
     water_checksum = None if request.water is None else _checksum(request.water)
     now = _provenance(request, _checksum(request.scan), water_checksum)
-    names = {**store.inputs, **now}
-    return [name for name in names if store.inputs.get(name) != now.get(name)]
+    names = {**inputs, **now}
+    return [name for name in names if inputs.get(name) != now.get(name)]
 
 
 def _request(
@@ -235,9 +233,8 @@ def _noise(signals: Signals, voxels: NDArray[np.intp], acquisition: Acquisition)
     fids = signals.fids(chosen).reshape(-1, acquisition.points)
     fids = fids[np.linspace(0, len(fids) - 1, min(len(fids), SAMPLE)).round().astype(int)]
     processing = processing_of(signals.header.extension)
-    return noise_of_scan(
-        fids, acquisition, processing, _LINES_PPM, coils=COIL in signals.dimensions
-    )
+    strong = nucleus(acquisition.nucleus).windows.shown
+    return noise_of_scan(fids, acquisition, processing, strong, coils=COIL in signals.dimensions)
 
 
 def _voxels_at_once(store: ScanStore, signal: Signals, memory_budget: int) -> int:

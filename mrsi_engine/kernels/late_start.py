@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 from scipy.interpolate import BSpline, make_interp_spline
 
 #: Order of the spline, samples predicted before the first, coefficients and equations of the
-#: prediction, and the share of the largest singular value below which one is noise.
-_DEGREE, _PREDICTED, _ORDER, _EQUATIONS, _RANK = 7, 8, 32, 128, 1e-10
+#: prediction.
+_DEGREE, _PREDICTED, _ORDER, _EQUATIONS = 7, 8, 32, 128
+
+#: Shares of the largest singular value below which one is noise: a simulated FID has next to none,
+#: a measured or filtered one makes the prediction grow beyond all measure until it is left out.
+_NOISE, _MOST_GROWTH = (1e-10, 1e-7, 1e-5, 1e-4, 1e-3), 2.0
 
 
 def started_late(
@@ -65,11 +69,15 @@ def _slow(
 def _predicted(fid: NDArray[np.complex128]) -> NDArray[np.complex128]:
     """What came before a FID ``(time,)`` that is a sum of few damped lines."""
     windows = np.lib.stride_tricks.sliding_window_view(fid[: _ORDER + _EQUATIONS], _ORDER + 1)
-    coefficients = np.linalg.lstsq(windows[:, 1:], windows[:, 0], rcond=_RANK)[0]
-    known = fid[:_ORDER]
-    for _ in range(_PREDICTED):
-        known = np.concatenate([[coefficients @ known[:_ORDER]], known])
-    return known[:_PREDICTED]
+    limit = _MOST_GROWTH * np.abs(fid[:_ORDER]).max()
+    for noise in _NOISE:
+        coefficients = np.linalg.lstsq(windows[:, 1:], windows[:, 0], rcond=noise)[0]
+        known = fid[:_ORDER]
+        for _ in range(_PREDICTED):
+            known = np.concatenate([[coefficients @ known[:_ORDER]], known])
+        if np.abs(known[:_PREDICTED]).max() <= limit:
+            return known[:_PREDICTED]
+    return np.full(_PREDICTED, fid[0])
 
 
 def _turn(time: NDArray[np.float64], pivot: float) -> NDArray[np.complex128]:

@@ -58,11 +58,9 @@ from mrsi_engine.networks.training import (
     seeded_encoder,
     train,
 )
+from mrsi_engine.nuclei import nucleus
 
 TEMPLATE = "template"
-
-#: Where the template is registered, and where its first signal is picked by its tallest peak, ppm.
-_TEMPLATE_PPM, _PICK_PPM = (1.9, 4.1), (1.9, 3.5)
 
 #: Samples (s) that count for the template, signals it is averaged from, signals of the scores.
 _TEMPLATE_SECONDS, _AVERAGED, _SCORED = 0.32, 512, 4096
@@ -246,9 +244,10 @@ def averaged(source: Source, seed: int) -> Tensor:
     axis = source.acquisition
     made = source.draw(_AVERAGED, seed)
     points = min(axis.points, round(_TEMPLATE_SECONDS / axis.dwell_time))
-    window = hertz_between(axis, _TEMPLATE_PPM)
+    lines = nucleus(axis.nucleus).alignment_for("frequency and phase correction")
+    window = hertz_between(axis, lines.template)
     projection = Projection.build(points, axis.dwell_time, window, 2)
-    pick = Band.between(axis.points, axis.dwell_time, *hertz_between(axis, _PICK_PPM))
+    pick = Band.between(axis.points, axis.dwell_time, *hertz_between(axis, lines.pick))
     limit = 2 * max(abs(v) for v in source.ranges["shift"]) + 10
     noise = made.noise_sd.double()
     template, _ = averaged_template(made.fids, noise, projection, pick, Solver(limit))

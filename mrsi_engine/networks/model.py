@@ -33,7 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from mrsi_engine.conventions import REFERENCE_PPM, Acquisition
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.encoders import Encoder, EncoderSettings
 from mrsi_engine.spectra.basis import Basis
@@ -76,7 +76,7 @@ class Axis(_Part):
     points: PositiveInt
     dwell_time: PositiveFloat
     spectrometer_frequency: PositiveFloat
-    reference_ppm: float = REFERENCE_PPM
+    reference_ppm: float = 4.65  # of cards from before it was stated; all were of protons
     nucleus: str = "1H"
     echo_time: float | None = None
     repetition_time: float | None = None

@@ -11,7 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, field_validator
 
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.nuclei import nucleus
+from mrsi_engine.pipeline.ranges import NucleusDefaults
 from mrsi_engine.pipeline.stage import Block, Context, Stage, State
 from mrsi_engine.quantities import Declaration
 
@@ -20,12 +23,17 @@ SHIPPED = resources.files("mrsi_engine") / "pipelines"
 
 
 class Pipeline(BaseModel):
-    """An ordered list of stages. ``block_size`` is voxels a task; results do not depend on it."""
+    """An ordered list of stages.
+
+    ``block_size`` is voxels a task; results do not depend on it. ``nucleus`` is the only one it is
+    for; any if not given.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     description: str = ""
+    nucleus: str | None = None
     block_size: int = 2048
     stages: tuple[SerializeAsAny[Stage], ...]
 
@@ -75,10 +83,36 @@ class Pipeline(BaseModel):
         return sum((_declared(stage, known) for stage, known in pairs), Declaration())
 
     def check(self, context: Context) -> Pipeline:
-        """This pipeline, once every stage is known to fit the scan."""
+        """This pipeline, once it is known to be for the nucleus and every stage to fit the scan."""
+        self.check_nucleus(context.acquisition)
         for stage, known in zip(self.stages, self._contexts(context), strict=True):
             stage.check(known)
         return self
+
+    def check_nucleus(self, acquisition: Acquisition) -> None:
+        """See that the pipeline is for the nucleus of a scan.
+
+        Raises
+        ------
+        InputError
+            If it is for another, or the nucleus is not known.
+        """
+        scan = nucleus(acquisition.nucleus)
+        if self.nucleus in (None, scan.symbol):
+            return
+        other = f"--pipeline {scan.pipeline}" if scan.pipeline else "--pipeline minimal"
+        raise InputError(
+            f"pipeline {self.name}: is for {self.nucleus}, the scan is of {scan.symbol}; give "
+            f"{other}, or a pipeline of your own"
+        )
+
+    def resolved(self, acquisition: Acquisition) -> Pipeline:
+        """This pipeline with all settings stated that are the nucleus' own unless given."""
+        stages = tuple(
+            stage.resolved(acquisition) if isinstance(stage, NucleusDefaults) else stage
+            for stage in self.stages
+        )
+        return self.model_copy(update={"stages": stages})
 
     def processing_methods(self) -> dict[str, str]:
         """What NIfTI-MRS calls the step of each stage."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from mrsi_engine.conventions import Acquisition, ScanNoise
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.noise import noise_sd
+from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.pipeline.stage import Context, Stage
 
 #: Fewest points of the spectrum a noise level is read from. The median absolute deviation of ``n``
@@ -20,11 +22,12 @@ from mrsi_engine.pipeline.stage import Context, Stage
 #: in units of their SD by 2 %. Ordinary scans must pass: 512 points of 0.36 ms at 7 T have 46.
 MIN_QUIET_BINS = 32
 
-#: Where metabolites are seen best, ppm: away from water and lipids.
-METABOLITE_PPM = (1.9, 4.1)
 
-
-def _ascending(value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+def _ascending(
+    value: tuple[float, float] | None, info: ValidationInfo
+) -> tuple[float, float] | None:
+    if value is None:
+        return None
     low, high = value
     if not low < high:
         raise ValueError(f"{info.field_name} must be [low, high] in ppm, found [{low}, {high}]")
@@ -34,11 +37,46 @@ def _ascending(value: tuple[float, float], info: ValidationInfo) -> tuple[float,
 #: A setting [low, high] in ppm.
 PpmRange = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
+#: A setting [low, high] in ppm that is the nucleus' own unless given.
+NucleusRange = Annotated[tuple[float, float] | None, AfterValidator(_ascending)]
 
-class NoiseRange(Stage):
-    """Base of stages that measure the noise outside ``noise_ppm``, the range that holds signal."""
 
-    noise_ppm: PpmRange = (-1.0, 8.5)
+class NucleusDefaults(Stage):
+    """Base of stages with settings that are the nucleus' own unless given.
+
+    ``of_nucleus`` says what each of them is where it is ``None``.
+    """
+
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {}
+
+    def own(self, key: str, acquisition: Acquisition) -> Any:
+        """A setting, or what the nucleus of the acquisition has for it.
+
+        Raises
+        ------
+        InputError
+            If the nucleus is not known, or its spectra have nothing of the kind.
+        """
+        value = getattr(self, key)
+        return self.of_nucleus[key](nucleus(acquisition.nucleus)) if value is None else value
+
+    def resolved(self, acquisition: Acquisition) -> Self:
+        """This stage with every setting stated: what a run is known by and results keep."""
+        open_ones = [key for key in self.of_nucleus if getattr(self, key) is None]
+        return self.model_copy(update={key: self.own(key, acquisition) for key in open_ones})
+
+
+class NoiseRange(NucleusDefaults):
+    """Base of stages that measure the noise outside ``noise_ppm``, the range that holds signal.
+
+    It is that of the nucleus unless given.
+    """
+
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
+        "noise_ppm": lambda n: n.windows.signal
+    }
+
+    noise_ppm: NucleusRange = None
 
     def quiet_bins(self, acquisition: Acquisition) -> NDArray[np.bool_]:
         """Signal-free bins of the unshifted transform, ``(time,)``.
@@ -49,7 +87,7 @@ class NoiseRange(Stage):
             If there are too few to measure the noise.
         """
         ppm = np.fft.ifftshift(acquisition.ppm)
-        low, high = self.noise_ppm
+        low, high = self.own("noise_ppm", acquisition)
         quiet = (ppm < low) | (ppm > high)
         if quiet.sum() < MIN_QUIET_BINS:
             raise InputError(

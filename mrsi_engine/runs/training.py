@@ -13,7 +13,7 @@ from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.devices import AUTO, check_device, device_here
 from mrsi_engine.errors import InputError
 from mrsi_engine.fit.calibration import calibrated
-from mrsi_engine.io.result_store import is_result_store, open_result
+from mrsi_engine.io.result_store import ResultStore, is_result_store, open_result
 from mrsi_engine.io.scan_store import ScanStore, is_scan_store
 from mrsi_engine.networks.fpc import FpcRecipe, train_fpc
 from mrsi_engine.networks.fpc_signals import MixtureSettings, MixtureSource, Source, TransientSource
@@ -185,5 +185,6 @@ def _signals_to_learn(path: Path) -> tuple[RealSignals, Acquisition]:
     result = open_result(result_folder(path))
     if "corrected" not in result:
         raise InputError(f"{path}: kept no corrected signals; run it again with --keep corrected")
+    ResultStore.open(result_folder(path)).check()
     axis = Acquisition(**result.attrs["acquisition"])
     return RealSignals(result["corrected"].values, str(path)), axis

@@ -122,7 +122,7 @@ class Denoise(NoiseRange):
         if not noise > 0:
             raise InputError(
                 f"stage {self.stage!r}: the scan has no noise outside noise_ppm = "
-                f"{list(self.noise_ppm)}; leave the stage out"
+                f"{list(self.own('noise_ppm', context.acquisition))}; leave the stage out"
             )
         if self.patch is None:
             found = denoise.signal_subspace(gram, noise, self.rank)

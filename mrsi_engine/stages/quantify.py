@@ -100,7 +100,11 @@ class Quantify(FitSettings):
     def _method(self, context: Context) -> dict[str, Any]:
         model = self._model(context)
         if model is not None:
-            return {"method": self.method, "model": model.source, **self._calibrated(model)}
+            return {
+                "method": self.method,
+                "model": model.source,
+                **self._calibrated(model, context),
+            }
         if self.method == "least-squares":
             return {}
         reason = "no shipped model is for this scan and basis: every voxel is fitted from the grid"
@@ -153,7 +157,7 @@ class Quantify(FitSettings):
                 'leave_out as the model has them, or method = "auto"'
             )
 
-    def _calibrated(self, model: Model) -> dict[str, Any]:
+    def _calibrated(self, model: Model, context: Context) -> dict[str, Any]:
         """Whether the errors of the network's own estimates are calibrated for these settings."""
         if self.method != "network":
             return {}
@@ -161,7 +165,7 @@ class Quantify(FitSettings):
         if calibration is None:
             state = "none: errors of the network's estimates may be too small"
             return {"calibrated": False, "calibration": state}
-        own = self.settings_of_fit
+        own = self.resolved(context.acquisition).settings_of_fit
         other = sorted(k for k in own if calibration.fit.get(k, own[k]) != own[k])
         if other:
             return {"calibrated": False, "calibration": f"made with another {', '.join(other)}"}

@@ -15,7 +15,7 @@ for ``"molal"`` (``w_j``, mmol/kg), their volume for ``"molar"`` (the fractions,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -27,8 +27,9 @@ from torch import Tensor
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.hsvd import BandPlan, remove_band
 from mrsi_engine.kernels.water_reference import LEAST_SAMPLES, water_amplitude
-from mrsi_engine.pipeline.ranges import one_fid_a_voxel
-from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage
+from mrsi_engine.nuclei import Nucleus
+from mrsi_engine.pipeline.ranges import NucleusDefaults, one_fid_a_voxel
+from mrsi_engine.pipeline.stage import Apply, Block, Context
 from mrsi_engine.quantities import (
     MAIN,
     Declaration,
@@ -54,11 +55,9 @@ _PER = {"molar": "litre of tissue", "molal": "kg of tissue water"}
 #: A reference below this many of its SDs could be nothing: a ratio to it has no meaning.
 _LEAST_REFERENCE_SDS = 3.0
 
-#: Singlets (ppm, protons) that say what a basis set's unit is; those that nothing overlaps first.
-_SINGLETS = {"Cr": (3.027, 3), "PCr": (3.029, 3), "PCh": (3.208, 9), "GPC": (3.212, 9),
-             "NAA": (2.008, 3)}  # fmt: skip
-_SINGLET_HALF_WIDTH_PPM, _SINGLET_COMPONENTS = 0.2, 6
-_DECAY_SAMPLES = 64
+#: Damped exponentials that a singlet and its surroundings are modelled by, and samples that its
+#: decay is read over.
+_SINGLET_COMPONENTS, _DECAY_SAMPLES = 6, 64
 _MOST_DISAGREEMENT = 0.2
 
 NOT_SCALED = reason(
@@ -84,7 +83,7 @@ _Degrees = Annotated[float, Field(gt=0, le=90)]
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Scale(Stage):
+class Scale(NucleusDefaults):
     """Ratios to a metabolite, or concentrations by the water reference and tissue fractions.
 
     Parameters
@@ -94,7 +93,7 @@ class Scale(Stage):
         kg of tissue water; ``"raw"`` leaves amplitudes in data units and writes nothing.
     reference
         Label of the metabolite or sum that ratios are to. Ratios are of amplitudes: relaxation is
-        not corrected.
+        not corrected. That of the nucleus (1H: tCr; 31P: tATP; 2H: HDO) unless given.
     tissue
         ``"maps"``, the fractions that came with the scan, or fractions by class to be assumed in
         every voxel, e.g. ``{gm = 0.6, wm = 0.4}``.
@@ -117,9 +116,12 @@ class Scale(Stage):
     """
 
     stage: ClassVar[str] = "scale"
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
+        "reference": lambda n: n.ratio_to
+    }
 
     quantity: Literal["raw", "ratio", "molar", "molal"] = "ratio"
-    reference: str = "CrPCr"
+    reference: str | None = None
     tissue: Literal["maps"] | dict[str, _Fraction] = "maps"
     without_water: tuple[str, ...] = ()
     least_tissue: _Fraction = 0.1
@@ -144,7 +146,8 @@ class Scale(Stage):
             return Declaration()
         measures = (WATER_AMPLITUDE, NOT_SCALED) if self.by_water else (NOT_SCALED,)
         return Declaration(
-            parameters=tuple(self._scaled(q) for q in amplitudes(context)), measures=measures
+            parameters=tuple(self._scaled(q, context) for q in amplitudes(context)),
+            measures=measures,
         )
 
     def check(self, context: Context) -> Self:
@@ -173,7 +176,7 @@ class Scale(Stage):
             return {}
         if self.quantity == "ratio":
             return {
-                "Reference": self.reference,
+                "Reference": self._reference(context),
                 "Relaxation": "not corrected: the ratio is of amplitudes at the scan's TE and TR",
             }
         return self._factors(context).described()
@@ -184,13 +187,18 @@ class Scale(Stage):
             return _nothing
         labels = [q.name for q in amplitudes(context)]
         if self.quantity == "ratio":
-            return lambda block: _write_ratios(block, labels, self.reference)
+            reference = self._reference(context)
+            return lambda block: _write_ratios(block, labels, reference)
         return self._factors(context).of_block
 
-    def _scaled(self, amplitude: Quantity) -> Quantity:
+    def _reference(self, context: Context) -> str:
+        return str(self.own("reference", context.acquisition))
+
+    def _scaled(self, amplitude: Quantity, context: Context) -> Quantity:
         if self.quantity == "ratio":
-            doc = f"amplitude of {amplitude.label} over that of {self.reference}"
-            return concentration(amplitude, "1", doc, _SD_OF_RATIO, reference=self.reference)
+            reference = self._reference(context)
+            doc = f"amplitude of {amplitude.label} over that of {reference}"
+            return concentration(amplitude, "1", doc, _SD_OF_RATIO, reference=reference)
         doc = (
             f"{amplitude.label} in mmol per {_PER[self.quantity]}, by the water reference; its SD "
             "holds the errors of the fit and of the water, not those of what is assumed"
@@ -198,15 +206,16 @@ class Scale(Stage):
         return concentration(amplitude, _UNITS[self.quantity], doc, _SD_BY_WATER)
 
     def _check_reference(self, context: Context, labels: list[str]) -> None:
-        if self.reference not in labels:
+        reference = self._reference(context)
+        if reference not in labels:
             raise InputError(
-                f"stage 'scale': reference = {self.reference!r} is not quantified; there are "
+                f"stage 'scale': reference = {reference!r} is not quantified; there are "
                 f"{', '.join(labels)}"
             )
         kept = {q.name for q in context.written if q.role == Role.COMBINATION}
         kept |= {q.reference for q in context.written if q.role == Role.RATIO}
-        if self.reference not in kept:
-            raise InputError(_without_covariance(self.reference))
+        if reference not in kept:
+            raise InputError(_without_covariance(reference))
 
     def _check_water(self, context: Context) -> None:
         if not context.has_water:
@@ -222,6 +231,12 @@ class Scale(Stage):
 
     def _factors(self, context: Context) -> WaterScaling:
         table = self.table or shipped_table()
+        if table.nucleus != context.acquisition.nucleus:
+            raise InputError(
+                f"stage 'scale': relaxation table {table.name!r} is of {table.nucleus}, the scan "
+                f"of {context.acquisition.nucleus}; give a table for it, or set quantity = "
+                '"ratio" or "raw"'
+            )
         table.check_field(context.acquisition.spectrometer_frequency)
         scan, water = self._timing(context)
         labels = [q.name for q in amplitudes(context)]
@@ -299,7 +314,8 @@ class Scale(Stage):
         singlets = proton_amplitudes(context.basis)
         if not singlets:
             raise InputError(
-                f"{context.basis.source}: holds none of {', '.join(_SINGLETS)}, whose singlets say "
+                f"{context.basis.source}: holds none of "
+                f"{', '.join(context.basis.nucleus.unit_singlets)}, whose singlets say "
                 "what the basis set's unit is; state the amplitude of one proton in stage 'scale' "
                 "with proton_amplitude"
             )
@@ -324,18 +340,19 @@ def proton_amplitudes(basis: Basis) -> dict[str, float]:
     The line is modelled by HSVD in a band around it, so that its neighbours do not count, and
     where the FIDs begin later its decay is continued back to time zero.
     """
-    axis, found = basis.acquisition, {}
-    for name, (ppm, protons) in _SINGLETS.items():
+    axis, table, found = basis.acquisition, basis.nucleus, {}
+    for name in table.unit_singlets:
         if name in basis.names:
-            band = axis.frequency_of([ppm + _SINGLET_HALF_WIDTH_PPM, ppm - _SINGLET_HALF_WIDTH_PPM])
+            line, reach = table.landmark(name), table.lines.search
+            band = axis.frequency_of([line.ppm + reach, line.ppm - reach])
             plan = BandPlan.design(
                 axis.points, axis.dwell_time, (band.min(), band.max()), _SINGLET_COMPONENTS
             )
             fid = torch.from_numpy(basis[name][None].astype(np.complex64))
-            line = remove_band(fid, plan).removed[0].abs()
+            height = remove_band(fid, plan).removed[0].abs()
             later = min(_DECAY_SAMPLES, axis.points - 1)
-            decay = math.log(line[0] / line[later]) / later * axis.start_time / axis.dwell_time
-            found[name] = float(line[0]) * math.exp(decay) / protons
+            decay = math.log(height[0] / height[later]) / later * axis.start_time / axis.dwell_time
+            found[name] = float(height[0]) * math.exp(decay) / line.spins
     return found
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -12,19 +13,16 @@ from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import casorati
 from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
+from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.pipeline.ranges import (
-    METABOLITE_PPM,
     NoiseRange,
-    PpmRange,
+    NucleusRange,
     energy_between,
     hertz_between,
     one_fid_a_voxel,
 )
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import Declaration, quality
-
-#: Where residual water is measured, ppm.
-RESIDUAL_PPM = (4.2, 5.1)
 
 WATER_RESIDUAL = quality(
     "water_residual",
@@ -58,7 +56,7 @@ class WaterRemoval(NoiseRange):
         courses that all voxels share, :mod:`mrsi_engine.kernels.casorati`, and voxel by voxel where
         that leaves too much.
     band_ppm
-        What is removed, (low, high) in ppm.
+        What is removed, (low, high) in ppm; the surroundings of the nucleus' water unless given.
     components
         Damped exponentials modelled in and around the band.
     rank
@@ -69,10 +67,14 @@ class WaterRemoval(NoiseRange):
     """
 
     stage: ClassVar[str] = "water_removal"
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
+        **NoiseRange.of_nucleus,
+        "band_ppm": lambda n: n.water_for("stage 'water_removal'").band,
+    }
     processing_method: ClassVar[str] = "Nuisance peak removal"
 
     method: Literal["hsvd", "casorati"] = "hsvd"
-    band_ppm: PpmRange = (4.15, 5.15)
+    band_ppm: NucleusRange = None
     components: int = Field(default=DEFAULT_COMPONENTS, ge=1, le=64)
     rank: int | None = Field(default=None, ge=1)
     most_residual: float = Field(default=casorati.DEFAULT_RESIDUAL, gt=0)
@@ -89,9 +91,11 @@ class WaterRemoval(NoiseRange):
         Raises
         ------
         InputError
-            If the band is outside the spectrum, the FIDs are too short for the components or the
-            rank, or they still have coils or transients.
+            If the nucleus has no water beside its metabolites, the band is outside the spectrum,
+            the FIDs are too short for the components or the rank, or they still have coils or
+            transients.
         """
+        nucleus(context.acquisition.nucleus).water_for("stage 'water_removal'")
         one_fid_a_voxel(context, self.stage)
         self._plan(context.acquisition)
         if self.method == "casorati":
@@ -119,6 +123,7 @@ class WaterRemoval(NoiseRange):
     def build(self, context: Context) -> Apply:
         """The filter of the band and the shared time courses, bound to the work on a block."""
         axis, plan = context.acquisition, self._plan(context.acquisition)
+        measured = nucleus(axis.nucleus).water_for("stage 'water_removal'").residual
 
         def alone(block: Block) -> Tensor:
             return remove_band(block.fids, plan).removed
@@ -135,7 +140,7 @@ class WaterRemoval(NoiseRange):
         def apply(block: Block) -> None:
             removed = find(block)
             cleaned = block.fids - removed
-            residual, change = residual_and_change(block.fids, removed, axis, RESIDUAL_PPM)
+            residual, change = residual_and_change(block.fids, removed, axis, measured)
             block.measures[WATER_RESIDUAL.name] = residual
             block.measures[METABOLITE_CHANGE.name] = change
             block.fids = cleaned
@@ -143,7 +148,8 @@ class WaterRemoval(NoiseRange):
         return apply
 
     def _plan(self, acquisition: Acquisition) -> BandPlan:
-        band = hertz_between(acquisition, self.band_ppm, f"stage {self.stage!r}: band_ppm")
+        ppm = self.own("band_ppm", acquisition)
+        band = hertz_between(acquisition, ppm, f"stage {self.stage!r}: band_ppm")
         return BandPlan.design(acquisition.points, acquisition.dwell_time, band, self.components)
 
 
@@ -169,11 +175,11 @@ def residual_and_change(
 
     ``(voxel,)`` each, NaN where there was nothing; ``before`` and ``removed`` ``(voxel, time)``.
     """
-    after = before - removed
+    after, metabolites = before - removed, nucleus(acquisition.nucleus).windows.metabolites
     left = energy_between(after, acquisition, residual_ppm)
     residual = left / energy_between(before, acquisition, residual_ppm)
-    taken = energy_between(removed, acquisition, METABOLITE_PPM)
-    return residual, taken / energy_between(after, acquisition, METABOLITE_PPM)
+    taken = energy_between(removed, acquisition, metabolites)
+    return residual, taken / energy_between(after, acquisition, metabolites)
 
 
 def gram_with_noise(fids: Tensor, noise_sd: Tensor) -> State:

@@ -35,8 +35,8 @@ from numpy.typing import NDArray  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from mrsi_engine.conventions import COMBINATIONS  # noqa: E402
 from mrsi_engine.fit.priors import AmplitudePrior, PriorTable  # noqa: E402
+from mrsi_engine.nuclei import nucleus  # noqa: E402
 from mrsi_engine.pipeline.pipeline import Pipeline  # noqa: E402
 from mrsi_engine.pipeline.stage import Block  # noqa: E402
 from mrsi_engine.spectra.basis import Basis  # noqa: E402
@@ -164,7 +164,7 @@ def _baselines(basis: Basis, rng: np.random.Generator, voxels: int) -> NDArray[n
 def _with_sums(amplitudes: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
     sums = {
         c.label: np.sum([amplitudes[m] for m in c.members], axis=0)
-        for c in COMBINATIONS
+        for c in nucleus("1H").sums
         if set(c.members) <= set(amplitudes)
     }
     return {**amplitudes, **sums}

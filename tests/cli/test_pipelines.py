@@ -35,7 +35,7 @@ class TestPipelines:
         stage = 'stage = "quantify"\nnoise_ppm = [-5.1, 14.4]\nmethod = "least-squares"\n'
         narrow.write_text(f'name = "p"\n[[stages]]\n{stage}')
         error = mrsi.refused(*run, "--pipeline", narrow)
-        assert "noise is measured; 20 are needed" in error
+        assert "noise is measured; 32 are needed" in error
         error = mrsi.refused(*run, "--keep", "residual")
         assert "writes no signal ['residual']; it writes ['corrected', 'fit', 'baseline']" in error
         assert not (tmp_path / "o").exists()

@@ -15,7 +15,7 @@ import torch
 
 from mrsi_engine.engine.procedure import Procedure, procedure_for
 from mrsi_engine.engine.voxels import ScanLayout, Voxels
-from mrsi_engine.io.result_store import BlockArrays
+from mrsi_engine.io.result_schema import BlockArrays
 from mrsi_engine.kernels.alignment import Alignment
 from mrsi_engine.kernels.projection import Projection
 from mrsi_engine.kernels.refinement import Refinement
