@@ -33,7 +33,7 @@ from mrsi_engine.runs.reporting import fitted_examples
 
 STAGES = [
     {"stage": "water_removal"},
-    {"stage": "quantify", "errors": "residual", "baseline": "spline"},
+    {"stage": "quantify", "errors": "residual", "baseline": {"kind": "spline"}},
     {"stage": "scale", "quantity": "ratio", "reference": "CrPCr"},
 ]
 

@@ -364,7 +364,7 @@ class LeastSquares:
         estimates["shift"] = estimates["shift"] + frame
         estimates["phase"] = wrapped(estimates["phase"])
         if "delay" in estimates:
-            known = self.settings.first_order_phase_ms
+            known = self.settings.first_order_phase.delay_ms
             estimates["delay"] = estimates["delay"] + known
         for name in estimates.keys() & set(self.outputs.roots):
             root = estimates[name].sqrt()

@@ -144,7 +144,7 @@ def _group_quantities(suffix: str) -> list[Quantity]:
 
 def measures(settings: FitSettings, basis: Basis) -> list[Quantity]:
     """Quality of the spectrum, then of each estimator's fit."""
-    found = [*OF_THE_SPECTRUM, *([BASELINE_DIMENSION] if settings.adaptive else [])]
+    found = [*OF_THE_SPECTRUM, *([BASELINE_DIMENSION] if settings.baseline.adaptive else [])]
     for number, estimator in enumerate(settings.estimators):
         found += [q.by(estimator) if number else q for q in OF_THE_FIT]
         found += data_share_quantities(settings, basis) if estimator == "map" else []

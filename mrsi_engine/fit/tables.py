@@ -94,7 +94,7 @@ class _Columns:
     @property
     def fids(self) -> NDArray[np.complex128]:
         """``(metabolite, time)``, with the delay that is known."""
-        delay = 1e-3 * self.settings.first_order_phase_ms
+        delay = 1e-3 * self.settings.first_order_phase.delay_ms
         if delay == 0:
             return self.basis.fids
         return started_late(self.basis.fids, self.acquisition.time, self.pivot, delay)
@@ -157,12 +157,12 @@ def _layout(settings: FitSettings, basis: Basis) -> Layout:
 def _baseline(
     settings: FitSettings, band: Band, coefficients: int, device: torch.device
 ) -> Baseline:
-    if settings.baseline == "none":
+    if settings.baseline.kind == "none":
         return Baseline.none(band.bins, device)
-    if settings.baseline == "polynomial":
-        return Baseline.polynomial(band.bins, settings.baseline_order, device)
-    stiffness = settings.baseline_stiffness
-    low, high = settings.baseline_stiffness_range
+    if settings.baseline.kind == "polynomial":
+        return Baseline.polynomial(band.bins, settings.baseline.order, device)
+    stiffness = settings.baseline.stiffness
+    low, high = settings.baseline.stiffness_range
     first = min(max(_FIRST_STIFFNESS, low), high) if isinstance(stiffness, str) else stiffness
     return Baseline.splines(band.bins, coefficients, first, device)
 
@@ -188,7 +188,7 @@ def _bounds(settings: FitSettings, layout: Layout) -> tuple[Tensor, Tensor, Tens
     lower = torch.zeros(layout.size, dtype=torch.float64)
     free[0], upper[0], lower[0] = True, math.inf, -math.inf
     for g in range(layout.groups):
-        reach = settings.max_macromolecule_offset_hz
+        reach = settings.macromolecules.max_offset_hz
         free[layout.shift(g)] = g == 0 or reach > 0
         upper[layout.shift(g)], lower[layout.shift(g)] = reach, -reach
         free[layout.lorentzian(g)] = settings.lineshape != "gaussian"
@@ -196,7 +196,7 @@ def _bounds(settings: FitSettings, layout: Layout) -> tuple[Tensor, Tensor, Tens
         upper[layout.lorentzian(g)] = settings.max_damping
         upper[layout.gaussian(g)] = settings.max_damping**2
     free[layout.delay :] = True
-    upper[layout.delay :] = _PRIOR_REACH * settings.first_order_phase_sd_ms
+    upper[layout.delay :] = _PRIOR_REACH * settings.first_order_phase.sd_ms
     upper[layout.own] = _PRIOR_REACH * settings.metabolite_shift_sd_hz
     lower[layout.delay :] = -upper[layout.delay :]
     return free, lower, upper
@@ -204,7 +204,7 @@ def _bounds(settings: FitSettings, layout: Layout) -> tuple[Tensor, Tensor, Tens
 
 def _prior_sd(settings: FitSettings, model: LinearCombinationModel) -> Tensor:
     sd = torch.full((model.layout.size,), math.inf, dtype=torch.float64)
-    sd[model.layout.delay :] = settings.first_order_phase_sd_ms
+    sd[model.layout.delay :] = settings.first_order_phase.sd_ms
     sd[model.layout.own] = settings.metabolite_shift_sd_hz
     return sd.to(model.columns.device)
 

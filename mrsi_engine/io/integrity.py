@@ -28,7 +28,8 @@ METADATA = "zarr.json"
 #: Complex samples: fast, as every block writes and reads them.
 SIGNALS = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
 
-_ATTRIBUTE = "integrity"
+#: The attribute of a store that holds its seals; of no meaning to anyone who reads the rest.
+INTEGRITY = "integrity"
 _CHECKSUM = 4
 _MISSING, _ALTERED = "is missing", "is cut short or altered"
 _WRITE_ALL = {"write_empty_chunks": True}
@@ -127,15 +128,15 @@ def seal(folder: Path, group: zarr.Group, attributes: Mapping[str, Any] | None =
 def annotate(group: zarr.Group, attributes: Mapping[str, Any]) -> None:
     """Set attributes of a sealed store, whose seal then is theirs."""
     before = dict(group.attrs)
-    _write_sealed(group, {**before, **attributes}, before[_ATTRIBUTE]["members"])
+    _write_sealed(group, {**before, **attributes}, before[INTEGRITY]["members"])
 
 
 def _write_sealed(
     group: zarr.Group, attributes: Mapping[str, Any], members: Mapping[str, str]
 ) -> None:
     # As JSON gives them back, or the seal of a tuple would be another one.
-    content = json.loads(json.dumps({**attributes, _ATTRIBUTE: {"members": members}}))
-    content[_ATTRIBUTE]["seal"] = _seal_of(content)
+    content = json.loads(json.dumps({**attributes, INTEGRITY: {"members": members}}))
+    content[INTEGRITY]["seal"] = _seal_of(content)
     group.update_attributes(content)
 
 
@@ -151,7 +152,7 @@ def attributes_of(folder: Path) -> dict[str, Any] | None:
 
 def is_sealed(attributes: Mapping[str, Any] | None) -> bool:
     """Whether attributes are those that were sealed."""
-    found = None if attributes is None else attributes.get(_ATTRIBUTE)
+    found = None if attributes is None else attributes.get(INTEGRITY)
     if attributes is None or not isinstance(found, dict) or "members" not in found:
         return False
     return bool(found.get("seal") == _seal_of(attributes))
@@ -159,7 +160,7 @@ def is_sealed(attributes: Mapping[str, Any] | None) -> bool:
 
 def members_of(attributes: Mapping[str, Any]) -> tuple[str, ...]:
     """Paths of the arrays and groups of a sealed store."""
-    return tuple(attributes[_ATTRIBUTE]["members"])
+    return tuple(attributes[INTEGRITY]["members"])
 
 
 def damaged_metadata(folder: Path) -> list[Damage]:
@@ -168,7 +169,7 @@ def damaged_metadata(folder: Path) -> list[Damage]:
     if attributes is None or not is_sealed(attributes):
         found = _ALTERED if (folder / METADATA).exists() else _MISSING
         return [Damage(METADATA, found)]
-    members = attributes[_ATTRIBUTE]["members"]
+    members = attributes[INTEGRITY]["members"]
     faults = ((path, _metadata_fault(folder / path, crc)) for path, crc in members.items())
     return [Damage(f"{path}/{METADATA}", fault) for path, fault in faults if fault]
 
@@ -237,7 +238,7 @@ def is_store(folder: Path, schema: str, parts: Sequence[str]) -> bool:
     attributes = attributes_of(folder)
     if attributes is not None and attributes.get("schema") == schema:
         return True
-    spoilt = attributes is None or (_ATTRIBUTE in attributes and not is_sealed(attributes))
+    spoilt = attributes is None or (INTEGRITY in attributes and not is_sealed(attributes))
     return spoilt and all((folder / part).is_dir() for part in parts)
 
 
@@ -326,7 +327,7 @@ def _metadata_fault(folder: Path, crc: str) -> str | None:
 
 def _seal_of(attributes: Mapping[str, Any]) -> str:
     """CRC-32C of the attributes without the seal itself, whatever their order."""
-    unsealed = {**attributes, _ATTRIBUTE: {"members": attributes[_ATTRIBUTE]["members"]}}
+    unsealed = {**attributes, INTEGRITY: {"members": attributes[INTEGRITY]["members"]}}
     return _crc(json.dumps(unsealed, sort_keys=True).encode())
 
 

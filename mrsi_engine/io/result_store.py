@@ -29,6 +29,7 @@ from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import built_aside, put_back, remove_whole, scratch_beside, writable
 from mrsi_engine.io.integrity import (
+    INTEGRITY,
     METADATA,
     Damage,
     annotate,
@@ -454,6 +455,7 @@ def open_result(path: str | Path) -> xr.Dataset:
     )
     for variable in dataset.variables.values():
         variable.attrs.pop("_FillValue", None)
+    del dataset.attrs[INTEGRITY]
     dataset.encoding["source"] = str(store.path.resolve())
     return dataset
 

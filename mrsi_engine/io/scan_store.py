@@ -39,6 +39,7 @@ from numpy.typing import ArrayLike, NDArray
 from mrsi_engine.conventions import DYNAMIC, TIME, VOXEL, WHITE, Acquisition, ScanNoise
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.integrity import (
+    INTEGRITY,
     Damage,
     array_of,
     attributes_of,
@@ -324,6 +325,7 @@ class ScanStore:
     def to_xarray(self) -> xr.Dataset:
         """The store as a lazily indexed Dataset without Dask arrays."""
         dataset = xr.open_zarr(self.path, chunks=None, consolidated=False, decode_times=False)
+        dataset.attrs.pop(INTEGRITY, None)
         return dataset.set_coords([name for name in ("x", "y", "z", "time") if name in dataset])
 
     @cached_property
@@ -404,10 +406,7 @@ def _no_scan_store(path: Path) -> str:
         return f"{path}: no such scan store; make one with: mrsi import SCAN --out {path}"
     attributes = attributes_of(path)
     if attributes is None:
-        return (
-            f"{path}: not a scan store (no Zarr v3 group that can be read); make one with: mrsi "
-            "import SCAN"
-        )
+        return f"{path}: not a scan store (no Zarr v3 group); make one with: mrsi import SCAN"
     return (
         f"{path}: a Zarr group but not a scan store (schema {attributes.get('schema')!r}, expected "
         f"{_SCHEMA!r}); give the folder that mrsi import made"

@@ -266,7 +266,8 @@ class _Cells:
     @cached_property
     def quiet(self) -> Tensor:
         """Bins without signals, ``(bin,)`` bool: of the lowest power over all times."""
-        quarters = torch.stack([q.log().mean(0) for q in self.power.tensor_split(4)])
+        parts = self.power.tensor_split(min(4, len(self.power)))
+        quarters = torch.stack([part.log().mean(0) for part in parts])
         # The worst quarter: signals that are gone later spoil a bin, too.
         score = quarters.amax(0)
         among = score[self.flat]

@@ -36,6 +36,7 @@ from torch import Tensor
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.encoders import Encoder, EncoderSettings
+from mrsi_engine.networks.kinds import known_kind
 from mrsi_engine.spectra.basis import Basis
 
 #: Tensors of a quantification model that are no weights: the basis columns it was trained with.
@@ -152,7 +153,7 @@ class Card(_Part):
     """
 
     format_version: Literal[1] = 1
-    kind: Literal["quantification", "fpc"]
+    kind: Annotated[str, AfterValidator(known_kind)]
     name: str
     encoder: EncoderSettings
     input_points: PositiveInt
@@ -374,7 +375,7 @@ def is_model(folder: Path) -> bool:
     return (folder / _CARD).is_file()
 
 
-def load_model(folder: Path | str, kind: Literal["quantification", "fpc"] | None = None) -> Model:
+def load_model(folder: Path | str, kind: str | None = None) -> Model:
     """A model from its folder, in evaluation mode on the CPU.
 
     Parameters
@@ -431,13 +432,13 @@ def _encoder(card: Card, member: int, stored: Mapping[str, Tensor], path: Path) 
 
 def _read_card(path: Path) -> Card:
     try:
-        return Card.model_validate(json.loads(path.read_text()))
+        return Card.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such file; {path.parent} is no model folder, and none of the shipped "
             f"models {shipped_models()}"
         ) from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid JSON: {error}") from error
     except ValidationError as error:
         raise InputError(f"{path}: {first_mistake(error)}; copy the model again") from error

@@ -5,17 +5,20 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, field_validator
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.nuclei import nucleus
 from mrsi_engine.pipeline.ranges import NucleusDefaults
-from mrsi_engine.pipeline.stage import Block, Context, Stage, State
+from mrsi_engine.pipeline.registry import stage_kind
+from mrsi_engine.pipeline.settings import group_of
+from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage, State
 from mrsi_engine.quantities import Declaration
 
 #: The folder of ready-made pipelines inside the package.
@@ -177,7 +180,7 @@ def prepare_pipeline(
     if not any(stage.passes(c) for stage, c in zip(pipeline.stages, contexts, strict=True)):
         states = states or [{}] * len(pipeline.stages)
     steps = [
-        stage.build(replace(before, state=state))
+        prepare_stage(stage, replace(before, state=state))
         for stage, before, state in zip(pipeline.stages, contexts, states, strict=False)
     ]
 
@@ -187,6 +190,32 @@ def prepare_pipeline(
         return block
 
     return apply
+
+
+def prepare_stage(stage: Stage, context: Context) -> Apply:
+    """A stage bound to one scan; a block of no voxel gets what it declares without asking it."""
+    voxels, declared = stage.build(context), stage.declare(context)
+    left = [1 + context.dimensions.index(name) for name in stage.leaves(context.dimensions)]
+
+    def apply(block: Block) -> None:
+        if len(block.fids):
+            voxels(block)
+        else:
+            _write_nothing(block, declared, left)
+
+    return apply
+
+
+def _write_nothing(block: Block, declared: Declaration, left: Sequence[int]) -> None:
+    fids = block.fids
+    block.fids = fids.new_empty((0, *(fids.shape[place] for place in left), fids.shape[-1]))
+    nothing = fids.new_empty(0, dtype=torch.float64)
+    for quantity in declared.parameters:
+        block.estimate[quantity.name] = block.sd[quantity.name] = nothing
+    for quantity in declared.measures:
+        block.measures[quantity.name] = nothing
+    for quantity in declared.signals if block.keep_signals else ():
+        block.signals[quantity.name] = fids.new_empty((0, fids.shape[-1]))
 
 
 def _declared(stage: Stage, context: Context) -> Declaration:
@@ -199,7 +228,12 @@ def _text(name_or_file: str) -> str:
         return shipped.read_text(encoding="utf-8")
     path = Path(name_or_file)
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}: not a TOML file, which is text in UTF-8 ({error})"
+            ) from error
     raise InputError(
         f"{name_or_file}: no such pipeline; shipped are {', '.join(shipped_pipelines())}, or give "
         "a TOML file"
@@ -211,12 +245,10 @@ def _stage(table: Any) -> Stage:
         raise ValueError('every [[stages]] table needs a key stage = "..."')
     settings = dict(table)
     key = settings.pop("stage")
-    if key not in Stage.registry:
-        # Deriving from Stage registers it; importing the room of stages does that for the shipped.
-        import_module("mrsi_engine.stages")
-    if key not in Stage.registry:
-        raise ValueError(f"no stage {key!r}; there are {', '.join(sorted(Stage.registry))}")
-    kind = Stage.registry[key]
+    try:
+        kind = stage_kind(str(key))
+    except InputError as error:
+        raise ValueError(str(error)) from error
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
@@ -230,6 +262,18 @@ def _explained(error: ValidationError, model: type[BaseModel]) -> str:
 def _explained_one(error: Any, model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; allowed are {', '.join(sorted(model.model_fields))}"
+        allowed = sorted(_table_of(model, error["loc"]).model_fields)
+        return f"unknown key {key!r}; allowed are {', '.join(allowed)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{key}: {message}" if error["type"] != "value_error" else message
+
+
+def _table_of(model: type[BaseModel], place: Sequence[Any]) -> type[BaseModel]:
+    """The model of the table that a key of this place stands in."""
+    for name in place[:-1]:
+        field = model.model_fields.get(name)
+        group = None if field is None else group_of(field.annotation)
+        if group is None:
+            return model
+        model = group
+    return model

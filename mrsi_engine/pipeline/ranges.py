@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Self
+from operator import attrgetter
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import AfterValidator, ValidationInfo
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition, ScanNoise
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.noise import noise_sd
 from mrsi_engine.nuclei import Nucleus, nucleus
+from mrsi_engine.pipeline.settings import NucleusRange, setting
 from mrsi_engine.pipeline.stage import Context, Stage
 
 #: Fewest points of the spectrum a noise level is read from. The median absolute deviation of ``n``
@@ -23,28 +24,11 @@ from mrsi_engine.pipeline.stage import Context, Stage
 MIN_QUIET_BINS = 32
 
 
-def _ascending(
-    value: tuple[float, float] | None, info: ValidationInfo
-) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    low, high = value
-    if not low < high:
-        raise ValueError(f"{info.field_name} must be [low, high] in ppm, found [{low}, {high}]")
-    return value
-
-
-#: A setting [low, high] in ppm.
-PpmRange = Annotated[tuple[float, float], AfterValidator(_ascending)]
-
-#: A setting [low, high] in ppm that is the nucleus' own unless given.
-NucleusRange = Annotated[tuple[float, float] | None, AfterValidator(_ascending)]
-
-
 class NucleusDefaults(Stage):
     """Base of stages with settings that are the nucleus' own unless given.
 
-    ``of_nucleus`` says what each of them is where it is ``None``.
+    ``of_nucleus`` says what each of them is where it is ``None``; those of a table by
+    ``table.key``.
     """
 
     of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {}
@@ -57,13 +41,16 @@ class NucleusDefaults(Stage):
         InputError
             If the nucleus is not known, or its spectra have nothing of the kind.
         """
-        value = getattr(self, key)
+        value = attrgetter(key)(self)
         return self.of_nucleus[key](nucleus(acquisition.nucleus)) if value is None else value
 
     def resolved(self, acquisition: Acquisition) -> Self:
         """This stage with every setting stated: what a run is known by and results keep."""
-        open_ones = [key for key in self.of_nucleus if getattr(self, key) is None]
-        return self.model_copy(update={key: self.own(key, acquisition) for key in open_ones})
+        found = self
+        for key in self.of_nucleus:
+            if attrgetter(key)(self) is None:
+                found = found.with_setting(key, self.own(key, acquisition))
+        return found
 
 
 class NoiseRange(NucleusDefaults):
@@ -76,7 +63,11 @@ class NoiseRange(NucleusDefaults):
         "noise_ppm": lambda n: n.windows.signal
     }
 
-    noise_ppm: NucleusRange = None
+    noise_ppm: NucleusRange = setting(
+        None,
+        "The range that holds signal; noise is measured outside. That of the nucleus if not given.",
+        unit="ppm",
+    )
 
     def quiet_bins(self, acquisition: Acquisition) -> NDArray[np.bool_]:
         """Signal-free bins of the unshifted transform, ``(time,)``.
@@ -139,7 +130,9 @@ class OptionalStage(Stage):
     #: What to do about what a scan lacks.
     remedy: ClassVar[str]
 
-    optional: bool = False
+    optional: bool = setting(
+        False, "Pass over a scan that lacks what the stage needs, instead of refusing it."
+    )
 
     def lacks(self, context: Context) -> str:
         """What the scan lacks for this stage; empty if nothing."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.conventions import DYNAMIC, Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.fpc.settings import FpcSettings
 from mrsi_engine.kernels.alignment import Alignment, corrected
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.creatine import CreatineReferencing, reference_to_creatine
@@ -38,16 +38,9 @@ from mrsi_engine.networks.correctors import (
     model_template,
     suited_model,
 )
-from mrsi_engine.networks.model import ModelSource
-from mrsi_engine.nuclei import Nucleus, nucleus
+from mrsi_engine.nuclei import nucleus
 from mrsi_engine.nuclei.nuclei import AlignmentLines
-from mrsi_engine.pipeline.ranges import (
-    NoiseRange,
-    NucleusRange,
-    PpmRange,
-    hertz_between,
-    refuse_coils,
-)
+from mrsi_engine.pipeline.ranges import hertz_between, refuse_coils
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import Declaration, lineshape, quality
 from mrsi_engine.stages.eddy_current import mean_reference
@@ -134,7 +127,7 @@ class _Signals:
     place: Tensor
 
 
-class FrequencyPhaseCorrection(NoiseRange):
+class FrequencyPhaseCorrection(FpcSettings):
     """Bring every voxel, and every transient, to one frequency and phase.
 
     ``robust``, ``registration``, ``correlation`` and ``network`` compare with a template: the
@@ -145,68 +138,10 @@ class FrequencyPhaseCorrection(NoiseRange):
 
     The state holds ``similarity_matrix_before`` and ``similarity_matrix_after``, scalar products
     of up to 64 signals spread evenly over the scan, ``(signal, signal)``, slice by slice.
-
-    Parameters
-    ----------
-    method
-        ``"robust"``: registration with amplitude and damping, without what ``nuisance`` takes out.
-        ``"registration"``: spectral registration (SR; within a window SRF). ``"correlation"``: the
-        peak of the cross-correlation (Corr, CorrF). ``"creatine"``: a Lorentzian line at 3.03 ppm
-        (CrR within the whole spectrum, CrRF within a window of its own). ``"water"``: the line of
-        the unsuppressed water reference, voxel by voxel. ``"network"``: ``"robust"``, whose
-        search is a network's guess and up to four steps from it; where those lead to no match, the
-        search itself.
-    model
-        Of ``"network"``: a folder that ``mrsi train`` wrote, or the name of a shipped model.
-    window_ppm
-        What counts; that of the nucleus unless given, ``false`` is the whole spectrum.
-    nuisance
-        What ``"robust"`` and ``"network"`` project out of the window: a ``"baseline"`` (complex
-        polynomial of order ``baseline_order``), or also the ``"subspace"`` of the tails of lines in
-        ``water_ppm`` and ``lipid_ppm``, where the nucleus has such.
-    seconds
-        From the start of the FID that are looked at.
-    max_shift_hz
-        Largest shift looked for.
-    reference
-        The first template: the signal with the ``"highest-peak"`` over its noise, or the choice
-        by ``"k-means"`` (Shamaei et al. 2023) among 256 signals spread evenly over the scan.
-    smooth, smooth_order
-        Combine each voxel's shift with a polynomial of its place fitted to the scan, of total
-        degree ``smooth_order``, by their precisions. Voxels whose own shift is lost in noise get
-        that of their surroundings, those measured well keep theirs.
     """
 
     stage: ClassVar[str] = "fpc"
-    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
-        **NoiseRange.of_nucleus,
-        "window_ppm": lambda n: n.alignment_for("stage 'fpc'").template,
-        "water_ppm": lambda n: None if n.water is None else n.water.tails,
-        "lipid_ppm": lambda n: None if n.lipids is None else n.lipids.tails,
-    }
     processing_method: ClassVar[str] = "Frequency and phase correction"
-
-    method: Literal["robust", "registration", "correlation", "creatine", "water", "network"] = (
-        "robust"
-    )
-    model: ModelSource = "fpc-press-3t-te30"
-    window_ppm: PpmRange | Literal[False] | None = None
-    nuisance: Literal["baseline", "subspace"] = "subspace"
-    baseline_order: int = Field(default=2, ge=0, le=10)
-    water_ppm: NucleusRange = None
-    lipid_ppm: NucleusRange = None
-    seconds: float = Field(default=0.3, gt=0)
-    max_shift_hz: float = Field(default=60.0, gt=0, le=1000)
-    template_passes: int = Field(default=2, ge=0, le=10)
-    frame: Literal["creatine", "template"] = "creatine"
-    reference: Literal["highest-peak", "k-means"] = "highest-peak"
-    smooth: bool = False
-    smooth_order: int = Field(default=6, ge=1, le=12)
-
-    @property
-    def uses_template(self) -> bool:
-        """Whether signals are compared with a template made from them."""
-        return self.method in ("robust", "registration", "correlation", "network")
 
     @property
     def _first_step(self) -> int:
@@ -550,12 +485,12 @@ def _view(
     robust = stage.method in ("robust", "network")
     limited = stage.window_ppm is not False
     window = stage.hertz_of(acquisition, "window_ppm") if limited else None
-    order = stage.baseline_order if robust and window else None
+    order = stage.nuisance.baseline_order if robust and window else None
     lines = []
-    if robust and stage.nuisance == "subspace":
+    if robust and stage.nuisance.kind == "subspace":
         tails = (
-            ("water_ppm", _WATER_DAMPING, _WATER_RANK),
-            ("lipid_ppm", _LIPID_DAMPING, _LIPID_RANK),
+            ("nuisance.water_ppm", _WATER_DAMPING, _WATER_RANK),
+            ("nuisance.lipid_ppm", _LIPID_DAMPING, _LIPID_RANK),
         )
         lines = [
             LineRange(*stage.hertz_of(acquisition, key), *damping, rank)

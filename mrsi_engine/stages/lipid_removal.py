@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
@@ -18,12 +17,12 @@ from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
 from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.pipeline.ranges import (
     NoiseRange,
-    NucleusRange,
     OptionalStage,
     energy_between,
     hertz_between,
     one_fid_a_voxel,
 )
+from mrsi_engine.pipeline.settings import NucleusRange, setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import Declaration, quality
 from mrsi_engine.stages.water_removal import check_rank, residual_and_change
@@ -71,28 +70,7 @@ LIPID_METABOLITE_CHANGE = quality(
 
 
 class LipidRemoval(OptionalStage, NoiseRange):
-    """Take away the lipids that leak into the brain from the scalp.
-
-    Parameters
-    ----------
-    method
-        ``"l2"``: L2-regularised projection with the time courses of scalp voxels and a penalty of
-        each voxel's own, :mod:`mrsi_engine.kernels.lipid`; voxels without lipids above metabolites
-        and noise are left as they are. ``"hsvd"``: the damped exponentials in ``band_ppm``, voxel
-        by voxel; lactate, alanine and macromolecules there go with them.
-    scalp
-        Where ``"l2"`` learns: from voxels ``"given"`` as scalp, or from those ``"found"`` by their
-        lipids, ``lipid_ratio`` times as strong against 1.9-4.1 ppm as in the median voxel, or
-        stronger than all there.
-    strength
-        Factor on the level of lipids found in a voxel by ``"l2"``; 1 is the most likely one.
-    rank
-        Lipid time courses of ``"l2"``; those above metabolites and noise if not given.
-    components
-        Damped exponentials of ``"hsvd"``.
-    optional
-        Pass over scans without marked scalp voxels instead of refusing them.
-    """
+    """Take away the lipids that leak into the brain from the scalp."""
 
     stage: ClassVar[str] = "lipid_removal"
     of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
@@ -102,13 +80,30 @@ class LipidRemoval(OptionalStage, NoiseRange):
     processing_method: ClassVar[str] = "Nuisance peak removal"
     remedy: ClassVar[str] = "give --scalp MASK, set scalp = 'found' or method = 'hsvd'"
 
-    method: Literal["l2", "hsvd"] = "l2"
-    scalp: Literal["given", "found"] = "given"
-    lipid_ratio: float = Field(default=3.0, gt=1)
-    strength: float = Field(default=1.0, gt=0)
-    rank: int | None = Field(default=None, ge=1)
-    band_ppm: NucleusRange = None
-    components: int = Field(default=DEFAULT_COMPONENTS, ge=1, le=64)
+    method: Literal["l2", "hsvd"] = setting(
+        "l2",
+        "`l2`: projection with the time courses of scalp voxels and a penalty of each voxel's "
+        "own; voxels without lipids above metabolites and noise are left as they are. `hsvd`: the "
+        "damped exponentials in band_ppm, voxel by voxel; lactate, alanine and macromolecules "
+        "there go with them.",
+    )
+    scalp: Literal["given", "found"] = setting(
+        "given",
+        "Where `l2` learns: from voxels given as scalp, or from those found by their lipids, "
+        "lipid_ratio times as strong against 1.9-4.1 ppm as in the median voxel, or stronger than "
+        "all there.",
+    )
+    lipid_ratio: float = setting(3.0, "How much stronger lipids make a voxel scalp.", gt=1)
+    strength: float = setting(
+        1.0, "Factor on the level of lipids `l2` finds in a voxel; 1 is the most likely one.", gt=0
+    )
+    rank: int | None = setting(
+        None, "Lipid time courses of `l2`; those above metabolites and noise if not given.", ge=1
+    )
+    band_ppm: NucleusRange = setting(
+        None, "Where lipids are, [low, high]; that of the nucleus if not given.", unit="ppm"
+    )
+    components: int = setting(DEFAULT_COMPONENTS, "Damped exponentials of `hsvd`.", ge=1, le=64)
 
     def lacks(self, context: Context) -> str:
         """Scalp voxels, where they are to be given."""

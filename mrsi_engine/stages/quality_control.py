@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.conventions import Flag, Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.pipeline.ranges import NucleusDefaults, energy_between
+from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import AMPLITUDES, Declaration, quality
 
@@ -36,25 +36,6 @@ class QualityControl(NucleusDefaults):
     SNR and linewidth are those of the experts' consensus (Kreis et al., NMR Biomed
     2021;34:e4347: peak height over the SD of the noise; Wilson et al., Magn Reson Med
     2019;82:527: at most 0.1 ppm for a usable spectrum).
-
-    Parameters
-    ----------
-    min_snr, max_fwhm_ppm
-        Limits of SNR and of the full width at half height; that of the nucleus unless given.
-    max_crlb_percent
-        Relative CRLB up to which an estimate counts in the coverage of its metabolite; no flag.
-    max_fit_quality
-        Largest residual in units of the noise; no limit unless given, since a residual counts
-        for more the better a spectrum is, and filtered data have no noise to compare it with.
-    max_lipid_ratio
-        Limit of lipid over NAA signal, for nuclei whose spectra have both.
-    outliers
-        Sums of metabolites that a voxel is compared by; those of the nucleus unless given.
-    max_deviations
-        Such a sum farther than so many SDs from the scan's median is an outlier: unlike
-        the rest, as a failed fit is, but also a lesion. So this flag asks to look, it rejects
-        nothing. The SD is that of the scan's good voxels (from the median absolute deviation)
-        with the voxel's own error; fewer than 20 good voxels have no median to compare with.
     """
 
     stage: ClassVar[str] = "quality_control"
@@ -63,13 +44,42 @@ class QualityControl(NucleusDefaults):
         "outliers": lambda n: n.outliers,
     }
 
-    min_snr: float = Field(default=4.0, ge=0)
-    max_fwhm_ppm: float | None = Field(default=None, gt=0)
-    max_crlb_percent: float = Field(default=20.0, gt=0)
-    max_fit_quality: float | None = Field(default=None, gt=0)
-    max_lipid_ratio: float = Field(default=3.0, gt=0)
-    outliers: tuple[str, ...] | None = None
-    max_deviations: float = Field(default=5.0, gt=0)
+    min_snr: float = setting(4.0, "Least SNR.", ge=0)
+    max_fwhm_ppm: float | None = setting(
+        None,
+        "Largest full width at half height; that of the nucleus if not given.",
+        unit="ppm",
+        gt=0,
+    )
+    max_crlb_percent: float = setting(
+        20.0,
+        "Relative CRLB up to which an estimate counts in the coverage of its metabolite; no flag.",
+        unit="%",
+        gt=0,
+    )
+    max_fit_quality: float | None = setting(
+        None,
+        "Largest residual in units of the noise; no limit unless given, since a residual counts "
+        "for more the better a spectrum is, and filtered data have no noise to compare it with.",
+        gt=0,
+    )
+    max_lipid_ratio: float = setting(
+        3.0, "Largest lipid over NAA signal, for nuclei whose spectra have both.", gt=0
+    )
+    outliers: tuple[str, ...] | None = setting(
+        None,
+        "Sums of metabolites that a voxel is compared by; those of the nucleus if not given.",
+    )
+    max_deviations: float = setting(
+        5.0,
+        "Such a sum farther than so many SDs from the scan's median is an outlier: "
+        "unlike the rest, as a failed fit is, but also a lesion. So this flag asks to look, it "
+        "rejects nothing. The SD is that of the scan's good voxels (from the median absolute "
+        "deviation) with the voxel's own error; fewer than 20 good voxels have no median to "
+        "compare with.",
+        unit="SD",
+        gt=0,
+    )
 
     def check(self, context: Context) -> Self:
         """This stage, once it is known that voxels are quantified before it.

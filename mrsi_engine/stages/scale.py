@@ -29,6 +29,7 @@ from mrsi_engine.kernels.hsvd import BandPlan, remove_band
 from mrsi_engine.kernels.water_reference import LEAST_SAMPLES, water_amplitude
 from mrsi_engine.nuclei import Nucleus
 from mrsi_engine.pipeline.ranges import NucleusDefaults, one_fid_a_voxel
+from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context
 from mrsi_engine.quantities import (
     MAIN,
@@ -84,56 +85,65 @@ _Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Scale(NucleusDefaults):
-    """Ratios to a metabolite, or concentrations by the water reference and tissue fractions.
-
-    Parameters
-    ----------
-    quantity
-        ``"ratio"`` to ``reference``; ``"molar"``, mmol per litre of tissue; ``"molal"``, mmol per
-        kg of tissue water; ``"raw"`` leaves amplitudes in data units and writes nothing.
-    reference
-        Label of the metabolite or sum that ratios are to. Ratios are of amplitudes: relaxation is
-        not corrected. That of the nucleus (1H: tCr; 31P: tATP; 2H: HDO) unless given.
-    tissue
-        ``"maps"``, the fractions that came with the scan, or fractions by class to be assumed in
-        every voxel, e.g. ``{gm = 0.6, wm = 0.4}``.
-    without_water
-        Classes of the maps that hold no water, e.g. ``["background"]``.
-    least_tissue
-        Share of the voxel that must be tissue with metabolites to be given a concentration.
-    table
-        File with relaxation times, water content and protons; the shipped one, of the human brain
-        at 3 T, if not given.
-    echo_time, repetition_time, water_echo_time, water_repetition_time
-        In s, of the scan and of the water reference; those of the files if not given.
-    flip_angle, water_flip_angle
-        Of the excitation, degrees.
-    water_gain
-        What the water's amplitude is to be multiplied by to be on the scan's scale, where receiver
-        gain or averaging differ.
-    proton_amplitude
-        Amplitude of one proton in the basis set; measured on a singlet of the basis if not given.
-    """
+    """Ratios to a metabolite, or concentrations by the water reference and tissue fractions."""
 
     stage: ClassVar[str] = "scale"
     of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
         "reference": lambda n: n.ratio_to
     }
 
-    quantity: Literal["raw", "ratio", "molar", "molal"] = "ratio"
-    reference: str | None = None
-    tissue: Literal["maps"] | dict[str, _Fraction] = "maps"
-    without_water: tuple[str, ...] = ()
-    least_tissue: _Fraction = 0.1
-    table: TableSetting | None = None
-    echo_time: _EchoTime | None = None
-    repetition_time: _Seconds | None = None
-    water_echo_time: _EchoTime | None = None
-    water_repetition_time: _Seconds | None = None
-    flip_angle: _Degrees = 90.0
-    water_flip_angle: _Degrees = 90.0
-    water_gain: Annotated[float, Field(gt=0)] = 1.0
-    proton_amplitude: Annotated[float, Field(gt=0)] | None = None
+    quantity: Literal["raw", "ratio", "molar", "molal"] = setting(
+        "ratio",
+        "`ratio` to the reference; `molar`, mmol per litre of tissue; `molal`, mmol per kg of "
+        "tissue water; `raw` leaves amplitudes in data units and writes nothing.",
+    )
+    reference: str | None = setting(
+        None,
+        "Label of the metabolite or sum that ratios are to; that of the nucleus (1H: tCr; 31P: "
+        "tATP; 2H: HDO) if not given. Ratios are of amplitudes: relaxation is not corrected.",
+    )
+    tissue: Literal["maps"] | dict[str, _Fraction] = setting(
+        "maps",
+        "The fractions that came with the scan (`maps`), or fractions by class to be assumed in "
+        "every voxel, e.g. `{gm = 0.6, wm = 0.4}`.",
+    )
+    without_water: tuple[str, ...] = setting(
+        (), 'Classes of the maps that hold no water, e.g. `["background"]`.'
+    )
+    least_tissue: _Fraction = setting(
+        0.1,
+        "Share of the voxel that must be tissue with metabolites to be given a concentration.",
+    )
+    table: TableSetting | None = setting(
+        None,
+        "File with relaxation times, water content and protons; the shipped one, of the human "
+        "brain at 3 T, if not given.",
+    )
+    echo_time: _EchoTime | None = setting(
+        None, "Of the scan; that of its file if not given.", unit="s"
+    )
+    repetition_time: _Seconds | None = setting(
+        None, "Of the scan; that of its file if not given.", unit="s"
+    )
+    water_echo_time: _EchoTime | None = setting(
+        None, "Of the water reference; that of its file if not given.", unit="s"
+    )
+    water_repetition_time: _Seconds | None = setting(
+        None, "Of the water reference; that of its file if not given.", unit="s"
+    )
+    flip_angle: _Degrees = setting(90.0, "Of the scan's excitation.", unit="degrees")
+    water_flip_angle: _Degrees = setting(
+        90.0, "Of the water reference's excitation.", unit="degrees"
+    )
+    water_gain: float = setting(
+        1.0,
+        "What the water's amplitude is to be multiplied by to be on the scan's scale, where "
+        "receiver gain or averaging differ.",
+        gt=0,
+    )
+    proton_amplitude: Annotated[float, Field(gt=0)] | None = setting(
+        None, "Of one proton in the basis set; measured on a singlet of the basis if not given."
+    )
 
     @property
     def by_water(self) -> bool:

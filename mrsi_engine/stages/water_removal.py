@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
@@ -16,11 +15,11 @@ from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
 from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.pipeline.ranges import (
     NoiseRange,
-    NucleusRange,
     energy_between,
     hertz_between,
     one_fid_a_voxel,
 )
+from mrsi_engine.pipeline.settings import NucleusRange, setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import Declaration, quality
 
@@ -47,24 +46,7 @@ WATER_BY_VOXEL = quality(
 
 
 class WaterRemoval(NoiseRange):
-    """Model the signal around water as damped exponentials and subtract it.
-
-    Parameters
-    ----------
-    method
-        ``"hsvd"``: voxel by voxel, :mod:`mrsi_engine.kernels.hsvd`. ``"casorati"``: in the few time
-        courses that all voxels share, :mod:`mrsi_engine.kernels.casorati`, and voxel by voxel where
-        that leaves too much.
-    band_ppm
-        What is removed, (low, high) in ppm; the surroundings of the nucleus' water unless given.
-    components
-        Damped exponentials modelled in and around the band.
-    rank
-        Shared time courses of ``"casorati"``; found from the noise if not given.
-    most_residual
-        Roughness in the band over the noise's (1 = noise only) above which ``"casorati"`` does a
-        voxel alone.
-    """
+    """Model the signal around water as damped exponentials and subtract it."""
 
     stage: ClassVar[str] = "water_removal"
     of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
@@ -73,11 +55,28 @@ class WaterRemoval(NoiseRange):
     }
     processing_method: ClassVar[str] = "Nuisance peak removal"
 
-    method: Literal["hsvd", "casorati"] = "hsvd"
-    band_ppm: NucleusRange = None
-    components: int = Field(default=DEFAULT_COMPONENTS, ge=1, le=64)
-    rank: int | None = Field(default=None, ge=1)
-    most_residual: float = Field(default=casorati.DEFAULT_RESIDUAL, gt=0)
+    method: Literal["hsvd", "casorati"] = setting(
+        "hsvd",
+        "`hsvd`: voxel by voxel. `casorati`: in the few time courses that all voxels share, and "
+        "voxel by voxel where that leaves too much.",
+    )
+    band_ppm: NucleusRange = setting(
+        None,
+        "What is removed, [low, high]; the surroundings of the nucleus' water if not given.",
+        unit="ppm",
+    )
+    components: int = setting(
+        DEFAULT_COMPONENTS, "Damped exponentials modelled in and around the band.", ge=1, le=64
+    )
+    rank: int | None = setting(
+        None, "Shared time courses of `casorati`; found from the noise if not given.", ge=1
+    )
+    most_residual: float = setting(
+        casorati.DEFAULT_RESIDUAL,
+        "Roughness in the band over the noise's (1 = noise only) above which `casorati` does a "
+        "voxel alone.",
+        gt=0,
+    )
 
     def declare(self, context: Context) -> Declaration:
         """The measures ``water_residual`` and ``metabolite_change``; where a voxel went alone."""

@@ -217,10 +217,13 @@ def model_error(quick: bool) -> dict[str, dict[str, dict[str, float]]]:
     no_gsh = tuple(n for n in ("GSH", "Asp") if n in basis.names)
     wrong: dict[str, tuple[Quantify, float]] = {
         "right model": (stage, 0.3),
-        "macromolecules as lines": (_changed(stage, macromolecules="lines"), 0.3),
-        "no macromolecules": (_changed(stage, macromolecules="none"), 0.3),
-        "no baseline in the model": (_changed(stage, baseline="none"), 0.3),
-        "stiff baseline": (_changed(stage, baseline_stiffness=10.0), 0.3),
+        "macromolecules as lines": (_changed(stage, macromolecules={"source": "lines"}), 0.3),
+        "no macromolecules": (_changed(stage, macromolecules={"source": "none"}), 0.3),
+        "no baseline in the model": (_changed(stage, baseline={"kind": "none"}), 0.3),
+        "stiff baseline": (
+            _changed(stage, baseline={**stage.baseline.model_dump(), "stiffness": 10.0}),
+            0.3,
+        ),
         "strong baseline": (stage, 1.0),
         "GSH and Asp left out": (_changed(stage, leave_out=no_gsh), 0.3),
     }

@@ -49,7 +49,7 @@ from mrsi_engine.kernels.varpro import evaluate  # noqa: E402
 from mrsi_engine.networks.encoders import Encoder  # noqa: E402
 from mrsi_engine.networks.model import load_model  # noqa: E402
 from mrsi_engine.networks.novelty import Novelty  # noqa: E402
-from mrsi_engine.networks.quantifier import Recipe  # noqa: E402
+from mrsi_engine.networks.quantification import Recipe  # noqa: E402
 from mrsi_engine.networks.simulation import SimulationSettings, Simulator  # noqa: E402
 from mrsi_engine.nuclei import nucleus  # noqa: E402
 from mrsi_engine.pipeline.pipeline import Pipeline  # noqa: E402

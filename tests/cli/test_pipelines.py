@@ -36,6 +36,7 @@ class TestPipelines:
         narrow.write_text(f'name = "p"\n[[stages]]\n{stage}')
         error = mrsi.refused(*run, "--pipeline", narrow)
         assert "noise is measured; 32 are needed" in error
+        assert "window holds 7 points, 8 are needed" in mrsi.refused(*run, "--points", 64)
         error = mrsi.refused(*run, "--keep", "residual")
         assert "writes no signal ['residual']; it writes ['corrected', 'fit', 'baseline']" in error
         assert not (tmp_path / "o").exists()

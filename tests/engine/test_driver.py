@@ -175,7 +175,7 @@ def test_full_disk_stops_the_run_and_leaves_nothing_half_written(scan, tmp_path,
 def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True).returncode:
         pytest.skip("mounting a small tmpfs needs root")
     yield folder
@@ -197,7 +197,7 @@ def test_really_full_disk(small_disk, tmp_path, processes):
 
 def test_disk_full_before_the_first_block(small_disk, tmp_path):
     scan = write_scan(tmp_path / "scan")
-    (small_disk / "fill").write_bytes(b"0" * 190_000)
+    (small_disk / "fill").write_bytes(b"0" * 590_000)
     with pytest.raises(RunError, match="disk full"):
         plan(scan.path, MOMENTS, None, small_disk / "out")
     assert [p.name for p in small_disk.iterdir()] == ["fill"]

@@ -65,9 +65,10 @@ def processed(kind: str, fids: np.ndarray) -> np.ndarray:
     "kind", ["x1.5", "x2", "x4", "2", "5", "10", "gaussian", "5 x2", "gaussian x4"]
 )
 def test_errors_are_true_whatever_was_done_before(kind: str) -> None:
-    """The SD of 300 scores is known to 1 / sqrt(600) = 0.041; measured 0.93 to 1.07.
+    """The SD of 300 scores is known to 1 / sqrt(600) = 0.041; measured 0.97 to 1.01.
 
-    Errors of a white scan have an SD of 1 but for what its own noise level is measured with.
+    Untreated, 1.2 to 1.5 and 2.7 to 3.5 zero-filled twice and four times, 5.0 to 5.7 with 5 Hz and
+    3.6 to 4.3 with a Gaussian of 5 Hz.
     """
     draws = 300
     done = processed(kind, noisy(draws))

@@ -6,19 +6,22 @@ import gzip
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 import scipy.io
 
+from mrsi_engine import cli
 from mrsi_engine.io.basis_files import write_basis
 from mrsi_engine.io.scan_store import ScanStore
 from mrsi_engine.pipeline.pipeline import pipeline_text
+from mrsi_engine.runs import one_scan
+from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.simulation import simulate_basis
 from tests.cases.bases import write_lcmodel
 from tests.cases.scan import Scan
+from tests.cli.helpers import write_quick_report
 from tests.fuzz.breaking import broken_bytes, broken_json
 from tests.fuzz.conftest import Call
 from tests.io.basis_texts import jmrui_text, osprey_struct
@@ -29,6 +32,35 @@ BASIS = "press-3t-te30"
 def inputs(kind: int, count: int) -> pytest.MarkDecorator:
     """So many broken inputs of a kind, each with its own fixed seed."""
     return pytest.mark.parametrize("seed", [(kind, number) for number in range(count)], ids=str)
+
+
+def command(tiny: Scan, out: Path) -> list[object]:
+    scan = tiny.folder / "scan.nii.gz"
+    given = ["--mask", tiny.mask, "--basis", BASIS, "--workers", 0, "--pipeline", "minimal"]
+    return ["run", scan, *given, "--out", out]
+
+
+@pytest.fixture(scope="module")
+def basis() -> Basis:
+    return simulate_basis(
+        "press",
+        echo_time=0.03,
+        field=3.0,
+        points=256,
+        dwell_time=0.5e-3,
+        linewidth=8.0,
+        metabolites=("NAA", "Cr", "Ins"),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Scan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; to be copied, never changed."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one_scan, "report_on", write_quick_report)
+        cli.main([str(part) for part in command(tiny, out)])
+    return out
 
 
 class TestScans:
@@ -136,23 +168,10 @@ class TestScans:
 class TestBases:
     """``mrsi basis show``: refused, or read with all its metabolites."""
 
-    @pytest.fixture(scope="class")
-    def basis(self) -> Any:
-        names = ("NAA", "Cr", "Ins")
-        return simulate_basis(
-            *("press",),
-            echo_time=0.03,
-            field=3.0,
-            points=256,
-            dwell_time=0.5e-3,
-            linewidth=8.0,
-            metabolites=names,
-        )
-
     @pytest.mark.parametrize("name", ["b.basis", "b.txt"])
     @inputs(5, 14)
     def test_texts(
-        self, call: Call, basis: Any, tmp_path: Path, name: str, seed: tuple[int, int]
+        self, call: Call, basis: Basis, tmp_path: Path, name: str, seed: tuple[int, int]
     ) -> None:
         if name == "b.txt":
             whole = jmrui_text(basis).encode()
@@ -167,7 +186,7 @@ class TestBases:
         assert code or "columns" in text
 
     @inputs(6, 20)
-    def test_json(self, call: Call, basis: Any, tmp_path: Path, seed: tuple[int, int]) -> None:
+    def test_json(self, call: Call, basis: Basis, tmp_path: Path, seed: tuple[int, int]) -> None:
         folder = write_basis(basis, tmp_path / "b")
         whole, draw = (folder / "Cr.json").read_bytes(), np.random.default_rng(seed)
         if seed[1] % 2:
@@ -179,7 +198,7 @@ class TestBases:
         assert code in (0, 2)
 
     @inputs(7, 10)
-    def test_matlab(self, call: Call, basis: Any, tmp_path: Path, seed: tuple[int, int]) -> None:
+    def test_matlab(self, call: Call, basis: Basis, tmp_path: Path, seed: tuple[int, int]) -> None:
         scipy.io.savemat(tmp_path / "whole.mat", {"BASIS": osprey_struct(basis)})
         whole = (tmp_path / "whole.mat").read_bytes()
         broken = broken_bytes(whole, np.random.default_rng(seed), start=120)
@@ -200,23 +219,6 @@ class TestPipelines:
 
 class TestStores:
     """Chunks and metadata of finished runs: the same maps again, or a refusal."""
-
-    @pytest.fixture(scope="class")
-    def finished(self, tiny: Scan, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        from mrsi_engine import cli
-        from mrsi_engine.runs import one_scan
-        from tests.cli.helpers import write_quick_report
-
-        out = tmp_path_factory.mktemp("finished") / "out"
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(one_scan, "report_on", write_quick_report)
-            cli.main([str(part) for part in self.command(tiny, out)])
-        return out
-
-    def command(self, tiny: Scan, out: Path) -> list[object]:
-        scan = tiny.folder / "scan.nii.gz"
-        given = ["--mask", tiny.mask, "--basis", BASIS, "--workers", 0, "--pipeline", "minimal"]
-        return ["run", scan, *given, "--out", out]
 
     @pytest.mark.parametrize("part", ["result.zarr", "scan.zarr"])
     @inputs(9, 16)
@@ -239,7 +241,7 @@ class TestStores:
         draw = np.random.default_rng(seed)
         chosen = files[int(draw.integers(len(files)))]
         chosen.write_bytes(broken_bytes(chosen.read_bytes(), draw))
-        code, text = call(*self.command(tiny, out))
+        code, text = call(*command(tiny, out))
         if code == 0:
             again, before = (
                 np.asarray(nib.load(path).dataobj)

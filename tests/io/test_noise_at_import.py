@@ -11,7 +11,7 @@ import pytest
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.importing import import_scan
-from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.io.scan_store import ScanStore, scan_noise
 
 SHAPE, POINTS, DWELL = (4, 3, 1), 512, 0.5e-3
 TIME = np.arange(POINTS) * DWELL
@@ -129,6 +129,7 @@ class TestHeader:
         assert store.noise.unknown == "the header says denoised"
         assert "cannot be measured" in about_noise(store)
         assert ScanStore.open(store.path).noise == store.noise
+        assert scan_noise(store.to_xarray().attrs) == store.noise
 
     def test_in_space(self, brought_in: Importer, white: np.ndarray) -> None:
         """Each voxel's noise stays white in time."""

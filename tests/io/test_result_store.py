@@ -387,7 +387,7 @@ def test_flipped_bits_of_the_attributes_are_seen(tmp_path):
     file = store.path / "zarr.json"
     whole = file.read_bytes()
     refused = 0
-    for at in range(0, len(whole), 5):
+    for at in range(0, len(whole), 11):
         file.write_bytes(whole)
         flip(file, at)
         try:
@@ -395,41 +395,36 @@ def test_flipped_bits_of_the_attributes_are_seen(tmp_path):
             assert recorded(store.path) == store.attributes
         except InputError:
             refused += 1
-    assert refused > 0.8 * len(whole) / 5
+    assert refused > 0.8 * len(whole) / 11
 
 
-FRAME = [
-    "estimate/zarr.json",
-    "status/zarr.json",
-    "x/zarr.json",
-    "x/c/0",
-    "unit/c/0",
-    "time/c/0",
-    "state/zarr.json",
-    "basis/zarr.json",
-    "basis/fid/zarr.json",
-    "basis/fid/c/0/0",
-]
+FRAME = {
+    "estimate/zarr.json": os.unlink,
+    "x/c/0": flip,
+    "unit/c/0": cut,
+    "time/c/0": os.unlink,
+    "state/zarr.json": flip,
+    "basis/zarr.json": os.unlink,
+    "basis/fid/c/0/0": cut,
+}
 
 
-@pytest.mark.parametrize("way", ["missing", "flipped"])
-def test_what_a_store_holds_before_its_first_block_is_put_back(tmp_path, way):
+def test_what_a_store_holds_before_its_first_block_is_put_back(tmp_path):
     whole = finished(tmp_path / "whole")
-    for file in FRAME:
-        path = tmp_path / "out"
-        shutil.copytree(whole.path, path)
-        WAYS[way](path / file)
+    path = tmp_path / "out"
+    shutil.copytree(whole.path, path)
+
+    def create_again(fresh):
+        shutil.copytree(whole.path, fresh)
+
+    for file, spoil in FRAME.items():
+        spoil(path / file)
         with pytest.raises(DamagedError, match=rf"damaged: {file} is .*run the same command"):
             open_result(path)
-
-        def create_again(fresh):
-            shutil.copytree(whole.path, fresh)
-
         assert [d.file for d in mend_frame(path, create_again)] == [file]
-        open_result(path)
         assert (path / file).read_bytes() == (whole.path / file).read_bytes()
         assert set(os.listdir(tmp_path)) == {"whole", "out"}
-        remove_result(path)
+    open_result(path)
 
 
 def test_another_frame_is_not_put_in(tmp_path):

@@ -118,7 +118,7 @@ def test_unknown_stage(tmp_path):
         ("max_damping = 1000", ["max_damping", "150"]),
         ("max_shift_hz = 0", ["max_shift_hz", "greater than 0"]),
         ("max_iterations = 'many'", ["max_iterations", "integer"]),
-        ("baseline_stiffness = -1", ["baseline_stiffness"]),
+        ("baseline.stiffness = -1", ["baseline.stiffness", "greater than or equal to 0"]),
         ("noise_ppm = [3.0, 3.0]", ["noise_ppm must be [low, high]"]),
     ],
 )
