@@ -40,6 +40,8 @@ class Files:
         Mask of the scalp: its voxels outside --mask show stages what lipids look like.
     points
         Use only so many points of every FID.
+    keep_personal
+        Keep what the header says of the person and the machine; left out by default.
     """
 
     mask: Path | None = None
@@ -51,6 +53,7 @@ class Files:
     csf: Path | None = None
     scalp: Path | None = None
     points: int | None = None
+    keep_personal: Annotated[bool, Parameter(negative="")] = False
 
     def of(self, scan: Path) -> Inputs:
         """All files of one scan."""
@@ -69,6 +72,7 @@ class Files:
             tissue_classes=self.tissue_classes,
             scalp=self.scalp,
             points=self.points,
+            keep_personal=self.keep_personal,
         )
 
 

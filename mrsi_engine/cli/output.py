@@ -29,7 +29,7 @@ def say(text: str) -> None:
 
 
 def announce(outcome: FinishedRun) -> None:
-    """What a run left, in three lines."""
+    """What a run left, in three lines, and what had to be assumed on the way in."""
     counts = ", ".join(
         f"{count} {status.meaning.replace('_', ' ')}"
         for status, count in outcome.summary.statuses.items()
@@ -39,6 +39,13 @@ def announce(outcome: FinishedRun) -> None:
     say(f"{outcome.summary.voxels} voxels: {counts}  ({steps})")
     say(f"{len(outcome.maps)} maps in {outcome.folder / 'maps'}")
     say(f"report: {outcome.report}")
+    say_notes(outcome.result.attrs["notes"])
+
+
+def say_notes(notes: Sequence[str]) -> None:
+    """What had to be assumed on the way in, a line each."""
+    for note in notes:
+        say(f"note: {note}")
 
 
 def tell_damage(store: Path, damages: Sequence[Damage]) -> None:

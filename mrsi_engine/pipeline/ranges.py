@@ -18,7 +18,9 @@ from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.pipeline.settings import NucleusRange, setting
 from mrsi_engine.pipeline.stage import Context, Stage
 
-#: Fewest points of the spectrum a noise level is read from.
+#: Fewest points of the spectrum a noise level is read from. The median absolute deviation of ``n``
+#: complex points has a relative error of ``1.17 / sqrt(2 n)``: 15 % with 32, which widens errors
+#: in units of their SD by 2 %. Ordinary scans must pass: 512 points of 0.36 ms at 7 T have 46.
 MIN_QUIET_BINS = 32
 
 

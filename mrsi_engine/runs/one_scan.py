@@ -25,7 +25,8 @@ from mrsi_engine.engine.plan import plan
 from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import ScanLayout
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.importing import Progress, changed_since, import_scan, signal_dimensions
+from mrsi_engine.io.import_signals import Progress
+from mrsi_engine.io.importing import changed_since, import_scan
 from mrsi_engine.io.integrity import Damage, OnDamage
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
 from mrsi_engine.io.result_store import open_result
@@ -55,6 +56,7 @@ class Inputs:
     tissue_classes: tuple[str, ...] = ()
     scalp: Path | None = None
     points: int | None = None
+    keep_personal: bool = False
 
     def import_settings(self) -> dict[str, Any]:
         """What :func:`~mrsi_engine.io.importing.import_scan` takes beside scan and store."""
@@ -65,6 +67,7 @@ class Inputs:
             "tissue_classes": self.tissue_classes,
             "scalp": self.scalp,
             "points": self.points,
+            "keep_personal": self.keep_personal,
         }
 
 
@@ -196,7 +199,7 @@ def _layout(inputs: Inputs, header: NIfTIMRSHeader) -> ScanLayout:
     water = None if inputs.water is None else read_header(inputs.water).acquisition
     by_file = inputs.tissue if isinstance(inputs.tissue, Mapping) else None
     return ScanLayout(
-        tuple(signal_dimensions(header).items()),
+        tuple(header.dimensions.items()),
         water is not None,
         inputs.scalp is not None,
         inputs.tissue_classes if by_file is None else tuple(by_file),
