@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.kernels.creatine import SINGLETS
 from mrsi_engine.kernels.noise import noise_sd
 from mrsi_engine.stages.base import Context, Stage
 
@@ -91,6 +92,14 @@ class OptionalStage(Stage):
         lacking = self.lacks(context)
         if lacking and not self.optional:
             raise InputError(f"stage {self.stage!r}: {lacking}, or set optional = true")
+
+
+def landmark_lines(nucleus: str) -> tuple[tuple[float, float], ...]:
+    """Chemical shift (ppm) and usual height of the lines that spectra are recognised by.
+
+    Empty for a nucleus of which none are known.
+    """
+    return SINGLETS if nucleus == "1H" else ()
 
 
 def one_fid_a_voxel(context: Context, stage: str) -> None:

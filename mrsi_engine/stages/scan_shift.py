@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition, Declaration, Quantity
 from mrsi_engine.kernels.alignment import turned
-from mrsi_engine.kernels.creatine import SINGLETS
 from mrsi_engine.kernels.landmarks import Landmarks, strongest
 from mrsi_engine.stages.base import Apply, Block, Context, Stage, State
+from mrsi_engine.stages.ranges import landmark_lines
 
 SHIFT = Quantity(
     "scan_shift",
@@ -102,7 +102,7 @@ class ScanShift(Stage):
         return apply
 
     def _lines(self, context: Context) -> tuple[tuple[float, float], ...]:
-        return SINGLETS if context.acquisition.nucleus == "1H" else ()
+        return landmark_lines(context.acquisition.nucleus)
 
     def _landmarks(self, context: Context) -> Landmarks:
         return _ready(context.acquisition, self._lines(context), self.max_shift_ppm)
