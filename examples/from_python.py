@@ -10,8 +10,10 @@ import tempfile
 from pathlib import Path
 
 import mrsi_engine as me
+from mrsi_engine.runs.bases import BasisChoice
+from mrsi_engine.runs.demo import simulate_scan
+from mrsi_engine.runs.one_scan import Inputs, Options, process
 from mrsi_engine.spectra.phantom import PhantomSettings
-from mrsi_engine.workflow import BasisChoice, Inputs, Options, process, simulate_scan
 
 BASIS = "press-3t-te30"
 

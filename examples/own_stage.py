@@ -5,8 +5,8 @@ import torch
 from pydantic import Field
 
 from mrsi_engine.conventions import Acquisition, Declaration, Quantity
-from mrsi_engine.stages.base import Apply, Block, Context, Stage
-from mrsi_engine.stages.pipeline import Pipeline, prepare_pipeline
+from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
+from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage
 
 
 class Apodise(Stage):

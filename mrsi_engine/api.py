@@ -12,10 +12,10 @@ from mrsi_engine.engine.lazy import quantify
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.runs.bases import BasisChoice
+from mrsi_engine.runs.bases import load_basis as _load_basis
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.pipeline import Pipeline
-from mrsi_engine.workflow import BasisChoice
-from mrsi_engine.workflow import load_basis as _load_basis
 
 __all__ = ["load_basis", "load_pipeline", "open_result", "open_scan", "quantify"]
 

@@ -20,8 +20,9 @@ from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import COMBINATIONS, VOXEL, Status
-from mrsi_engine.engine.blocks import detail_voxels, scan_of
+from mrsi_engine.engine.revisit import detail_voxels, scan_of
 from mrsi_engine.errors import InputError
+from mrsi_engine.fit.details import FitDetails
 from mrsi_engine.io.maps import scalp_voxels, volume
 from mrsi_engine.io.result_store import ResultStore, is_result_store
 from mrsi_engine.report.examples import spectrum_example, with_components
@@ -42,7 +43,6 @@ from mrsi_engine.report.mosaic import (
 from mrsi_engine.report.named_maps import Kind, NamedMap, labels_of, named_map
 from mrsi_engine.report.tables import limits as limits_of
 from mrsi_engine.report.tables import measure
-from mrsi_engine.stages.fit_details import FitDetails
 
 __all__ = ["correlation", "crlb_against_snr", "fit", "maps"]
 

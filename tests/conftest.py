@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from mrsi_engine.runs.demo import simulate_scan
 from mrsi_engine.spectra.phantom import PhantomSettings
-from mrsi_engine.workflow import simulate_scan
 
 # The same examples everywhere: what passed here passes on another machine. Search for new ones
 # with: pytest --hypothesis-profile=default

@@ -12,10 +12,10 @@ import scipy.io
 import torch
 
 from mrsi_engine.conventions import COMBINATIONS, Acquisition
+from mrsi_engine.pipeline.stage import Block, Context, Stage
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.macromolecules import with_macromolecules
 from mrsi_engine.spectra.simulation import simulate_basis
-from mrsi_engine.stages.base import Block, Context, Stage
 
 SEED_SIMULATION = Path(__file__).resolve().parents[2] / "shared" / "data" / "seed_simulation"
 

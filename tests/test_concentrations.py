@@ -16,8 +16,9 @@ from mrsi_engine.io.importing import import_scan
 from mrsi_engine.io.lcmodel_results import read_lcmodel_csv
 from mrsi_engine.io.maps import volume
 from mrsi_engine.io.nifti_mrs import read_header, write_nifti_mrs
-from mrsi_engine.stages.pipeline import Pipeline
-from mrsi_engine.workflow import BasisChoice, Inputs, Options, load_basis, process
+from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.runs.bases import BasisChoice, load_basis
+from mrsi_engine.runs.one_scan import Inputs, Options, process
 
 TE16 = Path(__file__).resolve().parents[2] / "shared" / "data" / "mrsi_3t_te16"
 

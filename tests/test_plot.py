@@ -15,15 +15,19 @@ from matplotlib import pyplot as plt
 
 import mrsi_engine as me
 from mrsi_engine.conventions import COMBINATIONS, Status
-from mrsi_engine.engine.blocks import detail_voxels, finalise, plan, prepare, run_block, scan_of
+from mrsi_engine.engine.blocks import run_block
+from mrsi_engine.engine.finish import finalise
+from mrsi_engine.engine.passes import prepare
+from mrsi_engine.engine.plan import plan
+from mrsi_engine.engine.revisit import detail_voxels, scan_of
 from mrsi_engine.errors import InputError
+from mrsi_engine.fit.details import FitDetails
 from mrsi_engine.io.importing import import_scan
 from mrsi_engine.io.maps import relative_crlb, volume
 from mrsi_engine.io.result_store import ResultStore
+from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.report.html import write_report
-from mrsi_engine.stages.fit_details import FitDetails
-from mrsi_engine.stages.pipeline import Pipeline
-from mrsi_engine.workflow import fitted_examples
+from mrsi_engine.runs.reporting import fitted_examples
 
 STAGES = [
     {"stage": "water_removal"},

@@ -16,10 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mrsi_engine.choices import AUTO
 from mrsi_engine.errors import InputError, RunError
-
-#: A GPU where torch sees one, else the CPU.
-AUTO = "auto"
 
 
 def check_device(name: str, *, here: bool) -> str:

@@ -15,16 +15,7 @@ from functools import partial
 
 from distributed import Client
 
-from mrsi_engine.engine.blocks import (
-    Pass,
-    Plan,
-    Receipt,
-    Summary,
-    finalise,
-    finish_pass,
-    next_pass,
-    voxels_of,
-)
+from mrsi_engine.engine.blocks import Receipt
 from mrsi_engine.engine.clusters import (
     connected,
     dashboard_link,
@@ -47,6 +38,9 @@ from mrsi_engine.engine.events import (
     Sink,
 )
 from mrsi_engine.engine.executors import Executor, Job, in_this_process, on_cluster, slots
+from mrsi_engine.engine.finish import Summary, finalise
+from mrsi_engine.engine.passes import Pass, finish_pass, next_pass, voxels_of
+from mrsi_engine.engine.plan import Plan
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.result_store import DiskFullError, ResultStore
 

@@ -21,16 +21,10 @@ from uuid import uuid4
 from distributed import Client, Future, Worker, WorkerPlugin, as_completed
 from distributed.scheduler import KilledWorker
 
-from mrsi_engine.engine.blocks import (
-    Pass,
-    Plan,
-    Receipt,
-    make_ready,
-    make_ready_for_pass,
-    run_block,
-    run_part,
-)
+from mrsi_engine.engine.blocks import Receipt, make_ready, run_block
 from mrsi_engine.engine.events import Failure, Outcome
+from mrsi_engine.engine.passes import Pass, make_ready_for_pass, run_part
+from mrsi_engine.engine.plan import Plan
 from mrsi_engine.errors import MRSIError, RunError
 from mrsi_engine.io.result_store import DiskFullError
 

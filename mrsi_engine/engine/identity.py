@@ -11,8 +11,8 @@ from typing import Any
 
 from mrsi_engine.io.result_store import SCHEMA_VERSION
 from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.pipeline import Pipeline
 
 _OF_THE_SCAN = (
     "shape",

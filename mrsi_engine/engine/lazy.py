@@ -20,11 +20,12 @@ from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import MEASURE, PARAMETER, TIME, VOXEL, Acquisition
-from mrsi_engine.engine.blocks import default_block_size, parts_of
 from mrsi_engine.engine.devices import AUTO, check_device
 from mrsi_engine.engine.identity import provenance
-from mrsi_engine.engine.recipe import Recipe, recipe_for
-from mrsi_engine.engine.voxels import Layout, Voxels
+from mrsi_engine.engine.passes import parts_of
+from mrsi_engine.engine.plan import default_block_size
+from mrsi_engine.engine.procedure import Procedure, procedure_for
+from mrsi_engine.engine.voxels import ScanLayout, Voxels
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.result_store import (
     BlockArrays,
@@ -33,9 +34,9 @@ from mrsi_engine.io.result_store import (
     variable_attributes,
 )
 from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.stage import State
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.base import State
-from mrsi_engine.stages.pipeline import Pipeline
 
 #: What :func:`quantify` does unless told otherwise.
 DEFAULT_PIPELINE = "brain-1h-3t"
@@ -67,7 +68,7 @@ def quantify(
     pipeline
         A pipeline or the name or file of one.
     block_size, keep_signals, device
-        As in :func:`~mrsi_engine.engine.blocks.plan`.
+        As in :func:`~mrsi_engine.engine.plan.plan`.
 
     Returns
     -------
@@ -84,27 +85,27 @@ def quantify(
     pipeline = Pipeline.load(pipeline) if isinstance(pipeline, str) else pipeline
     acquisition, layout = _acquisition(dataset), _layout(dataset)
     check_device(device, here=False)
-    recipe = recipe_for(acquisition, pipeline, basis, keep_signals, device, layout)
+    procedure = procedure_for(acquisition, pipeline, basis, keep_signals, device, layout)
     size = block_size or default_block_size(pipeline, dataset.sizes[VOXEL], layout)
     voxels = _voxels(dataset, size)
-    recipe = _prepared(recipe, voxels)
-    columns = _Columns(recipe)
-    packed = _packed(voxels, recipe, columns.width)
-    declaration = recipe.declaration
+    procedure = _prepared(procedure, voxels)
+    columns = _Columns(procedure)
+    packed = _packed(voxels, procedure, columns.width)
+    declaration = procedure.declaration
     scalp = dataset["scalp"].values if layout.scalp else None
     coordinates: dict[str, Any] = {**result_coordinates(_places(dataset), declaration, scalp)}
-    if recipe.signals:
-        coordinates[TIME] = (TIME, recipe.acquisition.time, {"units": "s"})
+    if procedure.signals:
+        coordinates[TIME] = (TIME, procedure.acquisition.time, {"units": "s"})
     return xr.Dataset(
         columns.variables(packed),
         coordinates,
         result_attributes(
-            recipe.acquisition,
+            procedure.acquisition,
             declaration,
-            recipe.signals,
+            procedure.signals,
             {
                 **provenance(dataset.attrs, pipeline, basis),
-                "assumptions": recipe.assumptions,
+                "assumptions": procedure.assumptions,
             },
         ),
     )
@@ -113,10 +114,10 @@ def quantify(
 class _Columns:
     """Where each variable stands in the packed array of a block, ``(voxel, column)`` float32."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._declaration = declaration = recipe.declaration
-        self._dimensions = recipe.signal_dimensions
-        points = recipe.acquisition.points
+    def __init__(self, procedure: Procedure) -> None:
+        self._declaration = declaration = procedure.declaration
+        self._dimensions = procedure.signal_dimensions
+        points = procedure.acquisition.points
         self._shapes = {n: (*d.values(), points) for n, d in self._dimensions.items()}
         parameters = len(declaration.parameters)
         self._widths = {
@@ -124,7 +125,7 @@ class _Columns:
             "sd": parameters,
             "quality": len(declaration.measures),
             "flags": 1,
-            **{name: 2 * math.prod(self._shapes[name]) for name in recipe.signals},
+            **{name: 2 * math.prod(self._shapes[name]) for name in procedure.signals},
             "status": 1,
         }
 
@@ -169,26 +170,26 @@ def _places(dataset: xr.Dataset) -> NDArray[np.int32]:
     return np.stack([dataset[axis].values for axis in "xyz"], axis=1)
 
 
-def _node(recipe: Recipe) -> Delayed:
-    """A recipe as one node of the graph, not a copy in every task."""
-    return delayed(recipe, name=f"recipe-{recipe.key}", traverse=False)
+def _node(procedure: Procedure) -> Delayed:
+    """A procedure as one node of the graph, not a copy in every task."""
+    return delayed(procedure, name=f"procedure-{procedure.key}", traverse=False)
 
 
-def _prepared(recipe: Recipe, voxels: dict[str, da.Array]) -> Recipe:
-    """The recipe with what the passes of its stages find in these voxels."""
-    if not any(recipe.passes):
-        return recipe
-    for steps in recipe.passes:
+def _prepared(procedure: Procedure, voxels: dict[str, da.Array]) -> Procedure:
+    """The procedure with what the passes of its stages find in these voxels."""
+    if not any(procedure.passes):
+        return procedure
+    for steps in procedure.passes:
         found: State = {}
         for step in range(steps):
-            found = {**found, **_pass(recipe, voxels, step, found)}
-        recipe = replace(recipe, states=(*recipe.states, found))
-    return recipe
+            found = {**found, **_pass(procedure, voxels, step, found)}
+        procedure = replace(procedure, states=(*procedure.states, found))
+    return procedure
 
 
-def _pass(recipe: Recipe, voxels: dict[str, da.Array], step: int, found: State) -> State:
+def _pass(procedure: Procedure, voxels: dict[str, da.Array], step: int, found: State) -> State:
     """One pass, its blocks combined in the same order as in a batch run."""
-    node, known = _node(recipe), delayed(found, traverse=False)
+    node, known = _node(procedure), delayed(found, traverse=False)
     columns = [array.to_delayed().ravel() for array in voxels.values()]
     blocks = list(zip(*columns, strict=True))
     sums = []
@@ -202,7 +203,7 @@ def _pass(recipe: Recipe, voxels: dict[str, da.Array], step: int, found: State) 
 
 
 def _added(
-    recipe: Recipe,
+    procedure: Procedure,
     total: State | None,
     step: int,
     found: State,
@@ -210,18 +211,20 @@ def _added(
     *arrays: NDArray[Any],
 ) -> State | None:
     voxels = Voxels(**dict(zip(names, arrays, strict=True)))
-    return recipe.combine(total, recipe.summarise(voxels, step, found), step)
+    return procedure.combine(total, procedure.summarise(voxels, step, found), step)
 
 
-def _combined(recipe: Recipe, first: State | None, second: State | None, step: int) -> State | None:
-    return recipe.combine(first, second, step)
+def _combined(
+    procedure: Procedure, first: State | None, second: State | None, step: int
+) -> State | None:
+    return procedure.combine(first, second, step)
 
 
-def _finished(recipe: Recipe, summary: State | None, step: int, found: State) -> State:
-    return recipe.finish(summary, step, found)
+def _finished(procedure: Procedure, summary: State | None, step: int, found: State) -> State:
+    return procedure.finish(summary, step, found)
 
 
-def _packed(voxels: dict[str, da.Array], recipe: Recipe, width: int) -> da.Array:
+def _packed(voxels: dict[str, da.Array], procedure: Procedure, width: int) -> da.Array:
     # Voxels are the common index; every other dimension is one chunk of its own.
     indexed = [
         part
@@ -233,7 +236,7 @@ def _packed(voxels: dict[str, da.Array], recipe: Recipe, width: int) -> da.Array
         (VOXEL, "column"),
         *indexed,
         names=tuple(voxels),
-        recipe=_node(recipe),
+        procedure=_node(procedure),
         new_axes={"column": width},
         concatenate=True,
         align_arrays=False,
@@ -243,9 +246,9 @@ def _packed(voxels: dict[str, da.Array], recipe: Recipe, width: int) -> da.Array
 
 
 def _packed_block(
-    *arrays: NDArray[Any], names: Sequence[str], recipe: Recipe
+    *arrays: NDArray[Any], names: Sequence[str], procedure: Procedure
 ) -> NDArray[np.float32]:
-    results, _ = recipe.apply(Voxels(**dict(zip(names, arrays, strict=True))))
+    results, _ = procedure.apply(Voxels(**dict(zip(names, arrays, strict=True))))
     return _side_by_side(results)
 
 
@@ -269,12 +272,12 @@ def _complex(columns: da.Array) -> da.Array:
     )
 
 
-def _layout(dataset: xr.Dataset) -> Layout:
+def _layout(dataset: xr.Dataset) -> ScanLayout:
     lengths = dataset["fid"].sizes
     dimensions = tuple((str(d), n) for d, n in lengths.items() if d not in (VOXEL, TIME))
     classes = tuple(str(c) for c in dataset["tissue_class"].values) if "tissue" in dataset else ()
     timing = dataset.attrs.get("water_timing", {})
-    return Layout(
+    return ScanLayout(
         dimensions,
         "water" in dataset,
         "scalp" in dataset,

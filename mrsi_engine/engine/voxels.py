@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrsi_engine.engine.devices import rows_to_device
-from mrsi_engine.stages.base import Block
+from mrsi_engine.pipeline.stage import Block
 
 
 @dataclass(frozen=True)
-class Layout:
+class ScanLayout:
     """What a scan holds beside its axis.
 
     Parameters
@@ -40,7 +40,7 @@ class Layout:
 
 
 #: One FID a voxel and nothing beside it.
-PLAIN = Layout()
+PLAIN = ScanLayout()
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,19 +8,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from mrsi_engine.choices import Fill
 from mrsi_engine.conventions import TIME, VOXEL, Acquisition, Flag, Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import safe_label, safe_stem, write_atomically
 from mrsi_engine.io.nifti_mrs import DIMENSION_TAGS, write_nifti_mrs
-
-Fill = Literal["nan", "mrsiprep"]
 
 #: Kinds of parameter that are an amount of something, so that a relative CRLB has a meaning.
 AMPLITUDE_KINDS = ("metabolite", "macromolecule", "combination")

@@ -52,8 +52,8 @@ from mrsi_engine.networks.quantifier import SignalAxis, check_unused, member_fol
 from mrsi_engine.networks.recipe_files import RecipeFile, RecipeKind
 from mrsi_engine.networks.training import (
     Encode,
-    Progress,
     Task,
+    TrainingProgress,
     TrainingSettings,
     seeded_encoder,
     train,
@@ -199,8 +199,8 @@ def train_fpc(
     *,
     resume: bool = False,
     device: str | torch.device = "cpu",
-    on_point: Callable[[Progress], None] | None = None,
-) -> tuple[Model, Progress]:
+    on_point: Callable[[TrainingProgress], None] | None = None,
+) -> tuple[Model, TrainingProgress]:
     """Train a model and write its folder.
 
     What signals were simulated from is never looked at but for the scores, on signals of their own.
@@ -302,7 +302,7 @@ def split(signals: Transients, share: float, seed: int) -> Pair:
     return Pair(signals.fids + share * noise, signals.fids - noise / share)
 
 
-def _card(recipe: FpcRecipe, source: Source, progress: Progress, device: str) -> Card:
+def _card(recipe: FpcRecipe, source: Source, progress: TrainingProgress, device: str) -> Card:
     training = TrainingCard(
         data="simulated",
         steps=progress.step,

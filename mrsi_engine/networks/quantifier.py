@@ -57,8 +57,8 @@ from mrsi_engine.networks.simulation import AugmentationSettings, SimulationSett
 from mrsi_engine.networks.training import (
     CHECKPOINT,
     Encode,
-    Progress,
     Task,
+    TrainingProgress,
     TrainingSettings,
     seeded_encoder,
     train,
@@ -327,8 +327,8 @@ def train_quantifier(
     start: Model | None = None,
     resume: bool = False,
     device: str | torch.device = "cpu",
-    on_point: Callable[[Progress], None] | None = None,
-) -> tuple[Model, Progress]:
+    on_point: Callable[[TrainingProgress], None] | None = None,
+) -> tuple[Model, TrainingProgress]:
     """Train a model and write its folder.
 
     The loss is how well the model's signal explains the data, simulated or real; the amplitudes
@@ -390,8 +390,8 @@ def _member(
     start: Model | None,
     *,
     resume: bool,
-    on_point: Callable[[Progress], None] | None,
-) -> tuple[Encoder, Progress]:
+    on_point: Callable[[TrainingProgress], None] | None,
+) -> tuple[Encoder, TrainingProgress]:
     """A trained member of the ensemble; it goes on from its own checkpoint if it has begun."""
     training = recipe.training.model_copy(update={"seed": recipe.training.seed + number})
     encoder = seeded_encoder(
@@ -595,7 +595,7 @@ def _card(
     basis: Basis,
     decoder: Decoder,
     task: Task[Pair],
-    progress: Progress,
+    progress: TrainingProgress,
     seconds: float,
     device: str,
 ) -> Card:

@@ -93,7 +93,7 @@ class Point:
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a training has come. ``seconds`` are summed over sessions."""
 
     step: int = 0
@@ -143,8 +143,8 @@ def train(
     *,
     folder: Path | None = None,
     resume: bool = False,
-    on_point: Callable[[Progress], None] | None = None,
-) -> Progress:
+    on_point: Callable[[TrainingProgress], None] | None = None,
+) -> TrainingProgress:
     """Train an encoder in place, on the device it is on; it ends with its best weights.
 
     On CUDA the encoder computes in bfloat16 where that is safe; losses stay in single precision.
@@ -192,7 +192,7 @@ class _Loop(Generic[Data]):
     def __init__(self, encoder: Encoder, task: Task[Data], settings: TrainingSettings) -> None:
         self.encoder, self.task, self.settings = encoder, task, settings
         self.optimiser = torch.optim.Adam(encoder.parameters(), lr=settings.learning_rate)
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         self.best = _copied(encoder.state_dict())
         self._device = next(encoder.parameters()).device.type
 
@@ -276,7 +276,7 @@ class _Loop(Generic[Data]):
         self._restore_tensors(tensors)
         stored = json.loads(header["progress"])
         curve = [Point(**point) for point in stored.pop("curve")]
-        self.progress = Progress(**stored, curve=curve)
+        self.progress = TrainingProgress(**stored, curve=curve)
 
     def _restore_tensors(self, tensors: dict[str, Tensor]) -> None:
         self.encoder.load_state_dict(_under("now.", tensors))

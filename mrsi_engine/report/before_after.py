@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import COIL, DYNAMIC, Acquisition
+from mrsi_engine.pipeline.trace import StageTrace
 from mrsi_engine.report.examples import (
     ZERO_FILLING,
     example_voxels,
@@ -16,7 +17,6 @@ from mrsi_engine.report.examples import (
     voxel_caption,
 )
 from mrsi_engine.report.stage_figures import BeforeAfter
-from mrsi_engine.stages.trace import StageTrace
 
 #: Most transients of a voxel that are drawn.
 MOST_TRANSIENTS = 16

@@ -10,9 +10,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Acquisition
+from mrsi_engine.fit.details import FitDetails
 from mrsi_engine.io.maps import fitted_voxels, relative_crlb
 from mrsi_engine.report.tables import estimate, measure
-from mrsi_engine.stages.fit_details import FitDetails
 
 #: Range (ppm) shown where the pipeline does not name its own.
 DEFAULT_WINDOW = (0.4, 4.2)

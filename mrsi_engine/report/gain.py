@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import COIL, Acquisition
 from mrsi_engine.kernels.noise import noise_sd
-from mrsi_engine.stages.ranges import MIN_QUIET_BINS
-from mrsi_engine.stages.trace import StageTrace
+from mrsi_engine.pipeline.ranges import MIN_QUIET_BINS
+from mrsi_engine.pipeline.trace import StageTrace
 
 #: Where the tallest line of the cleaned spectrum is looked for, ppm: NAA, creatine or choline.
 SINGLETS_PPM = (1.9, 3.35)

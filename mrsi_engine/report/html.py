@@ -25,6 +25,7 @@ from mrsi_engine.io.maps import (
     scalp_voxels,
     total_of,
 )
+from mrsi_engine.pipeline.trace import StageTrace
 from mrsi_engine.report.compare import Comparison, ComparisonRow
 from mrsi_engine.report.examples import SpectrumExample, stored_examples
 from mrsi_engine.report.figures import difference_figure, scatter_figure, spectrum_figure
@@ -59,7 +60,6 @@ from mrsi_engine.report.ways import (
     ways_content,
 )
 from mrsi_engine.stages.denoise import Denoise
-from mrsi_engine.stages.trace import StageTrace
 
 #: Metabolites whose median CRLB is above this stand folded, with the macromolecules.
 FOLDED_CRLB = 50.0

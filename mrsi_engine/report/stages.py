@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Quantity
 from mrsi_engine.io.maps import AMPLITUDE_KINDS, fitted_voxels
+from mrsi_engine.pipeline.trace import StageTrace
 from mrsi_engine.report.before_after import before_and_after
 from mrsi_engine.report.examples import DEFAULT_WINDOW
 from mrsi_engine.report.gain import gain_table
@@ -20,7 +21,6 @@ from mrsi_engine.report.mosaic import View, robust_range, view_of
 from mrsi_engine.report.pictures import Picture, histogrammed
 from mrsi_engine.report.stage_figures import before_after_figure, matrix_figure
 from mrsi_engine.report.tables import estimate, measure, median, number
-from mrsi_engine.stages.trace import StageTrace
 
 #: Most voxels for which numbers say more than maps.
 FEW_VOXELS = 3

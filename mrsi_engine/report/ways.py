@@ -12,11 +12,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Status
+from mrsi_engine.fit.quantities import NOVELTY
 from mrsi_engine.io.maps import scalp_voxels, volume
 from mrsi_engine.report.mosaic import View, categorical, png_uri
 from mrsi_engine.report.pictures import Picture, histogrammed
 from mrsi_engine.report.tables import measure, number
-from mrsi_engine.stages.fit_quantities import NOVELTY
 from mrsi_engine.stages.quantify import Quantify
 
 STATUS_COLOURS = {

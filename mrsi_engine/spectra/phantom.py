@@ -19,17 +19,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from mrsi_engine.choices import Nuisance
 from mrsi_engine.conventions import COMBINATIONS, Acquisition, is_macromolecule
 from mrsi_engine.errors import InputError
 from mrsi_engine.spectra.basis import Basis
-
-Nuisance = Literal["none", "water", "lipid", "all"]
 
 Map = NDArray[np.float64]
 

@@ -6,8 +6,8 @@ from typing import ClassVar, Self
 
 from mrsi_engine.conventions import DYNAMIC, Declaration, Quantity
 from mrsi_engine.kernels.averaging import average
-from mrsi_engine.stages.base import Apply, Block, Context
-from mrsi_engine.stages.ranges import OptionalStage, refuse_coils
+from mrsi_engine.pipeline.ranges import OptionalStage, refuse_coils
+from mrsi_engine.pipeline.stage import Apply, Block, Context
 
 KEPT = Quantity("transients_kept", "1", "Share of the transients that were averaged")
 SIMILARITY = Quantity(

@@ -10,8 +10,8 @@ from torch import Tensor
 from mrsi_engine.conventions import Declaration, Quantity
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.coils import CoilWeights, coil_weights, combine, whitening
-from mrsi_engine.stages.base import Apply, Block, Context, State
-from mrsi_engine.stages.ranges import NoiseRange, OptionalStage
+from mrsi_engine.pipeline.ranges import NoiseRange, OptionalStage
+from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 
 COIL_QUALITY = Quantity(
     "coil_quality",

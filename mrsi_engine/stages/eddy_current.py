@@ -14,8 +14,8 @@ from mrsi_engine.kernels import eddy
 from mrsi_engine.kernels.landmarks import Landmarks
 from mrsi_engine.kernels.registration import Registration
 from mrsi_engine.kernels.water_phase import water_registration, water_shift
-from mrsi_engine.stages.base import Apply, Block, Context
-from mrsi_engine.stages.ranges import OptionalStage, landmark_lines, refuse_coils
+from mrsi_engine.pipeline.ranges import OptionalStage, landmark_lines, refuse_coils
+from mrsi_engine.pipeline.stage import Apply, Block, Context
 
 EDDY_TRUSTED = Quantity(
     "eddy_trusted",

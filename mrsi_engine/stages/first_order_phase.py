@@ -9,7 +9,7 @@ from pydantic import Field
 from mrsi_engine.conventions import Declaration
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.delay import first_order_phase, prepend
-from mrsi_engine.stages.base import Apply, Block, Context, Stage
+from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage
 
 #: How far from a whole number of samples a delay to be predicted may be.
 _WHOLE = 0.05

@@ -33,15 +33,15 @@ from mrsi_engine.kernels.template import (
     summarise_pick,
 )
 from mrsi_engine.kernels.water_phase import water_registration, water_shift
-from mrsi_engine.networks.model import ModelSource
-from mrsi_engine.stages.base import Apply, Block, Context, State
-from mrsi_engine.stages.eddy_current import mean_reference
-from mrsi_engine.stages.fpc_network import (
+from mrsi_engine.networks.correctors import (
     corrector,
     model_template,
     suited_model,
 )
-from mrsi_engine.stages.ranges import NoiseRange, PpmRange, hertz_between, refuse_coils
+from mrsi_engine.networks.model import ModelSource
+from mrsi_engine.pipeline.ranges import NoiseRange, PpmRange, hertz_between, refuse_coils
+from mrsi_engine.pipeline.stage import Apply, Block, Context, State
+from mrsi_engine.stages.eddy_current import mean_reference
 
 #: Where the first template is picked by its tallest peak, ppm: between lipids and water.
 _PICK_PPM = (1.9, 3.5)

@@ -14,8 +14,7 @@ from mrsi_engine.conventions import Acquisition, Declaration, Quantity
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import lipid
 from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
-from mrsi_engine.stages.base import Apply, Block, Context, State
-from mrsi_engine.stages.ranges import (
+from mrsi_engine.pipeline.ranges import (
     METABOLITE_PPM,
     NoiseRange,
     OptionalStage,
@@ -24,6 +23,7 @@ from mrsi_engine.stages.ranges import (
     hertz_between,
     one_fid_a_voxel,
 )
+from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.stages.water_removal import check_rank, residual_and_change
 
 #: Bins a decade, and range in decades, of histograms of energies over another energy.

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mrsi_engine.conventions import Declaration, Flag, Quantity, Status
 from mrsi_engine.errors import InputError
-from mrsi_engine.stages.base import Apply, Block, Context, Stage, State
-from mrsi_engine.stages.ranges import energy_between
+from mrsi_engine.pipeline.ranges import energy_between
+from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage, State
 
 #: Where lipids and where NAA are looked for, ppm; the first leaves out lactate's neighbour MM1.7.
 _LIPID_PPM, _NAA_PPM = (0.9, 1.6), (1.85, 2.15)

@@ -8,16 +8,16 @@ from typing import Any, ClassVar, Self
 
 from mrsi_engine.conventions import Declaration
 from mrsi_engine.errors import InputError
+from mrsi_engine.fit.least_squares import LeastSquares
+from mrsi_engine.fit.quantities import NOVELTY, SIGNALS, measures, network_quantities
+from mrsi_engine.fit.search import Method
+from mrsi_engine.fit.settings import FitSettings
+from mrsi_engine.fit.tables import parameters
 from mrsi_engine.networks.model import Model, ModelSource, load_model, shipped_model_for
 from mrsi_engine.networks.quantifier import Quantifier
+from mrsi_engine.pipeline.ranges import one_fid_a_voxel
+from mrsi_engine.pipeline.stage import Apply, Context
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.base import Apply, Context
-from mrsi_engine.stages.fit_quantities import NOVELTY, SIGNALS, measures, network_quantities
-from mrsi_engine.stages.fit_settings import FitSettings
-from mrsi_engine.stages.fit_tables import parameters
-from mrsi_engine.stages.least_squares import LeastSquares
-from mrsi_engine.stages.ranges import one_fid_a_voxel
-from mrsi_engine.stages.search import Method
 
 
 class Quantify(FitSettings):
@@ -32,7 +32,7 @@ class Quantify(FitSettings):
     method
         ``"least-squares"`` iterates from the best point of a grid, and where that does not
         converge from the next best. ``"auto"`` lets a network begin and checks each voxel, see
-        :mod:`mrsi_engine.stages.search`; where no model is given and none of the shipped ones is
+        :mod:`mrsi_engine.fit.search`; where no model is given and none of the shipped ones is
         for the scan and its basis, it is the same as ``"least-squares"``. ``"network"`` takes the
         network's word, with errors made of the Cramér-Rao bound and of what an ensemble disagrees
         by, calibrated where the model is.
@@ -148,11 +148,6 @@ class Quantify(FitSettings):
         if other:
             return {"calibration": f"made with another {', '.join(other)}"}
         return {"calibration": f"on {calibration.signals} simulated signals"}
-
-    @property
-    def settings_of_fit(self) -> dict[str, Any]:
-        """Settings that estimates depend on, beside method and model."""
-        return self.model_dump(mode="json", exclude={"method", "model"})
 
 
 def _basis(context: Context) -> Basis:

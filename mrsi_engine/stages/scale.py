@@ -27,11 +27,11 @@ from mrsi_engine.conventions import COMBINATIONS, Declaration, Quantity
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.hsvd import BandPlan, remove_band
 from mrsi_engine.kernels.water_reference import LEAST_SAMPLES, water_amplitude
+from mrsi_engine.pipeline.ranges import one_fid_a_voxel
+from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.base import Apply, Block, Context, Stage
+from mrsi_engine.spectra.relaxation import RelaxationTable, TableSetting, shipped_table
 from mrsi_engine.stages.eddy_current import mean_reference
-from mrsi_engine.stages.ranges import one_fid_a_voxel
-from mrsi_engine.stages.relaxation import RelaxationTable, TableSetting, shipped_table
 
 _SCALED = ("metabolite", "combination")
 

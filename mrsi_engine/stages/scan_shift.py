@@ -13,8 +13,8 @@ from torch import Tensor
 from mrsi_engine.conventions import Acquisition, Declaration, Quantity
 from mrsi_engine.kernels.alignment import turned
 from mrsi_engine.kernels.landmarks import Landmarks, strongest
-from mrsi_engine.stages.base import Apply, Block, Context, Stage, State
-from mrsi_engine.stages.ranges import landmark_lines
+from mrsi_engine.pipeline.ranges import landmark_lines
+from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage, State
 
 SHIFT = Quantity(
     "scan_shift",

@@ -12,8 +12,7 @@ from mrsi_engine.conventions import Acquisition, Declaration, Quantity
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import casorati
 from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
-from mrsi_engine.stages.base import Apply, Block, Context, State
-from mrsi_engine.stages.ranges import (
+from mrsi_engine.pipeline.ranges import (
     METABOLITE_PPM,
     NoiseRange,
     PpmRange,
@@ -21,6 +20,7 @@ from mrsi_engine.stages.ranges import (
     hertz_between,
     one_fid_a_voxel,
 )
+from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 
 #: Where residual water is measured, ppm.
 RESIDUAL_PPM = (4.2, 5.1)

@@ -28,9 +28,9 @@ import torch  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
+from mrsi_engine.pipeline.pipeline import Pipeline  # noqa: E402
+from mrsi_engine.pipeline.stage import Block, Context, Stage  # noqa: E402
 from mrsi_engine.stages import Quantify, WaterRemoval  # noqa: E402
-from mrsi_engine.stages.base import Block, Context, Stage  # noqa: E402
-from mrsi_engine.stages.pipeline import Pipeline  # noqa: E402
 from tests.benchmarks import monte_carlo  # noqa: E402
 from tests.scenes import (  # noqa: E402
     GREY_MATTER,

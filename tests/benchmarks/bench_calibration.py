@@ -36,11 +36,11 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from mrsi_engine.conventions import COMBINATIONS  # noqa: E402
+from mrsi_engine.fit.priors import AmplitudePrior, PriorTable  # noqa: E402
+from mrsi_engine.pipeline.pipeline import Pipeline  # noqa: E402
+from mrsi_engine.pipeline.stage import Block  # noqa: E402
 from mrsi_engine.spectra.basis import Basis  # noqa: E402
 from mrsi_engine.stages import Quantify  # noqa: E402
-from mrsi_engine.stages.base import Block  # noqa: E402
-from mrsi_engine.stages.pipeline import Pipeline  # noqa: E402
-from mrsi_engine.stages.priors import AmplitudePrior, PriorTable  # noqa: E402
 from tests.scenes import (  # noqa: E402
     GREY_MATTER,
     SEED_SIMULATION,

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.engine.blocks import plan
 from mrsi_engine.engine.clusters import warm_up
 from mrsi_engine.engine.driver import run
+from mrsi_engine.engine.plan import plan
 from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.simulation import simulate_basis
 from mrsi_engine.stages import Quantify
-from mrsi_engine.stages.pipeline import Pipeline
 
 WORKERS = 2
 POINTS = 1024

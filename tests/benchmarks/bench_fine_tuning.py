@@ -32,8 +32,9 @@ from mrsi_engine.networks.quantifier import (  # noqa: E402
     train_quantifier,
 )
 from mrsi_engine.networks.simulation import Simulator  # noqa: E402
+from mrsi_engine.runs.bases import BasisChoice, load_basis  # noqa: E402
+from mrsi_engine.runs.training import _signals_to_learn  # noqa: E402
 from mrsi_engine.spectra.basis import Basis  # noqa: E402
-from mrsi_engine.workflow import BasisChoice, _signals_to_learn, load_basis  # noqa: E402
 
 #: Steps of Adam that find the floor, from the network's estimate, and their size.
 _FLOOR_STEPS, _FLOOR_RATE = 600, 0.02

@@ -32,6 +32,8 @@ from mrsi_engine.kernels.template import averaged_template
 from mrsi_engine.networks.fpc import TEMPLATE, Corrector, FpcRecipe, train_fpc
 from mrsi_engine.networks.fpc_signals import TransientSource
 from mrsi_engine.networks.model import Model, is_model, load_model
+from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
+from mrsi_engine.runs.bases import BasisChoice, load_basis
 from mrsi_engine.spectra.fpc_simulation import (
     RAT_BRAIN,
     FpcSettings,
@@ -40,8 +42,6 @@ from mrsi_engine.spectra.fpc_simulation import (
 )
 from mrsi_engine.spectra.phantom import Nuisance, PhantomSettings, make_phantom
 from mrsi_engine.stages.fpc import FrequencyPhaseCorrection
-from mrsi_engine.stages.pipeline import Pipeline, prepare_pipeline
-from mrsi_engine.workflow import BasisChoice, load_basis
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 

@@ -24,17 +24,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from mrsi_engine.engine.blocks import layout_of, plan, prepare
 from mrsi_engine.engine.devices import device_here, rows_to_device, title_of, to_host
 from mrsi_engine.engine.driver import run
-from mrsi_engine.engine.recipe import Recipe, recipe_for
+from mrsi_engine.engine.passes import prepare
+from mrsi_engine.engine.plan import layout_of, plan
+from mrsi_engine.engine.procedure import Procedure, procedure_for
 from mrsi_engine.engine.voxels import Voxels
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.io.scan_store import ScanStore
 from mrsi_engine.networks.model import load_model
 from mrsi_engine.networks.quantifier import Quantifier
+from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.pipeline import Pipeline
 from tests.scenes import press_basis
 
 RUNS = 5
@@ -94,13 +95,13 @@ def scan_times(folder: Path, voxels: int, device: str) -> dict[str, Any]:
 
 def by_stage(folder: Path, device: torch.device, size: int) -> dict[str, Any]:
     """Seconds of each stage on a block, and the most memory it took on a GPU."""
-    recipe, voxels = prepared(folder, size, device)
-    context = replace(recipe.context, device=device)
+    procedure, voxels = prepared(folder, size, device)
+    context = replace(procedure.context, device=device)
     block = voxels.block(voxels.quantifiable, device, False)
     figures: dict[str, Any] = {}
-    contexts = recipe.pipeline.contexts(context)
-    states = recipe.states or ({},) * len(contexts)
-    for stage, known, state in zip(recipe.pipeline.stages, contexts, states, strict=True):
+    contexts = procedure.pipeline.contexts(context)
+    states = procedure.states or ({},) * len(contexts)
+    for stage, known, state in zip(procedure.pipeline.stages, contexts, states, strict=True):
         here = {name: values.to(device) for name, values in state.items()}
         apply = stage.build(replace(known, state=here))
         with synchronised(device) as seconds:
@@ -114,9 +115,9 @@ def by_stage(folder: Path, device: torch.device, size: int) -> dict[str, Any]:
 
 def agreement(folder: Path, device: torch.device) -> dict[str, Any]:
     """Share of the estimates that are the same on the device as on the CPU."""
-    recipe, voxels = prepared(folder, 512, device)
-    here, _ = replace(recipe, device="cpu").apply(voxels)
-    there, _ = replace(recipe, device=str(device)).apply(voxels)
+    procedure, voxels = prepared(folder, 512, device)
+    here, _ = replace(procedure, device="cpu").apply(voxels)
+    there, _ = replace(procedure, device=str(device)).apply(voxels)
     with np.errstate(invalid="ignore"):
         apart = np.abs(there.estimate - here.estimate) / here.sd
     known = np.isfinite(here.estimate) & np.isfinite(here.sd) & (here.sd > 0)
@@ -127,7 +128,7 @@ def agreement(folder: Path, device: torch.device) -> dict[str, Any]:
     }
 
 
-def prepared(folder: Path, size: int, device: torch.device) -> tuple[Recipe, Voxels]:
+def prepared(folder: Path, size: int, device: torch.device) -> tuple[Procedure, Voxels]:
     """The default pipeline with what its passes over a small scan found, and voxels of it."""
     basis = press_basis(1024, 0.4e-3)
     path = folder / f"few-{size}"
@@ -139,10 +140,10 @@ def prepared(folder: Path, size: int, device: torch.device) -> tuple[Recipe, Vox
     pipeline = Pipeline.load(PIPELINE)
     todo = plan(scan.path, pipeline, basis, path / "out", device="cpu")
     prepare(todo)
-    recipe = recipe_for(
+    procedure = procedure_for(
         scan.acquisition, pipeline, basis, device=str(device), layout=layout_of(scan)
     )
-    found = [todo.store.state(stage, steps) for stage, steps in enumerate(recipe.passes)]
+    found = [todo.store.state(stage, steps) for stage, steps in enumerate(procedure.passes)]
     states = tuple({n: torch.from_numpy(v) for n, v in state.items()} for state in found)
     voxels = Voxels(
         scan.read_fids(0, size),
@@ -150,7 +151,7 @@ def prepared(folder: Path, size: int, device: torch.device) -> tuple[Recipe, Vox
         scan.coordinates(0, size),
         scan.read_scalp(0, size),
     )
-    return replace(recipe, states=states), voxels
+    return replace(procedure, states=states), voxels
 
 
 def wet_scan(path: Path, voxels: int, basis: Basis) -> ScanStore:

@@ -45,7 +45,7 @@ from mrsi_engine.networks.quantifier import (  # noqa: E402
     train_quantifier,
 )
 from mrsi_engine.networks.simulation import Batch, Simulator  # noqa: E402
-from mrsi_engine.networks.training import CHECKPOINT, Progress  # noqa: E402
+from mrsi_engine.networks.training import CHECKPOINT, TrainingProgress  # noqa: E402
 from mrsi_engine.spectra.basis import Basis  # noqa: E402
 from tests.scenes import thesis_basis  # noqa: E402
 
@@ -135,7 +135,7 @@ def measured(name: str, out: Path, console: Console) -> dict[str, Any]:
     kept = out / f"{name}.json"
     curve = json.loads(kept.read_text()) if kept.exists() else []
 
-    def note(progress: Progress) -> None:
+    def note(progress: TrainingProgress) -> None:
         checkpoint = folder / "member0" / CHECKPOINT
         if not checkpoint.exists() or progress.step in [step for step, *_ in curve]:
             return

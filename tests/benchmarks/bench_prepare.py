@@ -20,12 +20,12 @@ import numpy as np
 from distributed import Client, LocalCluster
 
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.engine.blocks import plan
 from mrsi_engine.engine.clusters import DASK_SETTINGS
 from mrsi_engine.engine.driver import run
+from mrsi_engine.engine.plan import plan
 from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.stages import Denoise, FrequencyPhaseCorrection, WaterRemoval
-from mrsi_engine.stages.pipeline import Pipeline
 
 WORKERS = 2
 MEMORY_LIMIT = "1GB"

@@ -40,6 +40,9 @@ from rich.table import Table  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from mrsi_engine.conventions import COMBINATIONS, Status, label_title  # noqa: E402
+from mrsi_engine.fit import search  # noqa: E402
+from mrsi_engine.fit.least_squares import LeastSquares  # noqa: E402
+from mrsi_engine.fit.search import Search  # noqa: E402
 from mrsi_engine.kernels.start import StartGrid  # noqa: E402
 from mrsi_engine.kernels.tabulated import TabulatedSteps  # noqa: E402
 from mrsi_engine.kernels.varpro import evaluate  # noqa: E402
@@ -48,13 +51,11 @@ from mrsi_engine.networks.model import load_model  # noqa: E402
 from mrsi_engine.networks.novelty import Novelty  # noqa: E402
 from mrsi_engine.networks.quantifier import Recipe  # noqa: E402
 from mrsi_engine.networks.simulation import SimulationSettings, Simulator  # noqa: E402
+from mrsi_engine.pipeline.pipeline import Pipeline  # noqa: E402
+from mrsi_engine.pipeline.stage import Block, Context  # noqa: E402
+from mrsi_engine.runs.bases import BasisChoice, load_basis  # noqa: E402
 from mrsi_engine.spectra.basis import Basis  # noqa: E402
-from mrsi_engine.stages import Quantify, search  # noqa: E402
-from mrsi_engine.stages.base import Block, Context  # noqa: E402
-from mrsi_engine.stages.least_squares import LeastSquares  # noqa: E402
-from mrsi_engine.stages.pipeline import Pipeline  # noqa: E402
-from mrsi_engine.stages.search import Search  # noqa: E402
-from mrsi_engine.workflow import BasisChoice, load_basis  # noqa: E402
+from mrsi_engine.stages import Quantify  # noqa: E402
 from tests.benchmarks.bench import machine  # noqa: E402
 
 MODEL, PIPELINE = "press-3t-te30", "brain-1h-3t"

@@ -6,9 +6,9 @@ import sys
 import scripted
 import whole_scan
 
-from mrsi_engine.engine.blocks import plan
 from mrsi_engine.engine.driver import run
-from mrsi_engine.stages.pipeline import Pipeline
+from mrsi_engine.engine.plan import plan
+from mrsi_engine.pipeline.pipeline import Pipeline
 
 if __name__ == "__main__":
     assert scripted.Script.stage

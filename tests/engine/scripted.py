@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 
 from mrsi_engine.conventions import Declaration, Quantity, Status
-from mrsi_engine.stages.base import Stage
+from mrsi_engine.pipeline.stage import Stage
 
 
 class Moments(Stage):

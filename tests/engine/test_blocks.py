@@ -11,12 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mrsi_engine.conventions import Status
-from mrsi_engine.engine.blocks import Plan, default_block_size, finalise, plan, run_block
-from mrsi_engine.engine.recipe import recipe_for
+from mrsi_engine.engine.blocks import run_block
+from mrsi_engine.engine.finish import finalise
+from mrsi_engine.engine.plan import Plan, default_block_size, plan
+from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import Voxels
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.result_store import SCHEMA_VERSION, open_result
-from mrsi_engine.stages.pipeline import Pipeline
+from mrsi_engine.pipeline.pipeline import Pipeline
 
 MOMENTS = Pipeline(name="moments", stages=(scripted.Moments(),))
 
@@ -74,9 +76,9 @@ def test_voxel_a_stage_gave_up_is_nan(tmp_path):
             return apply
 
     pipeline = Pipeline.model_construct(name="p", stages=(GivesUp(),))
-    recipe = recipe_for(ACQUISITION, pipeline, None)
+    procedure = procedure_for(ACQUISITION, pipeline, None)
     fids = write_scan(tmp_path / "scan", voxels=4).read_fids(0, 4)
-    arrays, _ = recipe.apply(Voxels(fids))
+    arrays, _ = procedure.apply(Voxels(fids))
     assert np.isnan(arrays.estimate[1]).all()
     assert np.isnan(arrays.sd[1]).all()
     assert np.isfinite(arrays.estimate[[0, 2, 3]]).all()
@@ -92,7 +94,7 @@ def test_stage_that_forgets_what_it_declared_is_named():
 
     pipeline = Pipeline.model_construct(name="p", stages=(Forgets(),))
     with pytest.raises(RunError, match="'mean' but wrote no estimate"):
-        recipe_for(ACQUISITION, pipeline, None).apply(Voxels(np.ones((2, 32), np.complex64)))
+        procedure_for(ACQUISITION, pipeline, None).apply(Voxels(np.ones((2, 32), np.complex64)))
 
 
 def test_bad_water_counts_as_none():
@@ -113,7 +115,7 @@ def test_bad_water_counts_as_none():
     water = np.ones((3, 32), np.complex64)
     water[1, 5] = np.nan
     pipeline = Pipeline.model_construct(name="looks", stages=(Looks(),))
-    recipe_for(ACQUISITION, pipeline, None).apply(Voxels(np.ones((3, 32), np.complex64), water))
+    procedure_for(ACQUISITION, pipeline, None).apply(Voxels(np.ones((3, 32), np.complex64), water))
     assert seen["water"].dtype == torch.complex64
     np.testing.assert_array_equal(seen["water"].numpy()[:, 0], [1, 0, 1])
 

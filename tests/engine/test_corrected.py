@@ -9,17 +9,18 @@ from scripted import Moments
 from whole_scan import MeanCoil, Scale, Template
 
 from mrsi_engine.conventions import Status
-from mrsi_engine.engine.blocks import plan, repeat_voxels
 from mrsi_engine.engine.driver import run
 from mrsi_engine.engine.lazy import quantify
+from mrsi_engine.engine.plan import plan
+from mrsi_engine.engine.revisit import repeat_voxels
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.maps import export_maps, export_signals
 from mrsi_engine.io.nifti_mrs import read_header
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.io.scan_store import ScanStore
 from mrsi_engine.io.tables import voxel_table
+from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.report.html import write_report
-from mrsi_engine.stages.pipeline import Pipeline
 
 DIMENSIONS = {"coil": 3, "dynamic": 4}
 

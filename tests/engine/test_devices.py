@@ -18,7 +18,7 @@ from test_blocks import MOMENTS
 from whole_scan import Template
 
 from mrsi_engine.engine import clusters, devices, driver, executors
-from mrsi_engine.engine.blocks import Receipt, finish_pass, next_pass, plan, run_part
+from mrsi_engine.engine.blocks import Receipt
 from mrsi_engine.engine.clusters import DASK_SETTINGS, gpu_cluster, local_cluster
 from mrsi_engine.engine.devices import (
     check_device,
@@ -30,10 +30,12 @@ from mrsi_engine.engine.devices import (
 )
 from mrsi_engine.engine.driver import run
 from mrsi_engine.engine.executors import Job, on_cluster
-from mrsi_engine.engine.recipe import recipe_for
+from mrsi_engine.engine.passes import finish_pass, next_pass, run_part
+from mrsi_engine.engine.plan import plan
+from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.result_store import open_result
-from mrsi_engine.stages.pipeline import Pipeline
+from mrsi_engine.pipeline.pipeline import Pipeline
 
 
 @pytest.fixture
@@ -335,7 +337,7 @@ def test_getting_ready_leaves_other_cores_alone():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        recipe_for(ACQUISITION, pipeline, None, device="cpu").make_ready()
+        procedure_for(ACQUISITION, pipeline, None, device="cpu").make_ready()
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -16,13 +16,13 @@ from test_blocks import MOMENTS, assert_same, maps, run_all
 
 from mrsi_engine.conventions import Status
 from mrsi_engine.engine import clusters, executors
-from mrsi_engine.engine.blocks import plan
 from mrsi_engine.engine.clusters import WORKER_ENVIRONMENT, connected, local_cluster
 from mrsi_engine.engine.driver import run
 from mrsi_engine.engine.events import BlockDone, BlockFailed, RunFinished, RunStarted
+from mrsi_engine.engine.plan import plan
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io import result_store
-from mrsi_engine.stages.pipeline import Pipeline
+from mrsi_engine.pipeline.pipeline import Pipeline
 
 
 def scripted_pipeline(folder, table=None, pause=0.0):
@@ -127,7 +127,7 @@ def test_driver_killed_at_any_point_goes_on(workers, done, scan, expected, tmp_p
     pipeline = scripted_pipeline(tmp_path / "log", pause=0.05)
     settings = json.dumps(pipeline.settings())
     command = [sys.executable, HERE / "drive.py", scan.path, tmp_path / "out", settings]
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parents[1])))}
     driver = subprocess.Popen([*command, str(workers)], env=environment, stderr=subprocess.DEVNULL)
     wait_for_blocks(tmp_path / "out", done, driver)
     driver.send_signal(signal.SIGKILL)

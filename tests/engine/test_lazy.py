@@ -6,12 +6,12 @@ import xarray as xr
 from conftest import write_scan
 from test_blocks import MOMENTS, run_all
 
-from mrsi_engine.engine.blocks import plan
 from mrsi_engine.engine.clusters import local_cluster
 from mrsi_engine.engine.lazy import quantify
+from mrsi_engine.engine.plan import plan
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.result_store import open_result
-from mrsi_engine.stages.pipeline import Pipeline
+from mrsi_engine.pipeline.pipeline import Pipeline
 
 SIGNALS = ["corrected", "fit"]
 OF_THE_RUN = {"identity", "run_fingerprint", "scan", "stage_modules"}
@@ -61,8 +61,8 @@ def test_recipe_stands_once_in_the_graph(scan, basis):
     def size(block_size):
         lazy = quantify(scan, basis, MOMENTS, block_size=block_size)
         graph = lazy.estimate.data.__dask_graph__()
-        recipes = [key for key in graph if str(key).startswith("recipe-")]
-        assert len(recipes) == 1
+        procedures = [key for key in graph if str(key).startswith("procedure-")]
+        assert len(procedures) == 1
         return len(graph)
 
     # Open, read, compute and cut: what is left grows by a few nodes a block.

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from mrsi_engine.engine.recipe import Recipe, recipe_for
-from mrsi_engine.engine.voxels import Layout, Voxels
+from mrsi_engine.engine.procedure import Procedure, procedure_for
+from mrsi_engine.engine.voxels import ScanLayout, Voxels
 from mrsi_engine.io.result_store import BlockArrays
 from mrsi_engine.kernels.alignment import Alignment
 from mrsi_engine.kernels.projection import Projection
@@ -24,12 +24,12 @@ from mrsi_engine.kernels.registration import Solver as RegistrationSolver
 from mrsi_engine.networks.fpc import TEMPLATE, Corrector
 from mrsi_engine.networks.model import load_model
 from mrsi_engine.networks.quantifier import Quantifier
+from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.stage import Stage
+from mrsi_engine.runs.bases import BasisChoice, load_basis
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.macromolecules import with_macromolecules
 from mrsi_engine.spectra.simulation import simulate_basis
-from mrsi_engine.stages.base import Stage
-from mrsi_engine.stages.pipeline import Pipeline
-from mrsi_engine.workflow import BasisChoice, load_basis
 from tests.pretend_device import THERE, pretend_device
 from tests.scenes import GREY_MATTER, Lineshape, clean_fid, noise, sd_for_snr
 
@@ -98,27 +98,27 @@ def cut(voxels: Voxels, rows: slice) -> Voxels:
     return Voxels(**{n: None if c is None else c[rows] for n, c in columns.items()})
 
 
-def done(recipe: Recipe, voxels: Voxels) -> BlockArrays:
+def done(procedure: Procedure, voxels: Voxels) -> BlockArrays:
     """The voxels after all passes over them."""
-    for steps in recipe.passes:
+    for steps in procedure.passes:
         found: dict[str, torch.Tensor] = {}
         for step in range(steps):
-            summary = recipe.summarise(voxels, step, found)
+            summary = procedure.summarise(voxels, step, found)
             assert {t.device.type for t in (summary or {}).values()} == {"cpu"}
-            found = {**found, **recipe.finish(summary, step, found)}
-        recipe = replace(recipe, states=(*recipe.states, found))
-    arrays, _ = recipe.apply(voxels)
+            found = {**found, **procedure.finish(summary, step, found)}
+        procedure = replace(procedure, states=(*procedure.states, found))
+    arrays, _ = procedure.apply(voxels)
     return arrays
 
 
 def assert_the_same_there(
-    pipeline: Pipeline, voxels: Voxels, layout: Layout, basis: Basis | None = None, **more: Any
+    pipeline: Pipeline, voxels: Voxels, layout: ScanLayout, basis: Basis | None = None, **more: Any
 ) -> None:
     basis = small_basis() if basis is None else basis
-    recipe = recipe_for(basis.acquisition, pipeline, basis, layout=layout, **more)
-    here = done(replace(recipe, device="cpu"), voxels)
+    procedure = procedure_for(basis.acquisition, pipeline, basis, layout=layout, **more)
+    here = done(replace(procedure, device="cpu"), voxels)
     with pretend_device():
-        there = done(replace(recipe, device=str(THERE)), voxels)
+        there = done(replace(procedure, device=str(THERE)), voxels)
     for name, values in here.values().items():
         # Conjugates are made there that are only marked here, which rounds otherwise.
         least = 1e-5 * np.nanmax(np.abs(values), axis=0, initial=0)
@@ -139,8 +139,8 @@ def shipped(name: str) -> Pipeline:
 
 #: Voxels enough where none learns from others.
 FEW = slice(20, 28)
-FULL = Layout((), True, True, CLASSES, 0.03, 1.5)
-COILS = Layout((("coil", 3), ("dynamic", 4)), water=True)
+FULL = ScanLayout((), True, True, CLASSES, 0.03, 1.5)
+COILS = ScanLayout((("coil", 3), ("dynamic", 4)), water=True)
 
 
 def test_the_default_pipeline() -> None:
@@ -242,7 +242,7 @@ def test_networks_in_the_default_pipeline() -> None:
         shipped("brain-1h-3t").settings()["stages"][-2],
     ]
     assert_the_same_there(
-        Pipeline(name="p", stages=stages), Voxels(fids.astype(np.complex64)), Layout(), basis
+        Pipeline(name="p", stages=stages), Voxels(fids.astype(np.complex64)), ScanLayout(), basis
     )
 
 

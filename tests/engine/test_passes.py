@@ -18,23 +18,17 @@ from test_blocks import assert_same, maps
 from whole_scan import Casorati, Scale, Template, counts
 
 from mrsi_engine.conventions import Status
-from mrsi_engine.engine.blocks import (
-    finish_pass,
-    next_pass,
-    parts_of,
-    plan,
-    prepare,
-    run_block,
-    run_part,
-)
+from mrsi_engine.engine.blocks import run_block
 from mrsi_engine.engine.clusters import local_cluster
 from mrsi_engine.engine.driver import run
 from mrsi_engine.engine.events import PartDone, PassFinished, PassStarted
 from mrsi_engine.engine.lazy import quantify
+from mrsi_engine.engine.passes import finish_pass, next_pass, parts_of, prepare, run_part
+from mrsi_engine.engine.plan import plan
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.io.scan_store import ScanStore
-from mrsi_engine.stages.pipeline import Pipeline
+from mrsi_engine.pipeline.pipeline import Pipeline
 
 BAD = {3: np.nan, 17: 0, 50: np.inf}
 
@@ -196,7 +190,7 @@ def test_driver_killed_in_a_pass_goes_on(step, tmp_path):
     log.mkdir()
     pipeline = pipeline_of(Template(folder=str(log), pause=0.03))
     command = [sys.executable, HERE / "drive.py", scan.path, tmp_path / "out"]
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parents[1])))}
     settings = json.dumps(pipeline.settings())
     driver = subprocess.Popen([*command, settings, "0"], env=environment)
     deadline = time.monotonic() + 60
@@ -314,8 +308,9 @@ MEMORY = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
 import whole_scan
-from mrsi_engine.engine.blocks import plan, prepare
-from mrsi_engine.stages.pipeline import Pipeline
+from mrsi_engine.engine.passes import prepare
+from mrsi_engine.engine.plan import plan
+from mrsi_engine.pipeline.pipeline import Pipeline
 pipeline = Pipeline(name="gram", block_size=1024, stages=(whole_scan.Casorati(),))
 small, big = (plan(scan, pipeline, None, scan + "-out") for scan in sys.argv[2:4])
 prepare(small)

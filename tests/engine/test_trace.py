@@ -7,15 +7,17 @@ from conftest import ACQUISITION, write_scan
 from scripted import Moments
 from whole_scan import MeanCoil, Scale, Template
 
-from mrsi_engine.engine.blocks import plan, prepare, repeat_voxels, trace_voxels
 from mrsi_engine.engine.driver import run
+from mrsi_engine.engine.passes import prepare
+from mrsi_engine.engine.plan import plan
+from mrsi_engine.engine.revisit import repeat_voxels, trace_voxels
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.stage import Stage
 from mrsi_engine.stages.averaging import Averaging
-from mrsi_engine.stages.base import Stage
 from mrsi_engine.stages.eddy_current import EddyCurrent
-from mrsi_engine.stages.pipeline import Pipeline
 
 
 class Halve(Stage):

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from mrsi_engine.conventions import Declaration, Quantity, Status
-from mrsi_engine.stages.base import Stage
+from mrsi_engine.pipeline.stage import Stage
 
 
 def count(folder, what, block):

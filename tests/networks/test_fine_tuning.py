@@ -24,7 +24,7 @@ from mrsi_engine.networks.quantifier import (
     train_quantifier,
 )
 from mrsi_engine.networks.simulation import AugmentationSettings, SimulationSettings, Simulator
-from mrsi_engine.networks.training import Progress, TrainingSettings
+from mrsi_engine.networks.training import TrainingProgress, TrainingSettings
 from mrsi_engine.spectra.basis import Basis
 
 
@@ -152,7 +152,7 @@ def test_it_goes_on_to_the_same_weights(
         given = {"scan": scan, "start": model}
     whole, expected = train_quantifier(chosen, basis, tmp_path / "whole", **given)
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.step == 8:
             raise KeyboardInterrupt
 

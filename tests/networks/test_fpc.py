@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mrsi_engine import cli
+from mrsi_engine.cli.output import TrainingBar
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.encoders import DenseSettings
@@ -34,7 +35,7 @@ from mrsi_engine.networks.fpc_signals import (
 )
 from mrsi_engine.networks.model import Model, load_model
 from mrsi_engine.networks.simulation import SimulationSettings, Simulator
-from mrsi_engine.networks.training import CHECKPOINT, Progress, TrainingSettings
+from mrsi_engine.networks.training import CHECKPOINT, TrainingProgress, TrainingSettings
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.fpc_simulation import RAT_BRAIN
 
@@ -201,12 +202,12 @@ def train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Train:
 def test_the_command_trains_stops_and_goes_on(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(_: object, progress: Progress) -> None:
+    def stop(_: object, progress: TrainingProgress) -> None:
         if progress.step == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli._TrainingBar, "__call__", stop)
+        patch.setattr(TrainingBar, "__call__", stop)
         with pytest.raises(SystemExit) as ended:
             train()
     assert ended.value.code == 130

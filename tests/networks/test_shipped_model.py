@@ -14,9 +14,9 @@ from mrsi_engine.networks.fpc_signals import MixtureSource
 from mrsi_engine.networks.model import load_model, shipped_models
 from mrsi_engine.networks.quantifier import Quantifier
 from mrsi_engine.networks.recipes import load_recipe
+from mrsi_engine.runs.bases import BasisChoice, load_basis
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.phantom import PhantomSettings, make_phantom
-from mrsi_engine.workflow import BasisChoice, load_basis
 
 NAME, FPC = "press-3t-te30", "fpc-press-3t-te30"
 

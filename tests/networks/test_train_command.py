@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from mrsi_engine import cli
+from mrsi_engine.cli.output import TrainingBar
 from mrsi_engine.io.basis_files import write_basis
 from mrsi_engine.networks.model import load_model
 from mrsi_engine.networks.recipe_files import recipe_text
-from mrsi_engine.networks.training import CHECKPOINT, Progress
+from mrsi_engine.networks.training import CHECKPOINT, TrainingProgress
 from mrsi_engine.spectra.basis import Basis
 
 RECIPE = """
@@ -81,12 +82,12 @@ def test_training_writes_a_model_and_says_what_was_reached(train: Train, tmp_pat
 def test_a_stopped_training_is_neither_lost_nor_forgotten(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(_: object, progress: Progress) -> None:
+    def stop(_: object, progress: TrainingProgress) -> None:
         if progress.step == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli._TrainingBar, "__call__", stop)
+        patch.setattr(TrainingBar, "__call__", stop)
         with pytest.raises(SystemExit) as ended:
             train()
     assert ended.value.code == 130

@@ -15,8 +15,8 @@ from mrsi_engine.networks.simulation import SimulationSettings, Simulator
 from mrsi_engine.networks.training import (
     CHECKPOINT,
     Encode,
-    Progress,
     Task,
+    TrainingProgress,
     TrainingSettings,
     seeded_encoder,
     train,
@@ -71,7 +71,7 @@ def test_training_goes_on_to_the_same_loss(task: Task[Tensor], tmp_path: Path) -
     whole = _encoder()
     expected = train(whole, task, settings, folder=tmp_path / "whole")
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: TrainingProgress) -> None:
         if progress.step == 8:
             raise KeyboardInterrupt
 

@@ -12,16 +12,16 @@ import torch
 import xarray as xr
 
 from mrsi_engine.conventions import Quantity, Status
+from mrsi_engine.pipeline.stage import Context, Stage, State
+from mrsi_engine.pipeline.trace import StageTrace
 from mrsi_engine.report.before_after import before_and_after
 from mrsi_engine.report.examples import example_voxels
 from mrsi_engine.report.html import write_report
 from mrsi_engine.report.stages import stages_content
-from mrsi_engine.stages.base import Context, Stage, State
 from mrsi_engine.stages.coil_combination import CoilCombination
 from mrsi_engine.stages.denoise import Denoise
 from mrsi_engine.stages.eddy_current import EddyCurrent
 from mrsi_engine.stages.fpc import FrequencyPhaseCorrection
-from mrsi_engine.stages.trace import StageTrace
 from mrsi_engine.stages.water_removal import WaterRemoval
 from tests.report.synthetic import ACQUISITION, brain_result
 from tests.report.test_html import Page

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
+from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
+from mrsi_engine.pipeline.stage import Block, Context, Stage, State
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.stages.base import Block, Context, Stage, State
-from mrsi_engine.stages.pipeline import Pipeline, prepare_pipeline
 
 
 @dataclass(frozen=True)

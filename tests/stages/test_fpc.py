@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
-from mrsi_engine.stages.base import Context
+from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.stage import Context
 from mrsi_engine.stages.eddy_current import EddyCurrent
 from mrsi_engine.stages.fpc import FrequencyPhaseCorrection
-from mrsi_engine.stages.pipeline import Pipeline
 from tests.stages.passes import Scan, prepared_states, run
 
 AXIS = Acquisition(1024, 0.4e-3, 123.25)

@@ -13,7 +13,7 @@ from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.fpc import TEMPLATE
 from mrsi_engine.networks.model import Model, load_model, save_model
-from mrsi_engine.stages.base import Block
+from mrsi_engine.pipeline.stage import Block
 from mrsi_engine.stages.fpc import FrequencyPhaseCorrection
 from tests.stages.passes import Scan, run
 

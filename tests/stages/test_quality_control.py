@@ -8,7 +8,7 @@ import torch
 
 from mrsi_engine.conventions import Acquisition, Flag, Quantity, Status
 from mrsi_engine.errors import InputError
-from mrsi_engine.stages.base import Block, Context
+from mrsi_engine.pipeline.stage import Block, Context
 from mrsi_engine.stages.quality_control import QualityControl
 
 ACQUISITION = Acquisition(512, 0.5e-3, 123.25)

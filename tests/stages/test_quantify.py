@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from mrsi_engine.conventions import Acquisition, Status
 from mrsi_engine.errors import InputError
+from mrsi_engine.pipeline.stage import Context
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.macromolecules import with_macromolecules
-from mrsi_engine.stages.base import Context
 from mrsi_engine.stages.quantify import Quantify
 from tests.scenes import (
     GREY_MATTER,

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from mrsi_engine.conventions import Acquisition, Quantity
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.basis_files import read_basis
+from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
+from mrsi_engine.pipeline.stage import Block, Context
 from mrsi_engine.spectra.basis import Basis
+from mrsi_engine.spectra.relaxation import shipped_table
 from mrsi_engine.spectra.simulation import simulate_basis
-from mrsi_engine.stages.base import Block, Context
-from mrsi_engine.stages.pipeline import Pipeline, prepare_pipeline
 from mrsi_engine.stages.quantify import Quantify
-from mrsi_engine.stages.relaxation import shipped_table
 from mrsi_engine.stages.scale import (
     LITTLE_TISSUE,
     NO_REFERENCE,

@@ -8,10 +8,10 @@ import torch
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
-from mrsi_engine.stages.base import Block, Context
+from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.stage import Block, Context
 from mrsi_engine.stages.denoise import Denoise
 from mrsi_engine.stages.lipid_removal import LipidRemoval
-from mrsi_engine.stages.pipeline import Pipeline
 from mrsi_engine.stages.water_removal import WaterRemoval
 from tests.stages.passes import Scan, run
 

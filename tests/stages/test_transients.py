@@ -10,14 +10,14 @@ import torch
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.pipeline.ranges import OptionalStage
+from mrsi_engine.pipeline.stage import Context
 from mrsi_engine.stages.averaging import Averaging
-from mrsi_engine.stages.base import Context
 from mrsi_engine.stages.coil_combination import CoilCombination
 from mrsi_engine.stages.eddy_current import EddyCurrent
 from mrsi_engine.stages.first_order_phase import FirstOrderPhase
 from mrsi_engine.stages.fpc import FrequencyPhaseCorrection
 from mrsi_engine.stages.quantify import Quantify
-from mrsi_engine.stages.ranges import OptionalStage
 from tests.stages.passes import Scan, run
 
 AXIS = Acquisition(1024, 0.4e-3, 123.25)

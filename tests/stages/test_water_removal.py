@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
-from mrsi_engine.stages.base import Block, Context
-from mrsi_engine.stages.pipeline import Pipeline
+from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.stage import Block, Context
 from mrsi_engine.stages.water_removal import WaterRemoval
 
 ACQUISITION = Acquisition(points=512, dwell_time=1e-3, spectrometer_frequency=123.23)

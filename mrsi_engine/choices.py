@@ -1,0 +1,23 @@
+"""Words a user chooses by, and what is meant if nothing is said.
+
+Apart, so that the command line can name them without importing what they stand for.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+#: Name of the ready-made pipeline that runs unless another is named.
+DEFAULT_PIPELINE = "brain-1h-3t"
+
+#: Device: a GPU where torch sees one, else the CPU.
+AUTO = "auto"
+
+#: What maps hold where there is no fit: NaN, or what MRSIPrep reads.
+Fill = Literal["nan", "mrsiprep"]
+
+#: What disturbs the spectra of a simulated scan.
+Nuisance = Literal["none", "water", "lipid", "all"]
+
+#: Pulse sequences of simulated bases.
+Sequence = Literal["press", "slaser", "steam", "fid"]

@@ -1,0 +1,140 @@
+"""What the command line prints: lines, bars and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from mrsi_engine.engine.events import Event, Sink
+    from mrsi_engine.networks.training import TrainingProgress
+    from mrsi_engine.report.compare import Comparison
+    from mrsi_engine.report.truth import TruthRow
+    from mrsi_engine.runs.one_scan import FinishedRun
+
+out_console = Console()
+err_console = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """A line as it is: paths hold brackets, and whoever pipes it wants it whole."""
+    out_console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def announce(outcome: FinishedRun) -> None:
+    """What a run left, in three lines."""
+    counts = ", ".join(
+        f"{count} {status.meaning.replace('_', ' ')}"
+        for status, count in outcome.summary.statuses.items()
+        if count
+    )
+    steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in outcome.timings.items())
+    say(f"{outcome.summary.voxels} voxels: {counts}  ({steps})")
+    say(f"{len(outcome.maps)} maps in {outcome.folder / 'maps'}")
+    say(f"report: {outcome.report}")
+
+
+@contextmanager
+def run_progress(log: Path | None) -> Iterator[tuple[list[Sink], ImportBar]]:
+    """Sinks of a run and the progress of its import, drawn on standard error."""
+    from mrsi_engine.engine.progress import JsonLines, RichProgress
+
+    sinks: list[Sink] = [_show_dashboard, RichProgress(err_console)]
+    if log is not None:
+        sinks.append(JsonLines(log))
+    with ImportBar() as bar:
+        yield sinks, bar
+
+
+class ImportBar(AbstractContextManager["ImportBar"]):
+    """A bar that appears with the first time point read and ends with the last."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("import"), BarColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=err_console)
+        self._task = self._bar.add_task("import", total=None)
+
+    def __call__(self, done: int, total: int) -> None:
+        self._bar.start()
+        self._bar.update(self._task, completed=done, total=total)
+        if done >= total:
+            self._stop()
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        # A bar that is not drawn would leave an empty line.
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+
+class TrainingBar(AbstractContextManager["TrainingBar"]):
+    """A bar in steps with the losses of the last validation; it appears with the first step."""
+
+    def __init__(self, steps: int) -> None:
+        losses = TextColumn("{task.fields[losses]}")
+        columns = (TextColumn("train"), BarColumn(), TimeRemainingColumn(), losses)
+        self._bar = Progress(*columns, console=err_console)
+        self._task = self._bar.add_task("train", total=steps, losses="")
+
+    def __call__(self, progress: TrainingProgress) -> None:
+        self._bar.start()
+        self._bar.update(self._task, completed=progress.step)
+        for last in progress.curve[-1:]:
+            losses = f"loss {last.training:.4g}, validation {last.validation:.4g}"
+            self._bar.update(self._task, losses=losses)
+
+    def __exit__(self, *exception: object) -> None:
+        # A bar that is not drawn would leave an empty line.
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+
+def _show_dashboard(event: Event) -> None:
+    from mrsi_engine.engine.events import RunStarted
+
+    if isinstance(event, RunStarted) and event.dashboard:
+        err_console.print(f"dashboard: {event.dashboard}", highlight=False, soft_wrap=True)
+
+
+def truth_table(rows: Sequence[TruthRow]) -> Table:
+    """Errors by metabolite."""
+    from mrsi_engine.report.truth import MIN_SNR
+
+    table = Table(title=f"Estimates against the truth, voxels of SNR {MIN_SNR:g} and more")
+    headings = ("metabolite", "voxels", "true mean", "bias", "± SE", "RMSE", "CRLB", "RMSE/CRLB")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "metabolite" else "right")
+    for row in rows:
+        values = (row.truth, row.bias, row.bias_error, row.rmse, row.crlb)
+        numbers = [f"{value:.3f}" for value in values]
+        table.add_row(row.title, str(row.voxels), *numbers, f"{row.ratio:.2f}")
+    return table
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Agreement by metabolite."""
+    title = (
+        f"Ratios to {comparison.reference_title}: {comparison.passing} of {comparison.compared} "
+        "voxels pass"
+    )
+    table = Table(
+        title=title, caption="difference: ours less LCModel's, mean ± 1.96 SD; % of both's mean"
+    )
+    for heading in ("metabolite", "voxels", "r", "slope", "difference, %", "difference"):
+        table.add_column(heading, justify="left" if heading == "metabolite" else "right")
+    for row in comparison.rows:
+        one, other = row.percent_agreement, row.agreement
+        table.add_row(
+            *(row.title, str(row.voxels), f"{row.r:.3f}", f"{row.slope:.3f}"),
+            f"{one.bias:+.1f} ± {one.half_width:.1f}",
+            f"{other.bias:+.3f} ± {other.half_width:.3f}",
+        )
+    return table

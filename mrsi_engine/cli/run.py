@@ -1,0 +1,158 @@
+"""Commands for scans: run, import, export, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from mrsi_engine.choices import DEFAULT_PIPELINE, Fill
+from mrsi_engine.cli import output
+from mrsi_engine.cli.options import FILES, WHERE, Files, Where
+from mrsi_engine.errors import InputError
+
+
+def run_command(
+    scans: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
+    /,
+    *,
+    basis: str | None = None,
+    out: Path,
+    pipeline: str = DEFAULT_PIPELINE,
+    keep: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    fill: Fill = "nan",
+    basis_reference: float | None = None,
+    basis_conjugate: Annotated[bool, Parameter(negative="")] = False,
+    files: Files = FILES,
+    where: Where = WHERE,
+) -> None:
+    """Import, process, export and report one scan or several.
+
+    The same command again does only what is missing.
+
+    Parameters
+    ----------
+    scans
+        NIfTI-MRS files. Several get a folder each under --out.
+    basis
+        LCModel .basis, FSL-MRS JSON folder, jMRUI text, or a simulated one, e.g. press-3t-te30;
+        needed by pipelines that quantify.
+    out
+        Output folder.
+    pipeline
+        Name of a ready-made pipeline or a TOML file; see mrsi pipeline list.
+    keep
+        Signals to store and write as NIfTI-MRS: corrected, fit, baseline.
+    fill
+        What maps hold where there is no fit: NaN, or what MRSIPrep reads.
+    basis_reference
+        Chemical shift (ppm) at 0 Hz of the basis, where its file does not say.
+    basis_conjugate
+        Turn the frequency axis of the basis round.
+    """
+    from mrsi_engine.pipeline.pipeline import Pipeline
+    from mrsi_engine.runs.bases import BasisChoice
+    from mrsi_engine.runs.folder import folders_of
+    from mrsi_engine.runs.one_scan import process
+
+    if basis is None and (basis_reference is not None or basis_conjugate):
+        raise InputError("--basis-reference and --basis-conjugate say how to read --basis; give it")
+    chosen = BasisChoice(basis, basis_reference, basis_conjugate) if basis else None
+    steps = Pipeline.load(pipeline)
+    for scan, folder in folders_of(scans, out).items():
+        with output.run_progress(where.log) as (sinks, progress):
+            outcome = process(
+                files.of(scan),
+                chosen,
+                steps,
+                folder,
+                where.options(keep, fill),
+                sinks=sinks,
+                progress=progress,
+            )
+        output.announce(outcome)
+
+
+def import_command(
+    scan: Path,
+    /,
+    *,
+    out: Path,
+    files: Files = FILES,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Import a NIfTI-MRS scan into a chunked store.
+
+    Parameters
+    ----------
+    scan
+        NIfTI-MRS file, .nii or .nii.gz.
+    out
+        Folder of the store, e.g. scan.zarr.
+    overwrite
+        Replace a store that is there.
+    """
+    from mrsi_engine.runs.one_scan import import_once
+
+    with output.ImportBar() as progress:
+        store = import_once(files.of(scan), out, overwrite, progress)
+    output.say(
+        f"{out}: {store.voxels} voxels of {' x '.join(map(str, store.shape))}, "
+        f"{store.acquisition.points} points, mask from {store.mask_origin}"
+    )
+
+
+def export_command(folder: Path, /, *, fill: Fill = "nan") -> None:
+    """Write maps, table and report of a finished run again.
+
+    Parameters
+    ----------
+    folder
+        Output folder of the run.
+    fill
+        What maps hold where there is no fit: NaN, or what MRSIPrep reads.
+    """
+    from mrsi_engine.io.result_store import open_result
+    from mrsi_engine.runs.folder import result_folder
+    from mrsi_engine.runs.reporting import export, report_on
+
+    maps = export(open_result(result_folder(folder)), folder, fill)
+    report = report_on(folder)
+    output.say(f"{len(maps)} maps in {folder / 'maps'}, report {report}")
+
+
+def compare_command(
+    folder: Path,
+    /,
+    *,
+    lcmodel: Path,
+    max_percent_sd: float = 10.0,
+    max_fit_quality: float = 3.0,
+    max_relative_residual: float = 0.2,
+) -> None:
+    """Compare a finished run with LCModel's results and add a scatter plot to its report.
+
+    Parameters
+    ----------
+    folder
+        Output folder of the run.
+    lcmodel
+        LCModel's CSV table.
+    max_percent_sd
+        Largest %SD of LCModel for a voxel to count.
+    max_fit_quality
+        Largest fit quality (1 is noise alone) for a voxel of ours to count, ...
+    max_relative_residual
+        ... or largest relative residual: the noise of filtered data cannot be measured.
+    """
+    from mrsi_engine.runs.reporting import compare_run
+
+    comparison = compare_run(
+        folder,
+        lcmodel,
+        max_percent_sd=max_percent_sd,
+        max_fit_quality=max_fit_quality,
+        max_relative_residual=max_relative_residual,
+    )
+    output.out_console.print(output.comparison_table(comparison))

@@ -1,0 +1,106 @@
+"""Single voxels of a finished run once more: what a report draws and a user looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mrsi_engine.engine.opening import procedure_of, read_voxels, states
+from mrsi_engine.engine.procedure import Procedure
+from mrsi_engine.engine.voxels import Voxels, joined
+from mrsi_engine.errors import InputError
+from mrsi_engine.fit.details import FitDetails
+from mrsi_engine.io.result_store import BlockArrays, ResultStore
+from mrsi_engine.io.scan_store import ScanStore, is_scan_store
+from mrsi_engine.pipeline.trace import StageTrace
+
+
+def repeat_voxels(result: ResultStore, scan: ScanStore, voxels: Sequence[int]) -> BlockArrays:
+    """Single voxels of a finished run once more, with every signal its pipeline writes.
+
+    Parameters
+    ----------
+    voxels
+        Their indices in the store.
+    """
+    procedure = _finished(result, scan)
+    written = tuple(q.name for q in procedure.written_signals)
+    arrays, _ = replace(procedure, signals=written).apply(_single(scan, voxels))
+    return arrays
+
+
+def trace_voxels(
+    result: ResultStore, scan: ScanStore, voxels: Sequence[int]
+) -> tuple[StageTrace, ...]:
+    """Single voxels of a finished run once more, with their FIDs before and after every stage.
+
+    Parameters
+    ----------
+    voxels
+        Their indices in the store.
+
+    Raises
+    ------
+    InputError
+        If a voxel never reaches a stage: NaN, Inf, only zeros, or scalp.
+    RunError
+        If the passes of its stages over the scan are not all done.
+    """
+    return _finished(result, scan).trace(_single(scan, voxels))
+
+
+def detail_voxels(result: ResultStore, scan: ScanStore, voxels: Sequence[int]) -> FitDetails:
+    """Single voxels of a finished run fitted once more: every column's signal, and covariances.
+
+    Parameters
+    ----------
+    voxels
+        Their indices in the store; few, as each takes a signal for every column of the basis.
+
+    Raises
+    ------
+    InputError
+        If a voxel never reaches the fit, or the pipeline does not fit by least squares.
+    RunError
+        If the passes of its stages over the scan are not all done.
+    """
+    return _finished(result, scan).fit_in_detail(_single(scan, voxels))
+
+
+def scan_of(result: ResultStore) -> ScanStore:
+    """The scan store that results are of: where the run read it, or else beside them.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it is of another scan or mask.
+    """
+    known = Path(result.attributes["scan"])
+    beside = result.path.resolve().parent / known.name
+    found = next((path for path in (known, beside) if is_scan_store(path)), None)
+    if found is None:
+        raise InputError(
+            f"{result.path}: its scan store is needed, and is neither at {known} nor at {beside}; "
+            "move it back, or import the scan there again with `mrsi import`"
+        )
+    scan = ScanStore.open(found)
+    same = scan.checksum == result.attributes["checksum"]
+    if not same or not np.array_equal(scan.coordinates(), result.coordinates()):
+        raise InputError(
+            f"{found}: not the scan that {result.path} was made of (another file or mask); put "
+            "that one back, or process this one anew"
+        )
+    return scan
+
+
+def _finished(results: ResultStore, scan: ScanStore) -> Procedure:
+    """The procedure of a finished run, on this machine's CPU."""
+    procedure = procedure_of(results, scan, "cpu")
+    return replace(procedure, states=states(results, procedure.passes))
+
+
+def _single(scan: ScanStore, voxels: Sequence[int]) -> Voxels:
+    return joined([read_voxels(scan, voxel, voxel + 1) for voxel in voxels])

@@ -1,0 +1,192 @@
+"""A pipeline: an ordered list of stages with settings, read from TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, field_validator
+
+from mrsi_engine.errors import InputError
+from mrsi_engine.pipeline.stage import Block, Context, Declaration, Stage, State
+
+#: The folder of ready-made pipelines inside the package.
+SHIPPED = resources.files("mrsi_engine") / "pipelines"
+
+
+class Pipeline(BaseModel):
+    """An ordered list of stages. ``block_size`` is voxels a task; results do not depend on it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    description: str = ""
+    block_size: int = 2048
+    stages: tuple[SerializeAsAny[Stage], ...]
+
+    @field_validator("block_size")
+    @classmethod
+    def _positive(cls, value: int) -> int:
+        if value < 1:
+            raise ValueError(f"block_size must be at least 1, found {value}")
+        return value
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _chosen_by_name(cls, tables: Any) -> tuple[Stage, ...]:
+        if not isinstance(tables, list | tuple) or not tables:
+            raise ValueError("a pipeline needs at least one [[stages]] table")
+        return tuple(table if isinstance(table, Stage) else _stage(table) for table in tables)
+
+    def contexts(self, context: Context) -> list[Context]:
+        """What each stage may know: ``context`` with what the stages before leave and write."""
+        return list(self._contexts(context))
+
+    def _contexts(self, context: Context) -> Iterator[Context]:
+        # One by one, so that a stage can be checked before it is asked what it writes.
+        for stage in self.stages:
+            yield context
+            context = replace(
+                context,
+                dimensions=stage.leaves(context.dimensions),
+                written=(*context.written, *stage.declare(context).parameters),
+            )
+
+    def assumptions(self, context: Context) -> dict[str, Any]:
+        """What the numbers rest on and the data do not say, by stage."""
+        pairs = zip(self.stages, self._contexts(context), strict=True)
+        found = {stage.stage: dict(stage.assumptions(known)) for stage, known in pairs}
+        return {name: assumed for name, assumed in found.items() if assumed}
+
+    def models(self, context: Context) -> dict[str, dict[str, str]]:
+        """Checksums of the trained models that stages take, by stage and name."""
+        pairs = zip(self.stages, self._contexts(context), strict=True)
+        found = {stage.stage: dict(stage.models(known)) for stage, known in pairs}
+        return {name: models for name, models in found.items() if models}
+
+    def declare(self, context: Context) -> Declaration:
+        """What all stages write, in order."""
+        pairs = zip(self.stages, self.contexts(context), strict=True)
+        return sum((stage.declare(known) for stage, known in pairs), Declaration())
+
+    def check(self, context: Context) -> Pipeline:
+        """This pipeline, once every stage is known to fit the scan."""
+        for stage, known in zip(self.stages, self._contexts(context), strict=True):
+            stage.check(known)
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """Plain settings that :meth:`from_settings` reads back; also what a run is known by."""
+        tables = [{"stage": s.stage, **s.model_dump(mode="json")} for s in self.stages]
+        return {**self.model_dump(mode="json", exclude={"stages"}), "stages": tables}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], source: str = "pipeline") -> Pipeline:
+        """A pipeline from plain settings.
+
+        Raises
+        ------
+        InputError
+            If a key is unknown or a value out of range: names the key and what is allowed.
+        """
+        try:
+            return cls.model_validate(dict(settings))
+        except ValidationError as error:
+            raise InputError(f"{source}: {_explained(error, cls)}") from error
+
+    @classmethod
+    def load(cls, name_or_file: str | Path) -> Pipeline:
+        """A shipped pipeline by name, or any by file.
+
+        Raises
+        ------
+        InputError
+            If there is no such pipeline, the file is not TOML or its settings are wrong.
+        """
+        source = str(name_or_file)
+        try:
+            return cls.from_settings(tomllib.loads(_text(source)), source)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{source}: not valid TOML: {error}") from error
+
+
+def shipped_pipelines() -> list[str]:
+    """Names that ``--pipeline NAME`` finds."""
+    return sorted(
+        f.name.removesuffix(".toml") for f in SHIPPED.iterdir() if f.name.endswith(".toml")
+    )
+
+
+def pipeline_text(name_or_file: str) -> str:
+    """The TOML text of a pipeline, as ``mrsi pipeline show`` prints it."""
+    return _text(name_or_file)
+
+
+def prepare_pipeline(
+    pipeline: Pipeline, context: Context, states: Sequence[State] = ()
+) -> Callable[[Block], Block]:
+    """The pipeline bound to one scan: tables are made here, once per worker.
+
+    ``states`` are what the passes over the scan found, one for each stage; the pipeline goes as
+    far as there are states, so that a stage's own passes see what the stages before leave.
+    """
+    contexts = pipeline.contexts(context)
+    if not any(stage.passes(c) for stage, c in zip(pipeline.stages, contexts, strict=True)):
+        states = states or [{}] * len(pipeline.stages)
+    steps = [
+        stage.build(replace(before, state=state))
+        for stage, before, state in zip(pipeline.stages, contexts, states, strict=False)
+    ]
+
+    def apply(block: Block) -> Block:
+        for step in steps:
+            step(block)
+        return block
+
+    return apply
+
+
+def _text(name_or_file: str) -> str:
+    shipped = SHIPPED / f"{name_or_file}.toml"
+    if shipped.is_file():
+        return shipped.read_text(encoding="utf-8")
+    path = Path(name_or_file)
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    raise InputError(
+        f"{name_or_file}: no such pipeline; shipped are {', '.join(shipped_pipelines())}, or give "
+        "a TOML file"
+    )
+
+
+def _stage(table: Any) -> Stage:
+    if not isinstance(table, Mapping) or "stage" not in table:
+        raise ValueError('every [[stages]] table needs a key stage = "..."')
+    settings = dict(table)
+    key = settings.pop("stage")
+    if key not in Stage.registry:
+        # Deriving from Stage registers it; importing the room of stages does that for the shipped.
+        import_module("mrsi_engine.stages")
+    if key not in Stage.registry:
+        raise ValueError(f"no stage {key!r}; there are {', '.join(sorted(Stage.registry))}")
+    kind = Stage.registry[key]
+    try:
+        return kind.model_validate(settings)
+    except ValidationError as error:
+        raise ValueError(f"stage {key!r}: {_explained(error, kind)}") from error
+
+
+def _explained(error: ValidationError, model: type[BaseModel]) -> str:
+    return "; ".join(_explained_one(e, model) for e in error.errors())
+
+
+def _explained_one(error: Any, model: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key!r}; allowed are {', '.join(sorted(model.model_fields))}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{key}: {message}" if error["type"] != "value_error" else message

@@ -1,0 +1,158 @@
+"""What stages share: ranges of the spectrum, the noise outside the signal, and what they need."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import AfterValidator, ValidationInfo
+from torch import Tensor
+
+from mrsi_engine.conventions import Acquisition
+from mrsi_engine.errors import InputError
+from mrsi_engine.kernels.creatine import SINGLETS
+from mrsi_engine.kernels.noise import noise_sd
+from mrsi_engine.pipeline.stage import Context, Stage
+
+#: Fewest points of the spectrum a noise level is read from.
+MIN_QUIET_BINS = 48
+
+#: Where metabolites are seen best, ppm: away from water and lipids.
+METABOLITE_PPM = (1.9, 4.1)
+
+
+def _ascending(value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+    low, high = value
+    if not low < high:
+        raise ValueError(f"{info.field_name} must be [low, high] in ppm, found [{low}, {high}]")
+    return value
+
+
+#: A setting [low, high] in ppm.
+PpmRange = Annotated[tuple[float, float], AfterValidator(_ascending)]
+
+
+class NoiseRange(Stage):
+    """Base of stages that measure the noise outside ``noise_ppm``, the range that holds signal."""
+
+    noise_ppm: PpmRange = (-1.0, 8.5)
+
+    def quiet_bins(self, acquisition: Acquisition) -> NDArray[np.bool_]:
+        """Signal-free bins of the unshifted transform, ``(time,)``.
+
+        Raises
+        ------
+        InputError
+            If there are too few to measure the noise.
+        """
+        ppm = np.fft.ifftshift(acquisition.ppm)
+        low, high = self.noise_ppm
+        quiet = (ppm < low) | (ppm > high)
+        if quiet.sum() < MIN_QUIET_BINS:
+            raise InputError(
+                f"stage {self.stage!r}: {quiet.sum()} points of the spectrum ({ppm.min():.1f} to "
+                f"{ppm.max():.1f} ppm) lie outside noise_ppm = [{low:g}, {high:g}], where the "
+                f"noise is measured; {MIN_QUIET_BINS} are needed. State a narrower range"
+            )
+        return np.asarray(quiet)
+
+    def noise_of(self, fids: Tensor, context: Context) -> Tensor:
+        """SD of the noise per real channel of ``fids (..., time)``, ``(...)`` float32."""
+        quiet = torch.from_numpy(self.quiet_bins(context.acquisition)).to(fids.device)
+        return noise_sd(fids, quiet)
+
+
+class OptionalStage(Stage):
+    """Base of stages that need something not every scan has.
+
+    With ``optional = true`` the stage is passed over in a scan without it and writes nothing; else
+    such a scan is refused.
+    """
+
+    optional: bool = False
+
+    def lacks(self, context: Context) -> str:
+        """What the scan lacks for this stage, and what to do; empty if nothing."""
+        raise NotImplementedError
+
+    def skipped(self, context: Context) -> bool:
+        """Whether the stage does nothing in this scan."""
+        return self.optional and bool(self.lacks(context))
+
+    def refuse_lacking(self, context: Context) -> None:
+        """Refuse a scan that lacks what the stage needs, unless it may be passed over.
+
+        Raises
+        ------
+        InputError
+            If it does.
+        """
+        lacking = self.lacks(context)
+        if lacking and not self.optional:
+            raise InputError(f"stage {self.stage!r}: {lacking}, or set optional = true")
+
+
+def landmark_lines(nucleus: str) -> tuple[tuple[float, float], ...]:
+    """Chemical shift (ppm) and usual height of the lines that spectra are recognised by.
+
+    Empty for a nucleus of which none are known.
+    """
+    return SINGLETS if nucleus == "1H" else ()
+
+
+def one_fid_a_voxel(context: Context, stage: str) -> None:
+    """Refuse FIDs that still have coils or transients.
+
+    Raises
+    ------
+    InputError
+        If the context has dimensions between voxel and time.
+    """
+    if context.dimensions:
+        names = " and ".join(repr(name) for name in context.dimensions)
+        raise InputError(
+            f"stage {stage!r} works on one FID a voxel, but FIDs that reach it have the "
+            f"dimension {names}; put coil_combination and averaging before it"
+        )
+
+
+def refuse_coils(context: Context, stage: str) -> None:
+    """Refuse FIDs of single coils.
+
+    Raises
+    ------
+    InputError
+        If coils are not combined yet.
+    """
+    if "coil" in context.dimensions:
+        raise InputError(f"stage {stage!r} works on combined coils; put coil_combination before it")
+
+
+def hertz_between(
+    acquisition: Acquisition, ppm: tuple[float, float], what: str
+) -> tuple[float, float]:
+    """(low, high) in Hz of a range in ppm; ``what`` names it in the message.
+
+    Raises
+    ------
+    InputError
+        If it leaves the spectrum.
+    """
+    half = acquisition.spectral_width / 2
+    low, high = sorted(float(f) for f in acquisition.frequency_of(ppm))
+    if low < -half or high > half:
+        ends = sorted(acquisition.ppm_of([-half, half]))
+        raise InputError(
+            f"{what} = {list(ppm)} lies outside the spectrum ({ends[0]:.2f} to {ends[1]:.2f} ppm); "
+            "choose a range inside it or leave the stage out"
+        )
+    return low, high
+
+
+def energy_between(fids: Tensor, acquisition: Acquisition, ppm: tuple[float, float]) -> Tensor:
+    """Energy of the spectra of ``fids (voxel, time)`` in a range of ppm, ``(voxel,)``."""
+    axis = np.fft.ifftshift(acquisition.ppm)
+    inside = torch.from_numpy((axis >= ppm[0]) & (axis <= ppm[1])).to(fids.device)
+    return torch.fft.fft(fids, norm="ortho")[:, inside].abs().square().sum(1)

@@ -1,0 +1,77 @@
+"""The basis a user named: of a file, or simulated for the scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mrsi_engine.conventions import Acquisition
+from mrsi_engine.errors import InputError
+from mrsi_engine.io.basis_cache import cached_basis
+from mrsi_engine.io.basis_files import read_basis
+from mrsi_engine.spectra.basis import Basis
+from mrsi_engine.spectra.macromolecules import with_macromolecules
+from mrsi_engine.spectra.simulation import BASIS_NAME_FORM, parse_basis_name
+
+#: Echo time (s) from which macromolecules have decayed and are not added to a simulated basis.
+_LONG_ECHO = 0.1
+
+#: Field (MHz) up to which the measured 3 T pattern stands for the macromolecules.
+_PATTERN_MHZ = (110.0, 140.0)
+
+
+@dataclass(frozen=True)
+class BasisChoice:
+    """A basis by file, folder or name, and what a file does not say."""
+
+    source: str
+    reference_ppm: float | None = None
+    conjugate: bool = False
+
+
+def load_basis(choice: BasisChoice, acquisition: Acquisition) -> Basis:
+    """The basis a user named: a file, a folder, or the name of a simulated one.
+
+    A simulated basis is made for the scan's axis, once, and has macromolecules: the measured
+    pattern at 3 T, single lines at other fields, none at echo times of 100 ms or more.
+
+    Raises
+    ------
+    InputError
+        If there is no such file and the name is not of a simulated basis, the basis is wrong, or
+        something is said of a simulated basis that only a file can leave open.
+    """
+    if not Path(choice.source).exists():
+        settings = parse_basis_name(choice.source)
+        if settings is None:
+            raise InputError(
+                f"{choice.source}: no such basis file or folder, and not the name of a simulated "
+                f"basis ({BASIS_NAME_FORM})"
+            )
+        if choice.reference_ppm is not None or choice.conjugate:
+            raise InputError(
+                f"{choice.source}: a simulated basis knows its reference and its frequency axis; "
+                "leave out --basis-reference and --basis-conjugate"
+            )
+        return with_default_macromolecules(cached_basis(settings.for_scan(acquisition)))
+    return read_basis(choice.source, reference_ppm=choice.reference_ppm, conjugate=choice.conjugate)
+
+
+def with_default_macromolecules(basis: Basis) -> Basis:
+    """A simulated basis with the macromolecules its field and echo time call for."""
+    echo_time = basis.acquisition.echo_time or 0.0
+    if basis.macromolecules or (basis.sequence != "fid" and echo_time >= _LONG_ECHO):
+        return basis
+    low, high = _PATTERN_MHZ
+    at_3t = low < basis.acquisition.spectrometer_frequency < high
+    return with_macromolecules(basis, "pattern" if at_3t else "lines")
+
+
+def own_axis(choice: BasisChoice) -> Acquisition:
+    """The axis that a basis has when no scan says otherwise."""
+    named = None if Path(choice.source).exists() else parse_basis_name(choice.source)
+    if named is not None:
+        return named.acquisition
+    return read_basis(
+        choice.source, reference_ppm=choice.reference_ppm, conjugate=choice.conjugate
+    ).acquisition

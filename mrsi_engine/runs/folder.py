@@ -1,0 +1,85 @@
+"""The output folder of a run: what lies where, and whether it may be written to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mrsi_engine.errors import InputError
+from mrsi_engine.io.nifti_mrs import stem_of
+from mrsi_engine.io.result_store import is_result_store
+from mrsi_engine.io.scan_store import is_scan_store
+
+
+def scan_folder(folder: Path) -> Path:
+    """Where a run keeps its scan store."""
+    return folder / "scan.zarr"
+
+
+def result_folder(folder: Path) -> Path:
+    """Where a run keeps its result store."""
+    return folder / "result.zarr"
+
+
+def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """The output folder of each scan: ``out`` for one, a folder by its name for each of several.
+
+    Raises
+    ------
+    InputError
+        If two scans would get the same folder.
+    """
+    if len(scans) == 1:
+        return {scans[0]: out}
+    folders = {scan: out / stem_of(scan) for scan in scans}
+    twice = [str(s) for s in scans if list(folders.values()).count(folders[s]) > 1]
+    if twice:
+        raise InputError(f"{', '.join(twice)}: same name, so same output folder; run them apart")
+    return folders
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than a run.
+
+    Raises
+    ------
+    InputError
+        If it does.
+    """
+    if folder.exists() and not (folder.is_dir() and _is_ours(folder)):
+        check_empty(folder, "files that are not of a run of this engine")
+
+
+def check_empty(folder: Path, found: str) -> None:
+    """Refuse a folder that holds anything; ``found`` says what, in the message.
+
+    Raises
+    ------
+    InputError
+        If it does, or it is a file.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is a file; --out needs a folder")
+    if any(folder.iterdir()):
+        raise InputError(f"{folder}: holds {found}; give an empty or new folder with --out")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a run, a killed import or a simulation began in this folder."""
+    scan = scan_folder(folder)
+    stored = is_scan_store(scan) or is_result_store(result_folder(folder))
+    return stored or bool(killed_imports(scan)) or (folder / "scan" / "truth").is_dir()
+
+
+def killed_imports(target: Path) -> list[Path]:
+    """What imports into this store left that did not live to clean up."""
+    return list(target.parent.glob(f".{target.name}.*.partial"))
+
+
+def remove_exports(folder: Path) -> None:
+    """Delete what an earlier run exported: maps of its own metabolites would stay otherwise."""
+    for kept in ("maps", "signals"):
+        for file in (folder / kept).glob("*_mrsi.*"):
+            file.unlink()
+    for name in ("voxels.parquet", "report.html"):
+        (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,283 @@
+"""One scan from file to report: what ``mrsi run`` does, as functions."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mrsi_engine.choices import Fill
+from mrsi_engine.conventions import Acquisition
+from mrsi_engine.engine.clusters import warm_up
+from mrsi_engine.engine.devices import AUTO, check_device, gpu_workers
+from mrsi_engine.engine.driver import PROCESSES_FROM, run
+from mrsi_engine.engine.events import Sink
+from mrsi_engine.engine.finish import Summary
+from mrsi_engine.engine.plan import plan
+from mrsi_engine.engine.procedure import procedure_for
+from mrsi_engine.engine.voxels import ScanLayout
+from mrsi_engine.errors import InputError
+from mrsi_engine.io.importing import Progress, changed_since, import_scan, signal_dimensions
+from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
+from mrsi_engine.io.result_store import open_result
+from mrsi_engine.io.scan_store import ScanStore, is_scan_store
+from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.report.truth import result_truth_table
+from mrsi_engine.runs.bases import BasisChoice, load_basis
+from mrsi_engine.runs.folder import (
+    check_folder,
+    killed_imports,
+    remove_exports,
+    result_folder,
+    scan_folder,
+)
+from mrsi_engine.runs.reporting import export, report_on
+from mrsi_engine.spectra.basis import Basis
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of one scan. ``tissue`` is a 4-D file named by ``classes``, or a file a class."""
+
+    scan: Path
+    mask: Path | None = None
+    water: Path | None = None
+    tissue: Path | Mapping[str, Path] | None = None
+    tissue_classes: tuple[str, ...] = ()
+    scalp: Path | None = None
+    points: int | None = None
+
+    def import_settings(self) -> dict[str, Any]:
+        """What :func:`~mrsi_engine.io.importing.import_scan` takes beside scan and store."""
+        return {
+            "mask": self.mask,
+            "water": self.water,
+            "tissue": self.tissue,
+            "tissue_classes": self.tissue_classes,
+            "scalp": self.scalp,
+            "points": self.points,
+        }
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run: where, in what blocks, and what to keep."""
+
+    workers: int | None = None
+    scheduler: str | None = None
+    threads_per_worker: int = 1
+    block_size: int | None = None
+    device: str = AUTO
+    keep: tuple[str, ...] = ()
+    fill: Fill = "nan"
+    overwrite: bool = False
+
+    def check(self) -> Options:
+        """These options, once they are known to say a possible way to run.
+
+        Raises
+        ------
+        InputError
+            If a number is too small, two places to run are given, there is no such device, or more
+            workers than GPUs, or what hands those out is not installed.
+        """
+        for name, least in (("workers", 0), ("threads_per_worker", 1), ("block_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}, expected at least {least}")
+        if self.workers is not None and self.scheduler is not None:
+            raise InputError("workers and scheduler both say where to run; give one of them")
+        check_device(self.device, here=self.scheduler is None)
+        if self.scheduler is None:
+            gpu_workers(self.device, self.workers)
+        return self
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a finished run left: its stores, files, and seconds by step."""
+
+    folder: Path
+    summary: Summary
+    report: Path
+    maps: list[Path]
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def result(self) -> xr.Dataset:
+        """The results, opened anew."""
+        return open_result(result_folder(self.folder))
+
+
+def process(
+    inputs: Inputs,
+    basis: BasisChoice | None,
+    pipeline: Pipeline,
+    folder: Path,
+    options: Options,
+    *,
+    sinks: Sequence[Sink] = (),
+    progress: Progress | None = None,
+    truth: Mapping[str, np.ndarray] | None = None,
+) -> FinishedRun:
+    """Import, process, export and report one scan; continues what an earlier call left undone.
+
+    Parameters
+    ----------
+    basis
+        May be left out where no stage of the pipeline needs one.
+    folder
+        Gets ``scan.zarr``, ``result.zarr``, ``maps/``, ``voxels.parquet`` and ``report.html``.
+    sinks
+        Told of every block.
+    progress
+        Told of every time point that is imported.
+    truth
+        Known amplitudes ``(x, y, z)`` by label, for the report.
+
+    Raises
+    ------
+    InputError
+        If any input is wrong, or the folder holds another run and ``overwrite`` was not asked for.
+    RunError
+        If the run failed; what was done is kept.
+    """
+    clock = _Clock()
+    options.check()
+    check_folder(folder)
+    with clock("basis"):
+        header = read_header(inputs.scan)
+        chosen = _load_suited_basis(basis, pipeline, inputs, header, options)
+    _warm_up(header, options)
+    with clock("import"):
+        store = import_once(inputs, scan_folder(folder), options.overwrite, progress)
+    with clock("process"):
+        summary = _fit(store, chosen, pipeline, folder, options, sinks)
+    result = open_result(result_folder(folder))
+    with clock("export"):
+        maps = export(result, folder, options.fill)
+    rows = result_truth_table(result, truth) if truth else None
+    report = report_on(folder, timings=clock.seconds, truth=rows)
+    return FinishedRun(folder, summary, report, maps, clock.seconds)
+
+
+def _load_suited_basis(
+    choice: BasisChoice | None,
+    pipeline: Pipeline,
+    inputs: Inputs,
+    header: NIfTIMRSHeader,
+    options: Options,
+) -> Basis | None:
+    """The basis, once it, the scan's axis and the pipeline are known to fit each other.
+
+    Said before the import, which can take minutes and would have to be replaced.
+    """
+    acquisition = _axis(inputs, header)
+    basis = None if choice is None else load_basis(choice, acquisition)
+    procedure_for(acquisition, pipeline, basis, options.keep, layout=_layout(inputs, header))
+    return basis
+
+
+def _layout(inputs: Inputs, header: NIfTIMRSHeader) -> ScanLayout:
+    water = None if inputs.water is None else read_header(inputs.water).acquisition
+    by_file = inputs.tissue if isinstance(inputs.tissue, Mapping) else None
+    return ScanLayout(
+        tuple(signal_dimensions(header).items()),
+        water is not None,
+        inputs.scalp is not None,
+        inputs.tissue_classes if by_file is None else tuple(by_file),
+        None if water is None else water.echo_time,
+        None if water is None else water.repetition_time,
+    )
+
+
+def _axis(inputs: Inputs, header: NIfTIMRSHeader) -> Acquisition:
+    acquisition = header.acquisition
+    possible = inputs.points is not None and 2 <= inputs.points <= acquisition.points
+    # An impossible number of points is refused by the import, with what the file holds.
+    return acquisition.with_points(inputs.points or 0) if possible else acquisition
+
+
+def _warm_up(header: NIfTIMRSHeader, options: Options) -> None:
+    """Let worker processes import what they need while the scan is import_once."""
+    local = options.workers != 0 and options.scheduler is None
+    if local and math.prod(header.grid.shape) >= PROCESSES_FROM:
+        warm_up()
+
+
+def _fit(
+    store: ScanStore,
+    basis: Basis | None,
+    pipeline: Pipeline,
+    folder: Path,
+    options: Options,
+    sinks: Sequence[Sink],
+) -> Summary:
+    planned = plan(
+        store.path,
+        pipeline,
+        basis,
+        result_folder(folder),
+        block_size=options.block_size,
+        keep_signals=options.keep,
+        overwrite=options.overwrite,
+        device=options.device,
+    )
+    if options.overwrite:
+        remove_exports(folder)
+    done = run(
+        planned,
+        workers=options.workers,
+        scheduler=options.scheduler,
+        threads_per_worker=options.threads_per_worker,
+        sinks=sinks,
+    )
+    return done.summary
+
+
+def import_once(
+    inputs: Inputs, target: Path, overwrite: bool = False, progress: Progress | None = None
+) -> ScanStore:
+    """The scan store of these files, imported unless it is there already.
+
+    Raises
+    ------
+    InputError
+        If ``target`` was made from other files or settings and ``overwrite`` is not set.
+    """
+    settings = inputs.import_settings()
+    if is_scan_store(target) and not overwrite:
+        store = ScanStore.open(target)
+        changed = changed_since(store, inputs.scan, **settings)
+        if not changed:
+            return store
+        raise InputError(
+            f"{target}: imported from other files or with other settings (its scan was "
+            f"{store.source}); changed since: {', '.join(changed)}. Give another --out, or "
+            "--overwrite to replace it"
+        )
+    store = import_scan(inputs.scan, target, overwrite=overwrite, progress=progress, **settings)
+    for leftover in killed_imports(target):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return store
+
+
+class _Clock:
+    """Seconds by step, in the order the steps were taken."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[step] = time.perf_counter() - started

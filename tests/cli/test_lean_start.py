@@ -1,0 +1,28 @@
+"""Help is there at once: nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("dask", "matplotlib", "nibabel", "numpy", "pandas", "torch", "xarray", "zarr")
+
+PROGRAM = """
+import sys
+from mrsi_engine.cli import main
+main(sys.argv[1:])
+print("imported:", *{name.split(".")[0] for name in sys.modules})
+"""
+
+
+@pytest.mark.parametrize("command", ["--help", "run --help", "basis --help", "--version"])
+def test_nothing_heavy_is_imported(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *command.split()], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    imported = done.stdout.splitlines()[-1].split()
+    assert imported[0] == "imported:"
+    assert not set(HEAVY) & set(imported)
