@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, Declaration, Quantity, Status
+from mrsi_engine.conventions import Acquisition, Declaration, Flag, Quantity, Status
 from mrsi_engine.engine.devices import AUTO, device_here, to_host
 from mrsi_engine.engine.identity import sha256
 from mrsi_engine.engine.voxels import PLAIN, ScanLayout, Voxels, without_spoilt
@@ -186,8 +186,8 @@ class Procedure:
     def apply(self, voxels: Voxels) -> tuple[BlockArrays, float]:
         """One block of voxels through the pipeline.
 
-        Voxels whose FID holds NaN, Inf or only zeros, and scalp, get status ``NO_FIT`` and never
-        reach a stage.
+        Voxels whose FID holds NaN, Inf or only zeros, and scalp, get status and flag ``NO_FIT`` and
+        never reach a stage; zeros are flagged ``NO_SIGNAL``, too.
 
         Returns
         -------
@@ -202,6 +202,7 @@ class Procedure:
             If a stage did not write what it declared, or has passes over the scan still to do.
         """
         arrays = BlockArrays.unfitted(len(voxels.fids), self.declaration, self._signal_shapes())
+        arrays.flags[voxels.empty] |= int(Flag.NO_SIGNAL)
         self._check_prepared()
         chosen = voxels.quantifiable
         if not chosen.any():
@@ -334,6 +335,7 @@ class Procedure:
             packed.status[packed.status == Status.NO_FIT] = Status.CORRECTED
         unfitted = packed.status == Status.NO_FIT
         packed.estimate[unfitted] = packed.sd[unfitted] = np.nan
+        packed.flags[unfitted] |= int(Flag.NO_FIT)
         return packed
 
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mrsi_engine.conventions import DYNAMIC, Acquisition, Declaration, Quantity
+from mrsi_engine.conventions import DYNAMIC, Acquisition, Declaration, Flag, Quantity
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.alignment import Alignment, corrected
 from mrsi_engine.kernels.band import Band
@@ -307,6 +307,8 @@ class FrequencyPhaseCorrection(NoiseRange):
             found = _believed(align(block, fids), block, len(fids) // len(block.fids))
             straight = corrected(fids, dwell, *_for_all_transients(found, block))
             _write(block, found)
+            far = block.estimate[SHIFT.name].abs() >= self.max_shift_hz
+            block.flags[far] |= int(Flag.AT_SHIFT_BOUND)
             if self.method == "network":
                 guessed = _over_transients(~found.searched, block)
                 block.measures[NETWORK.name] = guessed.double().mean(1)

@@ -22,6 +22,9 @@ _MAD_TO_SD = 1.4826
 #: Fewest good voxels that say what is usual in a scan.
 _FEWEST = 20
 
+#: Residual in units of the noise that noise alone may leave: both are known to some percent.
+_NOISE_ALONE = 1.25
+
 LIPID_RATIO = Quantity(
     "lipid_ratio",
     "1",
@@ -43,9 +46,13 @@ class QualityControl(Stage):
         Limits of SNR and of the full width at half height.
     max_crlb_percent
         Relative CRLB up to which an estimate counts in the coverage of its metabolite; no flag.
+    max_misfit
+        Largest SD of what the residual holds beyond noise, over the height of the reference peak.
+        In units of the noise alone a residual counts for more the better a spectrum is.
+    max_relative_residual
+        The same where the noise is unknown, as the root of the residual's share of the energy.
     max_fit_quality
-        Largest residual in units of the noise; no limit unless given, since a residual counts
-        for more the better a spectrum is, and filtered data have no noise to compare it with.
+        Largest residual in units of the noise, if one is wanted beside.
     max_lipid_ratio
         Limit of lipid over NAA signal.
     max_deviations
@@ -60,6 +67,8 @@ class QualityControl(Stage):
     min_snr: float = Field(default=4.0, ge=0)
     max_fwhm_ppm: float = Field(default=0.1, gt=0)
     max_crlb_percent: float = Field(default=20.0, gt=0)
+    max_misfit: float = Field(default=0.03, gt=0)
+    max_relative_residual: float = Field(default=0.3, gt=0)
     max_fit_quality: float | None = Field(default=None, gt=0)
     max_lipid_ratio: float = Field(default=3.0, gt=0)
     max_deviations: float = Field(default=5.0, gt=0)
@@ -91,7 +100,8 @@ class QualityControl(Stage):
                 energy_between(block.fids, acquisition, p) for p in (_LIPID_PPM, _NAA_PPM)
             )
             block.measures[LIPID_RATIO.name] = (lipid / naa).sqrt()
-            for flag, rejected in self._rejected(block.measures).items():
+            unknown_noise = (block.flags & int(Flag.UNKNOWN_NOISE)) != 0
+            for flag, rejected in self._rejected(block.measures, unknown_noise).items():
                 block.flags[rejected] |= int(flag)
 
         return apply
@@ -108,17 +118,27 @@ class QualityControl(Stage):
                 outlier |= self._far(found[name], found[f"{name}_sd"], good)
         return outlier.to(torch.int32) * int(Flag.OUTLIER)
 
-    def _rejected(self, measures: State) -> dict[Flag, Tensor]:
-        """Voxels ``(voxel,)`` bool by reason; what cannot be measured is not good."""
-        rejected = {
-            Flag.LOW_SNR: ~(measures["snr"] >= self.min_snr),
+    def _rejected(self, measures: State, unknown_noise: Tensor) -> dict[Flag, Tensor]:
+        """Voxels ``(voxel,)`` bool by reason; what cannot be measured is not good.
+
+        But where the noise is unknown, which is a reason of its own, there is no SNR to be low.
+        """
+        return {
+            Flag.LOW_SNR: ~(measures["snr"] >= self.min_snr) & ~unknown_noise,
             Flag.BROAD_LINES: ~(measures["fwhm"] <= self.max_fwhm_ppm),
+            Flag.POOR_FIT: self._poor(measures, unknown_noise),
             Flag.NOT_CONVERGED: measures["converged"] != 1,
             Flag.LIPIDS: ~(measures[LIPID_RATIO.name] <= self.max_lipid_ratio),
         }
+
+    def _poor(self, measures: State, unknown_noise: Tensor) -> Tensor:
+        """Voxels whose residual is more than noise and a misfit that may be, ``(voxel,)`` bool."""
+        quality, height = measures["fit_quality"], measures["snr"].nan_to_num(0.0).clamp_min(0.0)
+        most = torch.hypot(torch.full_like(height, _NOISE_ALONE), self.max_misfit * height)
         if self.max_fit_quality is not None:
-            rejected[Flag.POOR_FIT] = ~(measures["fit_quality"] <= self.max_fit_quality)
-        return rejected
+            most = most.clamp_max(self.max_fit_quality)
+        close = measures["relative_residual"] <= self.max_relative_residual
+        return ~torch.where(unknown_noise, close, quality <= most)
 
     def _far(self, estimate: Tensor, sd: Tensor, good: Tensor) -> Tensor:
         centre = estimate[good].nanmedian()
