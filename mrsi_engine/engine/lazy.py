@@ -106,6 +106,7 @@ def quantify(
             {
                 **provenance(dataset.attrs, pipeline, basis),
                 "assumptions": procedure.assumptions,
+                "applied": procedure.applied,
             },
         ),
     )

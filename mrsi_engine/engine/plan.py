@@ -130,6 +130,7 @@ def plan(
             attributes={
                 **provenance(scan.to_xarray().attrs, pipeline, basis),
                 "assumptions": procedure.assumptions,
+                "applied": procedure.applied,
                 "scan": str(scan.path.resolve()),
                 "stage_modules": sorted({type(s).__module__ for s in pipeline.stages}),
                 "identity": identity,

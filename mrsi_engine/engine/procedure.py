@@ -106,6 +106,11 @@ class Procedure:
         return self.pipeline.assumptions(self.context)
 
     @property
+    def applied(self) -> list[dict[str, Any]]:
+        """Settings of the stages that are not passed over in this scan."""
+        return self.pipeline.applied(self.context)
+
+    @property
     def models(self) -> dict[str, dict[str, str]]:
         """Checksums of the trained models that stages take, by stage and name."""
         return self.pipeline.models(self.context)

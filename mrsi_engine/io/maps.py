@@ -488,9 +488,10 @@ def _with_tags(header: Mapping[str, Any], values: xr.DataArray) -> dict[str, Any
 
 def _signal_header(result: xr.Dataset) -> dict[str, Any]:
     header = dict(result.attrs.get("header", {}))
-    version = str(result.attrs["engine_version"])
-    stages = result.attrs.get("pipeline", {}).get("stages", [])
-    done = [_stage_entry(settings, version) for settings in stages]
+    version, finished = str(result.attrs["engine_version"]), result.attrs.get("finished")
+    time = {} if finished is None else {"Time": _without_zone(datetime.fromisoformat(finished))}
+    stages = result.attrs.get("applied", result.attrs.get("pipeline", {}).get("stages", []))
+    done = [{**time, **_stage_entry(settings, version)} for settings in stages]
     return {**header, "ProcessingApplied": [*header.get("ProcessingApplied", []), *done]}
 
 
@@ -501,8 +502,11 @@ def _stage_entry(settings: Mapping[str, Any], version: str) -> dict[str, str]:
 
 
 def _export_entry(details: str, version: str) -> dict[str, str]:
-    now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
-    return {"Time": now, **_entry("Export", details, version)}
+    return {"Time": _without_zone(datetime.now(UTC)), **_entry("Export", details, version)}
+
+
+def _without_zone(time: datetime) -> str:
+    return time.replace(tzinfo=None).isoformat(timespec="milliseconds")
 
 
 def _entry(method: str, details: str, version: str) -> dict[str, str]:
