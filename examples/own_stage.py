@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from mrsi_engine.conventions import Acquisition, Declaration, Quantity
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
 from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage
+from mrsi_engine.quantities import Declaration, quality
 
 
 class Apodise(Stage):
@@ -16,7 +17,7 @@ class Apodise(Stage):
     damping: float = Field(default=5.0, ge=0)  # 1/s; a wrong key or value is refused by name
 
     def declare(self, context: Context) -> Declaration:
-        return Declaration(measures=(Quantity("energy_kept", "1", "share of the FID's energy"),))
+        return Declaration(measures=(quality("energy_kept", "1", "share of the FID's energy"),))
 
     def build(self, context: Context) -> Apply:
         window = torch.exp(-self.damping * torch.from_numpy(context.acquisition.time).float())

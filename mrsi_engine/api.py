@@ -7,6 +7,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from mrsi_engine.choices import TimingMismatch
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.lazy import quantify
 from mrsi_engine.errors import InputError
@@ -37,24 +38,32 @@ def load_basis(
     *,
     reference_ppm: float | None = None,
     conjugate: bool = False,
+    te_mismatch: TimingMismatch = "refuse",
 ) -> Basis:
     """A basis set from a file or folder, or simulated by name (``press-3t-te30``) for a scan.
 
     Parameters
     ----------
     source
-        LCModel ``.basis``, FSL-MRS JSON folder, jMRUI text, or the name of a simulated basis.
+        LCModel ``.basis``, FSL-MRS JSON folder, jMRUI text, Osprey ``.mat``, or the name of a
+        simulated basis.
     scan
         What :func:`open_scan` returned.
     reference_ppm, conjugate
         What a file does not say; see :func:`mrsi_engine.io.basis_files.read_basis`.
 
+    te_mismatch
+        ``"allow"`` takes a basis of another echo time or sequence than the scan's.
+
     Raises
     ------
     InputError
-        If there is no such basis or it is wrong, or ``scan`` is no scan.
+        If there is no such basis, it is wrong or for another echo time or sequence, or ``scan`` is
+        no scan.
     """
-    return _load_basis(BasisChoice(str(source), reference_ppm, conjugate), _acquisition(scan))
+    choice = BasisChoice(str(source), reference_ppm, conjugate, te_mismatch)
+    sequence = scan.attrs.get("header", {}).get("SequenceName")
+    return _load_basis(choice, _acquisition(scan), sequence if isinstance(sequence, str) else None)
 
 
 def _acquisition(scan: xr.Dataset) -> Acquisition:

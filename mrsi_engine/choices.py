@@ -22,5 +22,8 @@ Fill = Literal["nan", "mrsiprep"]
 #: What disturbs the spectra of a simulated scan.
 Nuisance = Literal["none", "water", "lipid", "all"]
 
+#: What is done about a basis of another echo time or sequence than the scan's.
+TimingMismatch = Literal["refuse", "allow"]
+
 #: Pulse sequences of simulated bases.
 Sequence = Literal["press", "slaser", "steam", "fid"]

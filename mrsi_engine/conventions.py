@@ -18,6 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 #: Chemical shift (ppm) at 0 Hz of water-centred 1H data unless the header says otherwise.
 REFERENCE_PPM = 4.65
 
+#: Gyromagnetic ratio of the proton over 2 pi.
+PROTON_MHZ_PER_TESLA = 42.577478518
+
 #: Expected position (ppm) of the methyl singlet of N-acetylaspartate, the field's landmark.
 NAA_PPM = 2.01
 
@@ -152,43 +155,24 @@ def is_macromolecule(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """One thing a stage writes: its name in stores and files, its unit and what it means.
+class ScanNoise:
+    """What is known of the noise of a scan's FIDs.
 
-    ``kind`` groups parameters: ``metabolite``, ``combination``, ``macromolecule`` or ``lineshape``.
+    Parameters
+    ----------
+    unknown
+        Why it cannot be measured, so that no estimate has an error bar; empty where it can.
+    flat_hz
+        (low, high) frequencies between which it is as strong as among the signals, and where it is
+        measured; ``None`` if that is everywhere.
     """
 
-    name: str
-    units: str
-    doc: str
-    title: str = ""
-    kind: str = ""
-
-    @property
-    def label(self) -> str:
-        """What people read in tables and figures."""
-        return self.title or self.name
+    unknown: str = ""
+    flat_hz: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True)
-class Declaration:
-    """Everything a stage, or a whole pipeline, writes.
-
-    ``parameters`` have an estimate and an SD, ``measures`` are quality numbers; both are
-    ``(voxel,)`` each. ``signals`` are ``(voxel, time)`` and stored only on request.
-    """
-
-    parameters: tuple[Quantity, ...] = ()
-    measures: tuple[Quantity, ...] = ()
-    signals: tuple[Quantity, ...] = ()
-
-    def __add__(self, other: Declaration) -> Declaration:
-        """Both declarations, in order."""
-        return Declaration(
-            self.parameters + other.parameters,
-            self.measures + other.measures,
-            self.signals + other.signals,
-        )
+#: Noise as scanners give it.
+WHITE = ScanNoise()
 
 
 @dataclass(frozen=True)
@@ -209,11 +193,14 @@ class Acquisition:
         As NIfTI-MRS writes it, e.g. ``"1H"``.
     echo_time, repetition_time
         In s; ``None`` where the source does not say.
+    start_time
+        From time zero of the spins' evolution, the echo or the excitation, to the first sample, s.
 
     Raises
     ------
     ValueError
-        If ``points``, ``dwell_time`` or ``spectrometer_frequency`` is not positive and finite.
+        If ``points``, ``dwell_time`` or ``spectrometer_frequency`` is not positive and finite, or
+        ``start_time`` negative.
     """
 
     points: int
@@ -223,12 +210,15 @@ class Acquisition:
     nucleus: str = "1H"
     echo_time: float | None = None
     repetition_time: float | None = None
+    start_time: float = 0.0
 
     def __post_init__(self) -> None:
         for field in ("points", "dwell_time", "spectrometer_frequency"):
             value = getattr(self, field)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{field} must be positive and finite, found {value!r}")
+        if not (math.isfinite(self.start_time) and self.start_time >= 0):
+            raise ValueError(f"start_time must be zero or more, found {self.start_time!r}")
 
     @property
     def spectral_width(self) -> float:

@@ -23,7 +23,8 @@ from mrsi_engine.conventions import COMBINATIONS, VOXEL, Status
 from mrsi_engine.engine.revisit import detail_voxels, scan_of
 from mrsi_engine.errors import InputError
 from mrsi_engine.fit.details import FitDetails
-from mrsi_engine.io.maps import scalp_voxels, volume
+from mrsi_engine.io.map_files import volume
+from mrsi_engine.io.result_quantities import scalp_voxels
 from mrsi_engine.io.result_store import ResultStore, is_result_store
 from mrsi_engine.report.examples import spectrum_example, with_components
 from mrsi_engine.report.fit_figures import (
@@ -347,5 +348,5 @@ def _draw_against(axes: Axes, snr: NDArray[np.floating], drawn: NamedMap) -> Non
     bins = min(_MOST_BINS, max(1, len(order) // _BIN_VOXELS))
     parts = [part for part in np.array_split(order, bins) if len(part)]
     across, medians = ([float(np.median(v[p])) for p in parts] for v in (snr, drawn.values))
-    title = drawn.title.removesuffix(", CRLB")
-    axes.plot(across, medians, "o-", ms=4, lw=1.5, color=points[0].get_color(), label=title)
+    colour = points[0].get_color()
+    axes.plot(across, medians, "o-", ms=4, lw=1.5, color=colour, label=drawn.subject)

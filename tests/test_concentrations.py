@@ -14,7 +14,7 @@ from mrsi_engine.engine.lazy import quantify
 from mrsi_engine.io.basis_files import read_basis
 from mrsi_engine.io.importing import import_scan
 from mrsi_engine.io.lcmodel_results import read_lcmodel_csv
-from mrsi_engine.io.maps import volume
+from mrsi_engine.io.map_files import volume
 from mrsi_engine.io.nifti_mrs import read_header, write_nifti_mrs
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.runs.bases import BasisChoice, load_basis
@@ -117,7 +117,7 @@ def test_maps_say_what_they_rest_on(phantom: Path, coarse: Path, tmp_path: Path)
     assert assumed["Water"]["gm"]["t1"] == 1.331
     assert assumed["RepetitionTime"] == 5.0
     assert "Wyss" in assumed["Sources"]["metabolite_t2"]
-    assert "trilinearly interpolated from 3 x 2 x 1 to 6 x 6 x 1 voxels" in sidecar["Import"][-1]
+    assert "trilinearly interpolated from 3 x 2 x 1 to 6 x 6 x 1 voxels" in sidecar["Notes"][-1]
     values = read(path)
     # The water reaches four of six rows, so the mask's fifth has none.
     result = done.result

@@ -23,7 +23,8 @@ from mrsi_engine.engine.revisit import detail_voxels, scan_of
 from mrsi_engine.errors import InputError
 from mrsi_engine.fit.details import FitDetails
 from mrsi_engine.io.importing import import_scan
-from mrsi_engine.io.maps import relative_crlb, volume
+from mrsi_engine.io.map_files import volume
+from mrsi_engine.io.result_quantities import relative_crlb
 from mrsi_engine.io.result_store import ResultStore
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.report.html import write_report

@@ -11,7 +11,7 @@ import xarray as xr
 
 from mrsi_engine import cli
 from mrsi_engine.io.lcmodel_results import read_lcmodel_csv
-from mrsi_engine.io.maps import total_of
+from mrsi_engine.io.result_quantities import total_of
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.io.scan_store import ScanStore
 from mrsi_engine.report.compare import Comparison, compare_with_lcmodel
@@ -79,7 +79,7 @@ class TestBrain:
 
     def test_shifts(self, result: xr.Dataset) -> None:
         """Of the data as acquired, where there are any to measure; measured -2.9 to 6.9 Hz."""
-        shift = total_of(result, "shift")["estimate"].values[usable_voxels(result)]
+        shift = total_of(result, "b0shift")["estimate"].values[usable_voxels(result)]
         assert np.abs(shift).max() <= 15
 
     def test_water_is_removed(self, result: xr.Dataset) -> None:

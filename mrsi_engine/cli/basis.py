@@ -89,7 +89,7 @@ def basis_show_command(basis: Path, /) -> None:
     Parameters
     ----------
     basis
-        LCModel .basis, FSL-MRS JSON folder or jMRUI text.
+        LCModel .basis, FSL-MRS JSON folder, jMRUI text or Osprey .mat.
     """
     from mrsi_engine.io.basis_files import read_basis
 
@@ -101,3 +101,5 @@ def basis_show_command(basis: Path, /) -> None:
         f"ms, {axis.spectrometer_frequency:g} MHz, sequence {found.sequence or 'unknown'}, echo "
         f"time {echo}\n{', '.join(found.names)}"
     )
+    for note in found.notes:
+        output.say(note)

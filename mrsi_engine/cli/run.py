@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mrsi_engine.choices import DEFAULT_PIPELINE, MIN_USABLE, Fill
+from mrsi_engine.choices import DEFAULT_PIPELINE, MIN_USABLE, Fill, TimingMismatch
 from mrsi_engine.cli import output
 from mrsi_engine.cli.options import FILES, WHERE, Files, Where
 from mrsi_engine.errors import UNUSABLE, InputError, RunError
@@ -26,6 +26,7 @@ def run_command(
     fill: Fill = "nan",
     basis_reference: float | None = None,
     basis_conjugate: Annotated[bool, Parameter(negative="")] = False,
+    basis_te_mismatch: TimingMismatch = "refuse",
     min_usable: float = MIN_USABLE,
     files: Files = FILES,
     where: Where = WHERE,
@@ -40,8 +41,8 @@ def run_command(
     scans
         NIfTI-MRS files. Several get a folder each under --out.
     basis
-        LCModel .basis, FSL-MRS JSON folder, jMRUI text, or a simulated one, e.g. press-3t-te30;
-        needed by pipelines that quantify.
+        LCModel .basis, FSL-MRS JSON folder, jMRUI text, Osprey .mat, or a simulated one, e.g.
+        press-3t-te30; needed by pipelines that quantify.
     out
         Output folder.
     pipeline
@@ -54,6 +55,8 @@ def run_command(
         Chemical shift (ppm) at 0 Hz of the basis, where its file does not say.
     basis_conjugate
         Turn the frequency axis of the basis round.
+    basis_te_mismatch
+        Whether a basis of another echo time or sequence than the scan's may be used.
     min_usable
         Share of usable voxels below which a run is of no use and the exit code 3.
     """
@@ -64,7 +67,9 @@ def run_command(
 
     if basis is None and (basis_reference is not None or basis_conjugate):
         raise InputError("--basis-reference and --basis-conjugate say how to read --basis; give it")
-    chosen = BasisChoice(basis, basis_reference, basis_conjugate) if basis else None
+    chosen = (
+        BasisChoice(basis, basis_reference, basis_conjugate, basis_te_mismatch) if basis else None
+    )
     steps, options = Pipeline.load(pipeline), where.options(keep, fill, min_usable)
     folders = folders_of(scans, out)
 

@@ -22,7 +22,6 @@ _OF_THE_SCAN = (
     "checksum",
     "header",
     "mask_origin",
-    "notes",
 )
 
 
@@ -30,7 +29,9 @@ def provenance(scan: Mapping[str, Any], pipeline: Pipeline, basis: Basis | None)
     """Attributes of a result that say where it came from; ``scan`` is a scan's own attributes."""
     return {
         **{name: scan[name] for name in _OF_THE_SCAN},
+        "notes": [*scan["notes"], *(() if basis is None else basis.notes)],
         "pipeline": pipeline.settings(),
+        "processing_methods": pipeline.processing_methods(),
         "basis": _basis_provenance(basis),
     }
 

@@ -33,7 +33,7 @@ from mrsi_engine.io.result_store import (
     result_coordinates,
     variable_attributes,
 )
-from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.io.scan_store import ScanStore, scan_noise
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.pipeline.stage import State
 from mrsi_engine.spectra.basis import Basis
@@ -285,6 +285,7 @@ def _layout(dataset: xr.Dataset) -> ScanLayout:
         classes,
         timing.get("echo_time"),
         timing.get("repetition_time"),
+        scan_noise(dataset.attrs),
     )
 
 

@@ -162,6 +162,7 @@ def layout_of(scan: ScanStore) -> ScanLayout:
         scan.tissue_classes,
         scan.water_timing.get("echo_time"),
         scan.water_timing.get("repetition_time"),
+        scan.noise,
     )
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, Declaration, Flag, Quantity, Status
+from mrsi_engine.conventions import Acquisition, Flag, Status
 from mrsi_engine.engine.devices import AUTO, device_here, to_host
 from mrsi_engine.engine.identity import sha256
 from mrsi_engine.engine.voxels import PLAIN, ScanLayout, Voxels, without_spoilt
@@ -27,13 +26,11 @@ from mrsi_engine.io.result_store import BlockArrays
 from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
 from mrsi_engine.pipeline.stage import Block, Context, Stage, State
 from mrsi_engine.pipeline.trace import StageTrace, trace_pipeline
+from mrsi_engine.quantities import AMPLITUDES, Declaration, Quantity, signal
 from mrsi_engine.spectra.basis import Basis
 
 #: Written by the engine itself where no stage declares it.
-CORRECTED = Quantity("corrected", "data units", "FID as the last stage left it")
-
-#: Kinds of parameter that make a voxel count as quantified.
-_QUANTIFIED = ("metabolite", "macromolecule", "combination")
+CORRECTED = signal("corrected", "FID as the last stage left it")
 
 _BUILDING = threading.Lock()
 _CPU = torch.device("cpu")
@@ -98,6 +95,7 @@ class Procedure:
             tissue_classes=self.layout.tissue_classes,
             water_echo_time=self.layout.water_echo_time,
             water_repetition_time=self.layout.water_repetition_time,
+            noise=self.layout.noise,
         )
 
     @property
@@ -141,7 +139,7 @@ class Procedure:
     @property
     def quantifies(self) -> bool:
         """Whether the pipeline ends in amounts, rather than in clean signals."""
-        return any(q.kind in _QUANTIFIED for q in self._declared.parameters)
+        return any(q.role in AMPLITUDES for q in self._declared.parameters)
 
     @cached_property
     def _declared(self) -> Declaration:
@@ -164,17 +162,11 @@ class Procedure:
         Raises
         ------
         InputError
-            If a stage does not fit, two write the same name, or a signal to keep is not written.
+            If a stage does not fit, two quantities would share a name, a map or a column, or a
+            signal to keep is not written.
         """
         self.pipeline.check(self.context)
-        declared = self._declared
-        for kind in ("parameters", "measures", "signals"):
-            names = Counter(q.name for q in getattr(declared, kind))
-            twice = [name for name, count in names.items() if count > 1]
-            if twice:
-                raise InputError(
-                    f"pipeline {self.pipeline.name}: more than one stage writes the {kind} {twice}"
-                )
+        declared = self._declared.check()
         written = [q.name for q in declared.signals]
         unknown = [name for name in self.signals if name not in written]
         if unknown:

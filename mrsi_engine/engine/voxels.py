@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mrsi_engine.conventions import WHITE, ScanNoise
 from mrsi_engine.engine.devices import rows_to_device
 from mrsi_engine.pipeline.stage import Block
 
@@ -29,6 +30,8 @@ class ScanLayout:
         Names of its tissue fractions.
     water_echo_time, water_repetition_time
         Of the water reference, s.
+    noise
+        What is known of the noise.
     """
 
     dimensions: tuple[tuple[str, int], ...] = ()
@@ -37,6 +40,7 @@ class ScanLayout:
     tissue_classes: tuple[str, ...] = ()
     water_echo_time: float | None = None
     water_repetition_time: float | None = None
+    noise: ScanNoise = WHITE
 
 
 #: One FID a voxel and nothing beside it.

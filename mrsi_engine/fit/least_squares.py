@@ -8,17 +8,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mrsi_engine.conventions import Acquisition, Flag, Status
+from mrsi_engine.conventions import WHITE, Acquisition, Flag, ScanNoise, Status
 from mrsi_engine.fit.network_start import NetworkStart, Start
 from mrsi_engine.fit.quantities import (
     NOVELTY,
     OF_THE_FIT,
     amplitude_quantities,
     amplitude_weights,
+    crlb_part,
     data_share_quantities,
+    epistemic_part,
+    gaussian_name,
     lineshape_quantities,
-    ratio_pairs,
-    ratio_quantity,
+    ratio_quantities,
 )
 from mrsi_engine.fit.reference_peak import ReferencePeak
 from mrsi_engine.fit.search import Method, Search, Solved, turn, weighing
@@ -34,6 +36,7 @@ from mrsi_engine.kernels.varpro import Code, Evaluation, Fit, Problem, Spectra, 
 from mrsi_engine.networks.model import Calibration
 from mrsi_engine.networks.quantifier import Quantifier
 from mrsi_engine.pipeline.stage import Block
+from mrsi_engine.quantities import MAIN, named_by
 from mrsi_engine.spectra.basis import Basis
 
 #: Voxels fitted at a time on a CPU: what one batch touches stays in a core's cache.
@@ -45,9 +48,9 @@ _TABLES = ("estimate", "sd", "measures", "signals")
 
 @dataclass(frozen=True)
 class Estimator:
-    """One way to estimate amplitudes; ``suffix`` stands behind the names of what it writes."""
+    """One way to estimate amplitudes; ``name`` is ``"main"`` of the first."""
 
-    suffix: str
+    name: str
     problem: Problem
     priors: Priors | None
 
@@ -58,7 +61,8 @@ class Outputs:
 
     The first ``amplitudes`` of ``names`` are in data units; ``weights (name, parameter)``.
     ``ratios`` are names with the amplitude and the reference they are of; ``references`` are the
-    amplitudes whose covariance with all others is kept.
+    amplitudes whose covariance with all others is kept. ``error_parts`` are names of what the
+    errors of a network's amplitudes are made of, ``roots`` of parameters iterated as their square.
     """
 
     names: tuple[str, ...]
@@ -67,23 +71,32 @@ class Outputs:
     ratios: tuple[tuple[str, str, str], ...]
     references: tuple[str, ...]
     data_shares: tuple[str, ...]
+    error_parts: dict[str, tuple[str, ...]]
+    roots: tuple[str, ...]
 
     @classmethod
     def of(cls, settings: FitSettings, basis: Basis, free: Tensor) -> Outputs:
         """Of the columns that are fitted and the parameters that are ``free (parameter,)``."""
-        amplitudes = [q.name for q in amplitude_quantities(basis)]
+        amplitudes = amplitude_quantities(basis)
         lineshape = zip(lineshape_quantities(settings, basis), free.tolist(), strict=True)
         sums = torch.from_numpy(amplitude_weights(basis)).to(free.device)
         one = torch.eye(int(free.sum()), dtype=torch.float64, device=free.device)
-        pairs = ratio_pairs(settings, basis)
         shares = data_share_quantities(settings, basis) if "map" in settings.estimators else []
         return cls(
-            (*amplitudes, *(q.name for q, is_free in lineshape if is_free)),
+            (
+                *(q.name for q in amplitudes),
+                *(q.name for q, is_free in lineshape if is_free),
+            ),
             len(amplitudes),
             torch.block_diag(sums, one),
-            tuple((ratio_quantity(a, r).name, a.name, r) for a, r in pairs),
+            tuple((q.name, q.of, q.reference) for q in ratio_quantities(settings, basis)),
             settings.references(basis),
             tuple(q.name for q in shares),
+            {
+                "crlb": tuple(crlb_part(q).name for q in amplitudes),
+                "epistemic": tuple(epistemic_part(q).name for q in amplitudes),
+            },
+            tuple(gaussian_name(suffix) for suffix in settings.group_suffixes(basis)),
         )
 
 
@@ -91,7 +104,8 @@ class Outputs:
 class LeastSquares:
     """Everything about the fit of a scan that does not depend on a voxel.
 
-    ``calibration`` is that of the network's error bars, where its own estimates are wanted.
+    ``calibration`` is that of the network's error bars, where its own estimates are wanted;
+    ``measurable`` says whether the noise can be measured.
     """
 
     settings: FitSettings
@@ -103,6 +117,7 @@ class LeastSquares:
     reference: ReferencePeak
     search: Search
     calibration: Calibration | None = None
+    measurable: bool = True
 
     @classmethod
     def build(
@@ -113,11 +128,13 @@ class LeastSquares:
         device: torch.device,
         method: Method = "least-squares",
         quantifier: Quantifier | None = None,
+        noise: ScanNoise = WHITE,
     ) -> LeastSquares:
         """Tables for the fitted columns ``basis``, which are on the scan's axis."""
         tables = FitTables.build(settings, basis, acquisition, device)
         problem, used = tables.problem, settings.used_points(acquisition)
-        quiet = settings.quiet_bins(settings.fitted_acquisition(acquisition))
+        fitted = settings.fitted_acquisition(acquisition)
+        quiet = settings.noise_bins(fitted, noise)
         network, calibration = None, None
         if quantifier is not None:
             members = 1 if method == "auto" else None
@@ -138,6 +155,7 @@ class LeastSquares:
             ReferencePeak.of(basis, problem.band, acquisition, device),
             Search(settings, tables, used, noise_bins, method, network, tabulated),
             calibration if method == "network" else None,
+            not settings.unknown_noise(fitted, noise),
         )
 
     def __call__(self, block: Block) -> None:
@@ -152,6 +170,7 @@ class LeastSquares:
         for kind in _TABLES:
             getattr(block, kind).update(getattr(found, kind))
         block.covariance_with.update(found.covariance_with)
+        block.flags[~(noise > 0)] |= int(Flag.UNKNOWN_NOISE)
 
     def solve(self, block: Block) -> Solved:
         """The main estimator's fits of a block of few voxels, all at once."""
@@ -192,17 +211,29 @@ class LeastSquares:
 
         NaN where the data do not determine an amplitude.
         """
-        bounds, outputs = _bounds(solved), self.outputs
+        bounds, outputs = self._bounds(solved), self.outputs
         columns = solved.result.last.amplitudes.shape[1]
         known = bounds.sd(outputs.weights[:columns]).isfinite()
-        scale = (solved.size * self.search.inflation(solved.fit_quality)).square()[:, None, None]
+        scale = (solved.size * self.search.inflation(solved)).square()[:, None, None]
         both = known[:, :, None] & known[:, None, :]
         return torch.where(both, scale * bounds.covariance[:, :columns, :columns], torch.nan)
 
+    def _bounds(self, solved: Solved) -> Bounds:
+        """Covariance of the errors: Cramér-Rao bounds, with what members of a network disagree."""
+        bounds = Bounds.of(solved.result.last.fisher, self.search.error_noise(solved))
+        if solved.spread is None:
+            return bounds
+        return replace(bounds, covariance=bounds.covariance + solved.spread)
+
     def _noise(self, block: Block) -> Tensor:
-        """SD per channel of a FID sample, ``(voxel,)``: stated, of a stage before, or measured."""
-        if self.settings.noise_sd is not None:
-            return torch.full_like(block.fids[:, 0].real, self.settings.noise_sd)
+        """SD per channel of a FID sample, ``(voxel,)``: stated, of a stage before, or measured.
+
+        NaN where none of that can be.
+        """
+        stated = self.settings.noise_sd
+        if stated is not None or not self.measurable:
+            known = torch.nan if stated is None else stated
+            return torch.full_like(block.fids[:, 0].real, known)
         if block.noise_sd is not None:
             return block.noise_sd
         batches = block.fids.split(_BATCH)
@@ -284,14 +315,14 @@ class LeastSquares:
 
     def _write(self, out: Block, estimator: Estimator, solved: Solved) -> None:
         """What one estimator found."""
-        result, suffix = solved.result, estimator.suffix
-        bounds = _bounds(solved)
+        result = solved.result
+        bounds = self._bounds(solved)
         quality = solved.fit_quality
         reached = self.search.reached(solved)
         measures = (quality, result.iterations, bounds.condition, reached)
-        names = (_named(q.name, suffix) for q in OF_THE_FIT)
+        names = (named_by(q.name, estimator.name) for q in OF_THE_FIT)
         _write_measures(out, result, dict(zip(names, measures, strict=True)))
-        self._write_parameters(out, suffix, solved, bounds, quality)
+        self._write_parameters(out, estimator.name, solved, bounds, quality)
         if estimator.priors is not None and solved.spectra.priors is not None:
             columns = result.last.amplitudes.shape[1]
             covariance = bounds.covariance[:, :columns, :columns]
@@ -302,12 +333,12 @@ class LeastSquares:
             self._write_parts_of_errors(out, solved)
 
     def _write_parameters(
-        self, out: Block, suffix: str, solved: Solved, bounds: Bounds, fit_quality: Tensor
+        self, out: Block, estimator: str, solved: Solved, bounds: Bounds, fit_quality: Tensor
     ) -> None:
         outputs, last, problem = self.outputs, solved.result.last, self.tables.problem
         values = torch.cat([last.amplitudes, last.theta[:, problem.free]], dim=1)
         values, sd = values @ outputs.weights.T, bounds.sd(outputs.weights)
-        inflation = self.search.inflation(fit_quality)[:, None] * self._factors(out)
+        inflation = self.search.inflation(solved)[:, None] * self._factors(out)
         values[solved.result.code == Code.SINGULAR] = torch.nan
         sd = torch.where(values.isnan(), torch.nan, sd * inflation)
         estimates = dict(zip(outputs.names, values.unbind(1), strict=True))
@@ -321,11 +352,11 @@ class LeastSquares:
             estimates[name] = torch.where(other != 0, one / other, torch.nan)
             both = covariances[reference][amplitude]
             sds[name] = sd_of_ratio(one, other, sds[amplitude], sds[reference], both)
-        out.estimate.update({_named(n, suffix): v for n, v in estimates.items()})
-        out.sd.update({_named(n, suffix): v for n, v in sds.items()})
+        out.estimate.update({named_by(n, estimator): v for n, v in estimates.items()})
+        out.sd.update({named_by(n, estimator): v for n, v in sds.items()})
         for reference, table in covariances.items():
-            out.covariance_with[_named(reference, suffix)] = {
-                _named(n, suffix): v for n, v in table.items()
+            out.covariance_with[named_by(reference, estimator)] = {
+                named_by(n, estimator): v for n, v in table.items()
             }
 
     def _to_units(
@@ -337,11 +368,10 @@ class LeastSquares:
         if "delay" in estimates:
             known = self.settings.first_order_phase_ms
             estimates["delay"] = estimates["delay"] + known
-        for name in estimates:
-            if name.startswith("gaussian"):
-                root = estimates[name].sqrt()
-                sds[name] = torch.where(root > 0, sds[name] / (2 * root), torch.nan)
-                estimates[name] = root
+        for name in estimates.keys() & set(self.outputs.roots):
+            root = estimates[name].sqrt()
+            sds[name] = torch.where(root > 0, sds[name] / (2 * root), torch.nan)
+            estimates[name] = root
 
     def _covariances(
         self, sds: dict[str, Tensor], solved: Solved, bounds: Bounds, inflation: Tensor
@@ -375,8 +405,8 @@ class LeastSquares:
         if solved.spread is not None:
             parts["epistemic"] = ((weights @ solved.spread) * weights).sum(2).sqrt()
         for part, sd in parts.items():
-            named = zip(outputs.names, (sd * size).unbind(1), strict=False)
-            _write_measures(out, solved.result, {f"{part}_{name}": sd for name, sd in named})
+            named = zip(outputs.error_parts[part], (sd * size).unbind(1), strict=True)
+            _write_measures(out, solved.result, dict(named))
 
     def _write_spectrum(self, out: Block, solved: Solved) -> None:
         """Measures of the data and of the main fit."""
@@ -406,15 +436,7 @@ def _estimator(settings: FitSettings, basis: Basis, problem: Problem, number: in
     signed = torch.full_like(problem.signed, kind != "nonnegative")
     own = problem if bool((signed == problem.signed).all()) else replace(problem, signed=signed)
     priors = settings.prior_table.on(basis).to(problem.signed.device) if kind == "map" else None
-    return Estimator("" if number == 0 else kind, own, priors)
-
-
-def _bounds(solved: Solved) -> Bounds:
-    """Covariance of the errors: Cramér-Rao bounds, with what the members of a network disagree."""
-    bounds = Bounds.of(solved.result.last.fisher, solved.noise)
-    if solved.spread is None:
-        return bounds
-    return replace(bounds, covariance=bounds.covariance + solved.spread)
+    return Estimator(MAIN if number == 0 else kind, own, priors)
 
 
 def _write_measures(out: Block, result: Fit, measures: dict[str, Tensor]) -> None:
@@ -426,10 +448,6 @@ def _write_measures(out: Block, result: Fit, measures: dict[str, Tensor]) -> Non
 def _finite(last: Evaluation) -> tuple[Tensor, Tensor]:
     """Amplitudes and non-linear parameters as the model takes them, 0 where there is no fit."""
     return torch.nan_to_num(last.amplitudes).float(), torch.nan_to_num(last.theta).float()
-
-
-def _named(name: str, suffix: str) -> str:
-    return f"{name}_{suffix}" if suffix else name
 
 
 def _put(found: Block, rows: Tensor, other: Block) -> None:

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import COMBINATIONS, Quantity, is_macromolecule, label_title
+from mrsi_engine.conventions import COMBINATIONS, is_macromolecule
 from mrsi_engine.fit.settings import FitSettings
+from mrsi_engine.quantities import (
+    MAIN,
+    Quantity,
+    Role,
+    amplitude,
+    data_share,
+    error_part,
+    lineshape,
+    quality,
+    ratio,
+    signal,
+)
 from mrsi_engine.spectra.basis import Basis
+
+_SD_OF_RATIO = "to first order, from the errors of both amplitudes and their covariance"
 
 
 def amplitude_quantities(basis: Basis) -> list[Quantity]:
     """One for every column of a fitted basis, then the sums its columns allow."""
     single = [
-        Quantity(
+        amplitude(
             name,
-            "data units",
             f"amplitude of {name} in units of its basis spectrum",
-            kind="macromolecule" if is_macromolecule(name) else "metabolite",
+            role=Role.MACROMOLECULE if is_macromolecule(name) else Role.METABOLITE,
         )
         for name in basis.names
     ]
     return single + [
-        Quantity(
+        amplitude(
             c.label,
-            "data units",
             f"sum of the amplitudes of {' and '.join(c.members)}; its SD is from their covariance",
-            c.title,
-            "combination",
+            role=Role.COMBINATION,
+            title=c.title,
         )
         for c in COMBINATIONS
         if set(c.members) <= set(basis.names)
@@ -43,27 +53,23 @@ def amplitude_weights(basis: Basis) -> NDArray[np.float64]:
     return np.vstack([np.eye(len(basis.names)), *rows])
 
 
-def ratio_pairs(settings: FitSettings, basis: Basis) -> list[tuple[Quantity, str]]:
-    """Every metabolite and sum with each reference of ``ratio_to`` that it is divided by."""
+def ratio_quantities(settings: FitSettings, basis: Basis) -> list[Quantity]:
+    """Every metabolite and sum over each reference of ``ratio_to``."""
+    amplitudes = {q.name: q for q in amplitude_quantities(basis)}
     return [
-        (amplitude, reference)
+        _ratio(one, amplitudes[reference])
         for reference in settings.ratio_to
-        for amplitude in amplitude_quantities(basis)
-        if amplitude.kind != "macromolecule" and amplitude.name != reference
+        for one in amplitudes.values()
+        if one.role != Role.MACROMOLECULE and one.name != reference
     ]
 
 
-def ratio_quantity(amplitude: Quantity, reference: str) -> Quantity:
-    """An amplitude over another one."""
-    whose = label_title(reference)
-    return Quantity(
-        f"{amplitude.name}_per_{reference}",
-        "1",
-        f"amplitude of {amplitude.label} over that of {whose}; its SD is to first order and knows "
-        "their covariance",
-        f"{amplitude.label}/{whose}",
-        "ratio",
+def _ratio(one: Quantity, reference: Quantity) -> Quantity:
+    doc = (
+        f"amplitude of {one.label} over that of {reference.label}; its SD is to first order and "
+        "knows their covariance"
     )
+    return ratio(one, reference, doc, _SD_OF_RATIO)
 
 
 def lineshape_quantities(settings: FitSettings, basis: Basis) -> list[Quantity]:
@@ -71,20 +77,23 @@ def lineshape_quantities(settings: FitSettings, basis: Basis) -> list[Quantity]:
     phase = "zero-order phase"
     if settings.starts_late:
         phase += ", in the middle of the fit window"
-    found = [Quantity("phase", "rad", phase, "Phase", "lineshape")]
+    found = [
+        lineshape("phase", "rad", phase, "Phase", adds_to="phase", signed=True, desc="fitphase")
+    ]
     for suffix in settings.group_suffixes(basis):
         found += _group_quantities(suffix)
     if settings.starts_late:
         doc = "first-order phase: how much later than those of the basis the FIDs begin"
-        found.append(Quantity("delay", "ms", doc, "First-order phase", "lineshape"))
+        found.append(lineshape("delay", "ms", doc, "First-order phase", signed=True))
     if settings.metabolite_shift_sd_hz > 0:
         found += [
-            Quantity(
+            lineshape(
                 f"shift_{name}",
                 "Hz",
                 f"shift of {name} against the others, under its prior",
                 f"Shift of {name}",
-                "lineshape",
+                of=name,
+                signed=True,
             )
             for name in basis.metabolites
         ]
@@ -94,34 +103,39 @@ def lineshape_quantities(settings: FitSettings, basis: Basis) -> list[Quantity]:
 _WHOSE = {"": "the spectrum", "_mm": "the macromolecules", "_lip": "the lipids"}
 
 
+def gaussian_name(suffix: str) -> str:
+    """What the Gaussian damping of a group is called; the fit iterates its square."""
+    return f"gaussian{suffix}"
+
+
 def _group_quantities(suffix: str) -> list[Quantity]:
-    whose, kind = _WHOSE[suffix], "lineshape"
-    shift = Quantity(
+    whose = _WHOSE[suffix]
+    shift = lineshape(
         "shift",
         "Hz",
         "frequency of the spectrum against the basis; positive is towards lower ppm",
         "Shift",
-        kind,
+        adds_to="b0shift",
+        signed=True,
+        desc="fitshift",
     )
     if suffix:
         short = {"_mm": "MM", "_lip": "Lipid"}[suffix]
         doc = f"shift of {whose} against the metabolites"
-        shift = Quantity(f"shift{suffix}", "Hz", doc, f"{short} offset", kind)
+        shift = lineshape(f"shift{suffix}", "Hz", doc, f"{short} offset", signed=True)
     return [
         shift,
-        Quantity(
+        lineshape(
             f"lorentzian{suffix}",
             "1/s",
             f"Lorentzian damping of {whose} beyond the basis",
             "Lorentzian damping",
-            kind,
         ),
-        Quantity(
-            f"gaussian{suffix}",
+        lineshape(
+            gaussian_name(suffix),
             "1/s",
             f"Gaussian damping of {whose} beyond the basis",
             "Gaussian damping",
-            kind,
         ),
     ]
 
@@ -130,50 +144,45 @@ def measures(settings: FitSettings, basis: Basis) -> list[Quantity]:
     """Quality of the spectrum, then of each estimator's fit."""
     found = [*OF_THE_SPECTRUM, *([BASELINE_DIMENSION] if settings.adaptive else [])]
     for number, estimator in enumerate(settings.estimators):
-        found += [suffixed(q, estimator) if number else q for q in OF_THE_FIT]
+        found += [q.by(estimator) if number else q for q in OF_THE_FIT]
         found += data_share_quantities(settings, basis) if estimator == "map" else []
     return found
 
 
 def data_share_quantities(settings: FitSettings, basis: Basis) -> list[Quantity]:
     """One for every prior of ``"map"``."""
+    amplitudes = {q.name: q for q in amplitude_quantities(basis)}
+    estimator = MAIN if settings.estimators[0] == "map" else "map"
     return [
-        Quantity(
-            f"data_share_{name}",
-            "1",
+        data_share(
+            amplitudes[name],
             f"1 - posterior variance / prior variance of {name}: how much of its estimate the data "
             "gave; 1 is all data, 0 is all prior",
-            f"Data share of {name}",
+            estimator,
         )
         for name in settings.prior_table.constrained(basis)
     ]
 
 
+def crlb_part(one: Quantity) -> Quantity:
+    """The Cramér-Rao bound in the error of a network's own amplitude."""
+    doc = f"Cramér-Rao bound of {one.label} at the network's estimate, from the full Fisher matrix"
+    return error_part(one, "crlb", doc, title="CRLB", desc="crlbabs")
+
+
+def epistemic_part(one: Quantity) -> Quantity:
+    """What the networks of an ensemble disagree by, in the error of an amplitude."""
+    doc = f"SD of {one.label} between the networks of the ensemble: what training left open"
+    return error_part(one, "epistemic", doc, title="Epistemic SD")
+
+
 def network_quantities(basis: Basis, ensemble: bool) -> list[Quantity]:
     """What the errors of a network's own amplitudes are made of."""
-    found = []
-    for amplitude in amplitude_quantities(basis):
-        name, label = amplitude.name, amplitude.label
-        doc = f"Cramér-Rao bound of {label} at the network's estimate, from the full Fisher matrix"
-        found.append(Quantity(f"crlb_{name}", "data units", doc, f"CRLB of {label}"))
-        if ensemble:
-            doc = f"SD of {label} between the networks of the ensemble: what training left open"
-            title = f"Epistemic SD of {label}"
-            found.append(Quantity(f"epistemic_{name}", "data units", doc, title))
-    return found
+    parts = (crlb_part, epistemic_part) if ensemble else (crlb_part,)
+    return [part(one) for one in amplitude_quantities(basis) for part in parts]
 
 
-def suffixed(quantity: Quantity, estimator: str) -> Quantity:
-    """A quantity of another estimator than the main one."""
-    return replace(
-        quantity,
-        name=f"{quantity.name}_{estimator}",
-        title=f"{quantity.label} ({estimator})",
-        doc=f"{quantity.doc}; estimator {estimator!r}",
-    )
-
-
-NOVELTY = Quantity(
+NOVELTY = quality(
     "novelty",
     "1",
     "how unlike the signals that the network was trained on the spectrum's power is; one in a "
@@ -181,7 +190,7 @@ NOVELTY = Quantity(
     "Novelty",
 )
 
-BASELINE_DIMENSION = Quantity(
+BASELINE_DIMENSION = quality(
     "baseline_dimension",
     "1",
     "effective number of curves of the baseline as its stiffness was chosen",
@@ -190,23 +199,24 @@ BASELINE_DIMENSION = Quantity(
 
 #: Measures of the data and of the main fit.
 OF_THE_SPECTRUM = (
-    Quantity(
+    quality(
         "snr",
         "1",
         "height of the reference peak (NAA; without it Cr or Cho) of the fitted metabolites over "
         "the SD of the noise, both in the real spectrum",
         "SNR",
+        fill=0.0,
     ),
-    Quantity("fwhm", "ppm", "full width at half height of the reference singlet as fitted", "FWHM"),
-    Quantity("fwhm_hz", "Hz", "full width at half height of the reference singlet as fitted"),
-    Quantity(
+    quality("fwhm", "ppm", "full width at half height of the reference singlet as fitted", "FWHM"),
+    quality("fwhm_hz", "Hz", "full width at half height of the reference singlet as fitted"),
+    quality(
         "relative_residual",
         "1",
         "root of the residual's share of the energy of the data in the fit window; for data whose "
         "noise cannot be measured (filtered, apodised, zero-filled)",
         "Relative residual",
     ),
-    Quantity(
+    quality(
         "noise_sd",
         "data units",
         "SD of the noise per real channel of a FID sample, from signal-free points",
@@ -216,20 +226,20 @@ OF_THE_SPECTRUM = (
 
 #: Measures that depend on how amplitudes are estimated.
 OF_THE_FIT = (
-    Quantity(
+    quality(
         "fit_quality",
         "1",
         "SD of the residual in the fit window over the SD of the noise; 1 is noise alone",
         "Fit quality",
     ),
-    Quantity("iterations", "1", "steps of the non-linear fit", "Iterations"),
-    Quantity(
+    quality("iterations", "1", "steps of the non-linear fit", "Iterations"),
+    quality(
         "condition",
         "1",
         "condition number (1-norm) of the Fisher matrix scaled to a unit diagonal",
         "Condition",
     ),
-    Quantity(
+    quality(
         "converged",
         "1",
         "1 where the fit reached a minimum, the shift inside its bounds; of a network's own "
@@ -239,7 +249,7 @@ OF_THE_FIT = (
 )
 
 SIGNALS = (
-    Quantity("corrected", "data units", "FID as it went into the fit"),
-    Quantity("fit", "data units", "fitted model with its baseline"),
-    Quantity("baseline", "data units", "fitted baseline"),
+    signal("corrected", "FID as it went into the fit"),
+    signal("fit", "fitted model with its baseline"),
+    signal("baseline", "fitted baseline"),
 )

@@ -118,9 +118,14 @@ class Solved:
         return self.spectra.residual_freedom(self.problem, inverse)
 
     @property
+    def residual_sd(self) -> Tensor:
+        """SD of the residual in units of ``size``, ``(voxel,)``."""
+        return (self.energy / self.freedom).sqrt()
+
+    @property
     def fit_quality(self) -> Tensor:
         """SD of the residual over that of the noise, ``(voxel,)``."""
-        return (self.energy / self.freedom).sqrt() / self.noise
+        return self.residual_sd / self.noise
 
 
 @dataclass(frozen=True)
@@ -195,15 +200,28 @@ class Search:
         return (at <= problem.lower[self._shift]) | (at >= problem.upper[self._shift])
 
     def trusted(self, solved: Solved) -> Tensor:
-        """SD that data are weighed by against priors: where errors hold the residual, its own."""
+        """SD that data are weighed by against priors.
+
+        The residual's own where errors hold it, or the noise is not known.
+        """
+        known = solved.noise * self.inflation(solved)
+        return torch.where(solved.noise.isnan(), solved.residual_sd, known)
+
+    def error_noise(self, solved: Solved) -> Tensor:
+        """SD of the noise that errors are made from, ``(voxel,)``.
+
+        Where it is not known that is the residual's, if errors may be; else NaN.
+        """
         if self.settings.errors == "noise":
             return solved.noise
-        return solved.noise * self.inflation(solved.fit_quality)
+        return torch.where(solved.noise.isnan(), solved.residual_sd, solved.noise)
 
-    def inflation(self, fit_quality: Tensor) -> Tensor:
+    def inflation(self, solved: Solved) -> Tensor:
         """What errors are multiplied by, ``(voxel,)``."""
-        inflated = self.settings.errors == "residual"
-        return fit_quality.clamp_min(1.0) if inflated else torch.ones_like(fit_quality)
+        quality = solved.fit_quality
+        if self.settings.errors == "noise":
+            return torch.ones_like(quality)
+        return torch.where(quality.isnan(), 1.0, quality.clamp_min(1.0))
 
     def _routed(
         self, fids: Tensor, unit: Tensor, noise: Tensor, start: Start, network: NetworkStart
@@ -320,7 +338,8 @@ class Search:
         """Fits with what is found from the first ones: stiffness, and the weight of priors."""
         if self.settings.adaptive:
             solved = self._adapted(solved)
-        return solved if self.settings.errors == "noise" else self._weighed_anew(solved)
+        known = self.settings.errors == "noise" and not bool(solved.noise.isnan().any())
+        return solved if known else self._weighed_anew(solved)
 
     def _precision(self, noise: Tensor) -> Tensor | None:
         sd = self.tables.prior_sd

@@ -89,7 +89,9 @@ class FitSettings(NoiseRange):
         zero-filled. Data and model are cut alike, and noise is that of the acquired points.
     errors
         ``"noise"`` gives Cramér-Rao bounds; ``"residual"`` multiplies them by the fit quality where
-        that is above 1, an error for a model that does not fit. Priors are weighed alike: against
+        that is above 1, an error for a model that does not fit. Where the noise is unknown (flag
+        ``unknown_noise``) ``"noise"`` gives none, and ``"residual"`` takes the residual for white
+        noise: right where a filter is flat across the fit window. Priors are weighed alike: against
         the residual they count where noise cannot be measured, too.
     noise_sd
         SD of the noise per channel of a FID's first samples in data units, where it is known and

@@ -10,13 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, Quantity, is_macromolecule
+from mrsi_engine.conventions import Acquisition, is_macromolecule
 from mrsi_engine.fit.quantities import (
     amplitude_quantities,
     lineshape_quantities,
-    ratio_pairs,
-    ratio_quantity,
-    suffixed,
+    ratio_quantities,
 )
 from mrsi_engine.fit.settings import FitSettings
 from mrsi_engine.kernels.band import Band
@@ -25,6 +23,7 @@ from mrsi_engine.kernels.late_start import late_derivative, started_late
 from mrsi_engine.kernels.lcm import Delay, Layout, LinearCombinationModel
 from mrsi_engine.kernels.start import StartGrid, grid
 from mrsi_engine.kernels.varpro import Problem
+from mrsi_engine.quantities import CRLB, POSTERIOR_SD, Quantity
 from mrsi_engine.spectra.basis import Basis
 
 _SHIFT_STEP_HZ = 2.0
@@ -138,10 +137,19 @@ def parameters(settings: FitSettings, basis: Basis) -> list[Quantity]:
     once = [
         *amplitude_quantities(basis),
         *(q for q, is_free in zip(lineshape, free.tolist(), strict=True) if is_free),
-        *(ratio_quantity(*pair) for pair in ratio_pairs(settings, basis)),
+        *ratio_quantities(settings, basis),
     ]
-    others = settings.estimators[1:]
-    return once + [suffixed(q, estimator) for estimator in others for q in once]
+    first, *others = settings.estimators
+    return [_with_error_of(q, settings, first) for q in once] + [
+        _with_error_of(q, settings, estimator).by(estimator) for estimator in others for q in once
+    ]
+
+
+def _with_error_of(quantity: Quantity, settings: FitSettings, estimator: str) -> Quantity:
+    """With priors the bound is that of the posterior."""
+    priors = estimator == "map" or settings.metabolite_shift_sd_hz > 0 or settings.starts_late
+    bounded = priors and quantity.sd_doc == CRLB
+    return replace(quantity, sd_doc=POSTERIOR_SD) if bounded else quantity
 
 
 def _layout(settings: FitSettings, basis: Basis) -> Layout:

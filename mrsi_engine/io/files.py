@@ -44,17 +44,3 @@ def safe_stem(stem: str) -> str:
     if not safe:
         raise InputError(f"stem {stem!r}: no letter or digit in it; give another stem")
     return safe
-
-
-def safe_label(label: str) -> str:
-    """A BIDS label, letters and digits only: ``fit_quality`` is ``fitquality``.
-
-    Raises
-    ------
-    InputError
-        If nothing usable is left.
-    """
-    safe = re.sub(r"[^A-Za-z0-9]", "", label)
-    if not safe:
-        raise InputError(f"label {label!r}: no letter or digit in it, so no file can be named so")
-    return safe

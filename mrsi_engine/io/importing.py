@@ -9,7 +9,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,12 @@ from numpy.typing import NDArray
 from mrsi_engine.conventions import COIL, Acquisition
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.nifti_mrs import DIMENSION_TAGS, NIfTIMRSHeader, read_header, stem_of
+from mrsi_engine.io.noise_at_import import (
+    SAMPLE,
+    NoiseAtImport,
+    noise_of_scan,
+    processing_of,
+)
 from mrsi_engine.io.resampling import Resampling, resampled
 from mrsi_engine.io.scan_store import DEFAULT_CHUNK, ScanStore, is_scan_store
 from mrsi_engine.io.signal_mask import signal_mask
@@ -34,6 +40,9 @@ Progress = Callable[[int, int], None]
 
 # Relative difference within which two files are believed to state the same number.
 _SAME = 1e-4
+
+# Where strong lines of protons may lie.
+_LINES_PPM = (-0.5, 6.0)
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -239,7 +248,7 @@ def _inputs(request: _Request) -> _Inputs:
     scalp = None if request.scalp is None else _scalp(request.scalp, scan, mask)
     keep = None if mask is None else np.flatnonzero(mask if scalp is None else mask | scalp)
     acquisition = _cut(scan, request.points)
-    water = None if request.water is None else _matching_water(request.water, scan, acquisition)
+    water = None if request.water is None else _matching_water(request.water, scan)
     return _Inputs(
         scan=scan,
         water=water,
@@ -295,7 +304,7 @@ def _scalp(path: Path, scan: NIfTIMRSHeader, mask: NDArray[np.bool_] | None) -> 
     return outside
 
 
-def _matching_water(path: Path, scan: NIfTIMRSHeader, kept: Acquisition) -> NIfTIMRSHeader:
+def _matching_water(path: Path, scan: NIfTIMRSHeader) -> NIfTIMRSHeader:
     water = read_header(path)
     _water_dimensions(water, scan)
     for name, unit in (("dwell_time", "s"), ("spectrometer_frequency", "MHz")):
@@ -305,12 +314,6 @@ def _matching_water(path: Path, scan: NIfTIMRSHeader, kept: Acquisition) -> NIfT
                 f"{path}: water reference with {name} {own:g} {unit}, the scan has {expected:g} "
                 f"{unit}; give a water reference acquired like the scan"
             )
-    if water.acquisition.points < kept.points:
-        raise InputError(
-            f"{path}: water reference with points {water.acquisition.points}, fewer than the "
-            f"{kept.points} of the scan; cut both with --points {water.acquisition.points}, or "
-            "give a longer reference"
-        )
     if water.acquisition.nucleus != scan.acquisition.nucleus:
         raise InputError(
             f"{path}: water reference of {water.acquisition.nucleus}, the scan is of "
@@ -398,11 +401,42 @@ def _fill(
             for header in headers
         ]
         voxels = _choose(inputs, [s.energy for s in signals])
-        store = _create(folder, request, inputs, voxels, [s.checksum for s in signals])
-        for write, signal in zip((store.write_fids, store.write_water), signals, strict=False):
+        found = _noise(signals[0], voxels, inputs.acquisition)
+        acquisition, inputs = inputs.acquisition, _shortened(inputs, found.points)
+        store = _create(folder, request, inputs, voxels, [s.checksum for s in signals], found)
+        for i, signal in enumerate(signals):
             group = _voxels_at_once(store, signal.header, memory_budget)
             for start in range(0, len(voxels), group):
-                write(start, signal.fids(voxels[start : start + group]))
+                fids = signal.fids(voxels[start : start + group])
+                if i == 0:
+                    store.write_fids(start, found.whitened(fids, acquisition))
+                else:
+                    store.write_water(start, found.cut(fids))
+
+
+def _noise(signals: _Signals, voxels: NDArray[np.intp], acquisition: Acquisition) -> NoiseAtImport:
+    """What an even sample of the scan's FIDs says of its noise."""
+    a_voxel = signals.header.signals
+    count = min(len(voxels), max(1, SAMPLE // a_voxel))
+    chosen = voxels[np.linspace(0, len(voxels) - 1, count).round().astype(int)]
+    fids = signals.fids(chosen).reshape(-1, acquisition.points)
+    fids = fids[np.linspace(0, len(fids) - 1, min(len(fids), SAMPLE)).round().astype(int)]
+    processing = processing_of(signals.header.extension)
+    return noise_of_scan(
+        fids, acquisition, processing, _LINES_PPM, coils=COIL in signals.dimensions
+    )
+
+
+def _shortened(inputs: _Inputs, points: int) -> _Inputs:
+    """With as many points of a FID; refuses a water reference that is shorter."""
+    water = inputs.water
+    if water is not None and water.acquisition.points < points:
+        raise InputError(
+            f"{water.path}: water reference with points {water.acquisition.points}, fewer than the "
+            f"{points} of the scan; cut both with --points {water.acquisition.points}, or give a "
+            "longer reference"
+        )
+    return replace(inputs, acquisition=inputs.acquisition.with_points(points))
 
 
 def _voxels_at_once(store: ScanStore, header: NIfTIMRSHeader, memory_budget: int) -> int:
@@ -419,7 +453,8 @@ def _absorb(
     scratch: Path,
     tick: _Ticker,
 ) -> _Signals:
-    points, in_file = inputs.acquisition.points, header.acquisition.points
+    in_file = header.acquisition.points
+    points = min(inputs.acquisition.points, in_file)
     resampling = inputs.resampling if header is inputs.water else None
     kept = _kept(header, inputs.keep, resampling)
     table = stack.enter_context(
@@ -486,6 +521,7 @@ def _create(
     inputs: _Inputs,
     voxels: NDArray[np.intp],
     checksums: Sequence[str],
+    noise: NoiseAtImport,
 ) -> ScanStore:
     scan = inputs.scan
     tissue, scalp, water = inputs.tissue, inputs.scalp, inputs.water
@@ -508,8 +544,9 @@ def _create(
         header=scan.extension,
         mask_origin="given" if inputs.keep is not None else "signal energy",
         inputs=_provenance(request, *checksums),
-        notes=(*scan.notes, *_resampling_notes(inputs)),
+        notes=(*scan.notes, *_resampling_notes(inputs), *noise.notes),
         water_timing=None if water is None else _timing(water.acquisition),
+        noise=noise.noise,
     )
 
 

@@ -12,6 +12,10 @@ variable                             dimensions         dtype      meaning
 ``corrected``, ``fit``, ``baseline`` voxel, time        complex64  on request
 ===================================  =================  =========  ==============================
 
+What each parameter and measure is stands in coordinates, one for every field of
+:class:`~mrsi_engine.quantities.Quantity`: ``role``, ``of``, ``estimator``, ``unit``, ``doc``,
+``adds_to``, ``fill`` and so on along ``parameter``, the same after ``measure_`` along ``measure``.
+
 ``corrected`` has coils and transients between voxel and time where the pipeline leaves them.
 
 A chunk is a block: no two writers touch the same file, and a block written twice is the same twice.
@@ -41,28 +45,16 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from mrsi_engine.conventions import (
-    MEASURE,
-    PARAMETER,
-    TIME,
-    VOXEL,
-    Acquisition,
-    Declaration,
-    Flag,
-    Quantity,
-    Status,
-)
+from mrsi_engine.conventions import MEASURE, PARAMETER, TIME, VOXEL, Acquisition, Flag, Status
 from mrsi_engine.errors import InputError, RunError
+from mrsi_engine.io.result_quantities import described_by
+from mrsi_engine.quantities import Declaration, Quantity
 from mrsi_engine.spectra.basis import Basis
 
 #: Format of the stores written here; a reader refuses any other.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA = "mrsi_engine.result"
-_COORDINATES = {
-    PARAMETER: {"unit": "units", "title": "label", "kind": "kind", "doc": "doc"},
-    MEASURE: {"measure_unit": "units", "measure_title": "label", "measure_doc": "doc"},
-}
 _STATUSES = [s for s in Status if s is not Status.NOT_PROCESSED]
 _STATUS_ATTRIBUTES = {
     "flag_values": [int(s) for s in _STATUSES],
@@ -487,11 +479,16 @@ def result_attributes(
 def _descriptions(
     dimension: str, quantities: Sequence[Quantity]
 ) -> dict[str, tuple[str, NDArray[Any]]]:
-    fields = {dimension: "name", **_COORDINATES[dimension]}
     return {
-        name: (dimension, np.array([getattr(q, attribute) for q in quantities], dtype=object))
-        for name, attribute in fields.items()
+        name: (dimension, np.array([_plain(q, field) for q in quantities], dtype=kind))
+        for name, field, kind in described_by(dimension)
     }
+
+
+def _plain(quantity: Quantity, field: str) -> str | float | None:
+    """A field as a store holds it; of the title what people are to read, whatever it is made of."""
+    value = quantity.label if field == "title" else getattr(quantity, field)
+    return str(value) if isinstance(value, str) else value
 
 
 def _group_of(path: Path) -> zarr.Group:

@@ -36,7 +36,7 @@ import zarr
 from numpy.typing import ArrayLike, NDArray
 from zarr.codecs import BloscCodec
 
-from mrsi_engine.conventions import DYNAMIC, TIME, VOXEL, Acquisition
+from mrsi_engine.conventions import DYNAMIC, TIME, VOXEL, WHITE, Acquisition, ScanNoise
 from mrsi_engine.errors import InputError
 
 #: Format of the stores written here; a reader refuses a higher one.
@@ -68,6 +68,7 @@ _ACQUISITION_UNITS = {
 }
 _PROVENANCE = ("stem", "source", "checksum", "header", "mask_origin", "inputs", "notes")
 _WATER_TIMING = "water_timing"
+_NOISE = "noise"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +109,8 @@ class ScanStore:
         What had to be assumed on the way in, for the report.
     water_timing
         ``echo_time`` and ``repetition_time`` of the water reference, s, as far as its file says.
+    noise
+        What is known of the noise of the FIDs.
     """
 
     path: Path
@@ -128,6 +131,7 @@ class ScanStore:
     inputs: dict[str, Any]
     notes: tuple[str, ...]
     water_timing: dict[str, float]
+    noise: ScanNoise
     _group: zarr.Group = field(repr=False)
 
     @classmethod
@@ -174,6 +178,7 @@ class ScanStore:
         inputs: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
         water_timing: Mapping[str, float] | None = None,
+        noise: ScanNoise = WHITE,
     ) -> ScanStore:
         """A new store whose FIDs are still to be written, block by block.
 
@@ -211,6 +216,7 @@ class ScanStore:
             "inputs": dict(inputs or {}),
             "notes": list(notes),
             _WATER_TIMING: dict(water_timing or {}),
+            _NOISE: dataclasses.asdict(noise),
         }
         group = zarr.create_group(
             path, attributes=_attributes(acquisition, shape, affine, provenance)
@@ -244,6 +250,7 @@ class ScanStore:
             has_water="water" in group,
             has_scalp="scalp" in group,
             water_timing=attributes.get(_WATER_TIMING, {}),
+            noise=scan_noise(attributes),
             tissue_classes=tuple(str(name) for name in classes),
             _group=group,
             **provenance,
@@ -298,6 +305,13 @@ class ScanStore:
         if start % self.chunk or (stop % self.chunk and stop != self.voxels):
             raise ValueError(f"voxels {start} to {stop} do not fill chunks of {self.chunk}")
         self._group[name][start:stop] = block
+
+
+def scan_noise(attributes: Mapping[Any, Any]) -> ScanNoise:
+    """What the attributes of a scan store say of its noise."""
+    stated = attributes.get(_NOISE, {})
+    flat = stated.get("flat_hz")
+    return ScanNoise(stated.get("unknown", ""), None if flat is None else (flat[0], flat[1]))
 
 
 def is_scan_store(path: str | Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +16,15 @@ from numpy.typing import NDArray
 from mrsi_engine.conventions import Flag, Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
-from mrsi_engine.io.maps import (
-    AMPLITUDE_KINDS,
-    ERROR_PARTS,
-    error_meaning,
-    error_part_of,
+from mrsi_engine.io.result_quantities import (
     fitted_voxels,
-    parameter_names,
+    measures_of,
+    parameters_of,
     parts_of,
     relative_crlb,
     total_of,
 )
+from mrsi_engine.quantities import TOTALS, Quantity, Total
 
 _PROVENANCE = ("stem", "source", "checksum", "engine_version", "mask_origin", "run_fingerprint")
 
@@ -54,8 +52,9 @@ def voxel_table(result: xr.Dataset) -> pa.Table:
     ``NAME_crlb`` (percent), ``b0_shift`` of the data as acquired (Hz, over all stages) with its
     bound, and one a measure. Amplitudes that are a network's own have ``NAME_crlbabs`` and, of an
     ensemble, ``NAME_epistemic``: what their SD is made of. Numbers are NaN where there is
-    no fit. Every column's ``unit`` and ``description`` stand in its field metadata, the scan's
-    provenance in the schema's.
+    no fit. The scan's provenance stands in the schema's metadata, in that of every field its
+    ``unit`` and ``description`` and, of estimates and measures, also their ``role``, whose they are
+    (``of``, ``reference``), and by which ``estimator`` and ``stage``.
 
     Raises
     ------
@@ -83,16 +82,16 @@ def _columns(result: xr.Dataset) -> Iterator[_Column]:
         reasons = json.dumps({int(f): f.meaning for f in Flag})
         yield _column("flags", result["flags"].values, "1", reasons)
     inside = fitted_voxels(result)
-    for name in result["parameter"].values:
-        yield from _parameter(result, str(name), inside)
-    if parts_of(result, "shift"):
-        yield from _b0_shift(result, inside)
-    for name in result["measure"].values:
-        row = result.sel(measure=name)
-        unit, doc = str(row["measure_unit"].values), str(row["measure_doc"].values)
-        part = error_part_of(result, str(name))
-        column = str(name) if part is None else f"{part[1]}_{ERROR_PARTS[part[0]]}"
-        yield _column(column, np.where(inside, row["quality"].values, np.nan), unit, doc)
+    for quantity in parameters_of(result):
+        yield from _parameter(result, quantity, inside)
+    for total in TOTALS.values():
+        if total.column and parts_of(result, total.name):
+            yield from _total(result, total, inside)
+    for quantity in measures_of(result):
+        values = result["quality"].sel(measure=quantity.name).values
+        values = np.where(inside, values, np.nan)
+        about = _about(quantity)
+        yield _column(quantity.column, values, quantity.units, quantity.doc, about)
 
 
 def _position(result: xr.Dataset) -> Iterator[_Column]:
@@ -105,26 +104,39 @@ def _position(result: xr.Dataset) -> Iterator[_Column]:
         yield _column(f"{axis}_mm", world[:, i], "mm", "scanner coordinate of the voxel's centre")
 
 
-def _parameter(result: xr.Dataset, name: str, inside: NDArray[np.bool_]) -> Iterator[_Column]:
-    row = result.sel(parameter=name)
-    unit, doc = str(row["unit"].values), str(row["doc"].values)
-    bound = error_meaning(result)
-    yield _column(name, np.where(inside, row["estimate"].values, np.nan), unit, doc)
-    yield _column(f"{name}_sd", np.where(inside, row["sd"].values, np.nan), unit, bound)
-    if name in parameter_names(result, *AMPLITUDE_KINDS):
-        percent = np.where(inside, relative_crlb(result, name), np.nan)
-        yield _column(f"{name}_crlb", percent, "%", f"{bound} in percent of the estimate")
+def _parameter(
+    result: xr.Dataset, quantity: Quantity, inside: NDArray[np.bool_]
+) -> Iterator[_Column]:
+    row, about, bound = result.sel(parameter=quantity.name), _about(quantity), quantity.sd_doc
+    name, sd_name, *relative = quantity.columns
+    estimate, sd = (np.where(inside, row[kind].values, np.nan) for kind in ("estimate", "sd"))
+    yield _column(name, estimate, quantity.units, quantity.doc, about)
+    yield _column(sd_name, sd, quantity.units, bound, about)
+    for column in relative:
+        percent = np.where(inside, relative_crlb(result, quantity.name), np.nan)
+        yield _column(column, percent, "%", f"{bound} in percent of the estimate", about)
 
 
-def _b0_shift(result: xr.Dataset, inside: NDArray[np.bool_]) -> Iterator[_Column]:
-    total = total_of(result, "shift")
-    unit, doc = total.attrs["unit"], total.attrs["doc"]
-    for name, values in (("b0_shift", total["estimate"]), ("b0_shift_sd", total["sd"])):
-        yield _column(name, np.where(inside, values.values, np.nan), unit, doc)
+def _total(result: xr.Dataset, total: Total, inside: NDArray[np.bool_]) -> Iterator[_Column]:
+    found = total_of(result, total.name)
+    for name, values in ((total.column, found["estimate"]), (f"{total.column}_sd", found["sd"])):
+        yield _column(name, np.where(inside, values.values, np.nan), total.units, total.doc)
 
 
-def _column(name: str, values: NDArray[np.generic], unit: str, description: str) -> _Column:
+def _about(quantity: Quantity) -> dict[str, str]:
+    fields = ("role", "of", "reference", "estimator", "adds_to", "stage")
+    said = {field: str(getattr(quantity, field)) for field in fields}
+    return {field: value for field, value in said.items() if value}
+
+
+def _column(
+    name: str,
+    values: NDArray[np.generic],
+    unit: str,
+    description: str,
+    about: Mapping[str, str] | None = None,
+) -> _Column:
     number = np.float32 if values.dtype.kind == "f" and unit != "mm" else values.dtype
-    metadata = {"unit": unit, "description": description}
+    metadata = {"unit": unit, "description": description, **(about or {})}
     typed = values.astype(number)
     return pa.field(name, pa.from_numpy_dtype(typed.dtype), metadata=metadata), typed

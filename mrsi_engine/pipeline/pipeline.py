@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, field_validator
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.pipeline.stage import Block, Context, Declaration, Stage, State
+from mrsi_engine.pipeline.stage import Block, Context, Stage, State
+from mrsi_engine.quantities import Declaration
 
 #: The folder of ready-made pipelines inside the package.
 SHIPPED = resources.files("mrsi_engine") / "pipelines"
@@ -53,7 +54,7 @@ class Pipeline(BaseModel):
             context = replace(
                 context,
                 dimensions=stage.leaves(context.dimensions),
-                written=(*context.written, *stage.declare(context).parameters),
+                written=(*context.written, *_declared(stage, context).parameters),
             )
 
     def assumptions(self, context: Context) -> dict[str, Any]:
@@ -71,7 +72,7 @@ class Pipeline(BaseModel):
     def declare(self, context: Context) -> Declaration:
         """What all stages write, in order."""
         pairs = zip(self.stages, self.contexts(context), strict=True)
-        return sum((stage.declare(known) for stage, known in pairs), Declaration())
+        return sum((_declared(stage, known) for stage, known in pairs), Declaration())
 
     def check(self, context: Context) -> Pipeline:
         """This pipeline, once every stage is known to fit the scan."""
@@ -83,6 +84,10 @@ class Pipeline(BaseModel):
         """Plain settings of the stages that are not passed over in this scan, in order."""
         pairs = zip(self.stages, self._contexts(context), strict=True)
         return [_table(stage) for stage, known in pairs if not stage.skipped(known)]
+
+    def processing_methods(self) -> dict[str, str]:
+        """What NIfTI-MRS calls the step of each stage."""
+        return {s.stage: s.processing_method or s.stage for s in self.stages}
 
     def settings(self) -> dict[str, Any]:
         """Plain settings that :meth:`from_settings` reads back; also what a run is known by."""
@@ -157,6 +162,10 @@ def prepare_pipeline(
 
 def _table(stage: Stage) -> dict[str, Any]:
     return {"stage": stage.stage, **stage.model_dump(mode="json")}
+
+
+def _declared(stage: Stage, context: Context) -> Declaration:
+    return stage.declare(context).of_stage(stage.stage)
 
 
 def _text(name_or_file: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, ValidationInfo
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition
+from mrsi_engine.conventions import Acquisition, ScanNoise
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.creatine import SINGLETS
 from mrsi_engine.kernels.noise import noise_sd
 from mrsi_engine.pipeline.stage import Context, Stage
 
 #: Fewest points of the spectrum a noise level is read from.
-MIN_QUIET_BINS = 48
+MIN_QUIET_BINS = 32
 
 #: Where metabolites are seen best, ppm: away from water and lipids.
 METABOLITE_PPM = (1.9, 4.1)
@@ -58,10 +58,36 @@ class NoiseRange(Stage):
             )
         return np.asarray(quiet)
 
+    def noise_bins(self, acquisition: Acquisition, noise: ScanNoise) -> NDArray[np.bool_]:
+        """The quiet bins in which noise is as strong as among the signals, ``(time,)``.
+
+        All quiet bins where too few are: see :meth:`unknown_noise`.
+
+        Raises
+        ------
+        InputError
+            If there are too few quiet bins to measure the noise.
+        """
+        flat = self._flat_bins(acquisition, noise)
+        return flat if flat.sum() >= MIN_QUIET_BINS else self.quiet_bins(acquisition)
+
+    def unknown_noise(self, acquisition: Acquisition, noise: ScanNoise) -> str:
+        """Why the noise among the signals cannot be measured; empty where it can."""
+        if noise.unknown or self._flat_bins(acquisition, noise).sum() >= MIN_QUIET_BINS:
+            return noise.unknown
+        return "it is weaker wherever there are no signals"
+
+    def _flat_bins(self, acquisition: Acquisition, noise: ScanNoise) -> NDArray[np.bool_]:
+        quiet = self.quiet_bins(acquisition)
+        if noise.flat_hz is None:
+            return quiet
+        hertz = np.fft.ifftshift(acquisition.frequencies)
+        return np.asarray(quiet & (hertz >= noise.flat_hz[0]) & (hertz <= noise.flat_hz[1]))
+
     def noise_of(self, fids: Tensor, context: Context) -> Tensor:
         """SD of the noise per real channel of ``fids (..., time)``, ``(...)`` float32."""
-        quiet = torch.from_numpy(self.quiet_bins(context.acquisition)).to(fids.device)
-        return noise_sd(fids, quiet)
+        bins = self.noise_bins(context.acquisition, context.noise)
+        return noise_sd(fids, torch.from_numpy(bins).to(fids.device))
 
 
 class OptionalStage(Stage):
@@ -71,10 +97,13 @@ class OptionalStage(Stage):
     such a scan is refused.
     """
 
+    #: What to do about what a scan lacks.
+    remedy: ClassVar[str]
+
     optional: bool = False
 
     def lacks(self, context: Context) -> str:
-        """What the scan lacks for this stage, and what to do; empty if nothing."""
+        """What the scan lacks for this stage; empty if nothing."""
         raise NotImplementedError
 
     def skipped(self, context: Context) -> bool:
@@ -91,7 +120,9 @@ class OptionalStage(Stage):
         """
         lacking = self.lacks(context)
         if lacking and not self.optional:
-            raise InputError(f"stage {self.stage!r}: {lacking}, or set optional = true")
+            raise InputError(
+                f"stage {self.stage!r}: {lacking}: {self.remedy}, or set optional = true"
+            )
 
 
 def landmark_lines(nucleus: str) -> tuple[tuple[float, float], ...]:

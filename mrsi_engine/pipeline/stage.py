@@ -20,7 +20,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, Declaration, Quantity, Status
+from mrsi_engine.conventions import WHITE, Acquisition, ScanNoise, Status
+from mrsi_engine.quantities import Declaration, Quantity
 from mrsi_engine.spectra.basis import Basis
 
 #: Small named tensors: what a block says of itself for a reduction, or what a reduction found.
@@ -47,6 +48,8 @@ class Context:
         Names of the tissue fractions, in the order of :attr:`Block.tissue`; empty without them.
     water_echo_time, water_repetition_time
         Of the water reference, s; ``None`` where its file does not say.
+    noise
+        What is known of the noise.
     """
 
     acquisition: Acquisition
@@ -60,6 +63,7 @@ class Context:
     tissue_classes: tuple[str, ...] = ()
     water_echo_time: float | None = None
     water_repetition_time: float | None = None
+    noise: ScanNoise = WHITE
 
 
 @dataclass
@@ -114,6 +118,8 @@ class Stage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     stage: ClassVar[str] = ""
+    #: What NIfTI-MRS calls such a step in ``ProcessingApplied``; the key of the stage by default.
+    processing_method: ClassVar[str] = ""
     registry: ClassVar[dict[str, type[Stage]]] = {}
 
     @classmethod

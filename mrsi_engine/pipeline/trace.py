@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mrsi_engine.conventions import Declaration
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.pipeline.ranges import OptionalStage
 from mrsi_engine.pipeline.stage import Block, Context, Stage, State
+from mrsi_engine.quantities import Declaration
 
 
 @dataclass(frozen=True, eq=False)

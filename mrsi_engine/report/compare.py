@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import COMBINATIONS, label_title
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.maps import AMPLITUDE_KINDS, fitted_voxels, parameter_names
+from mrsi_engine.io.result_quantities import fitted_voxels, parameters_of
+from mrsi_engine.quantities import AMPLITUDES, MAIN
 from mrsi_engine.report.tables import measure
 
 #: Fewest voxels a correlation, and limits of agreement, are given for.
@@ -163,7 +164,7 @@ def compare_with_lcmodel(
         both, or the reference is not in the result.
     """
     joined = _joined(result, table, z)
-    ours = set(parameter_names(result, *AMPLITUDE_KINDS))
+    ours = {q.name for q in parameters_of(result, *AMPLITUDES) if q.estimator == MAIN}
     reference = _reference(str(table.attrs["reference"]), set(table["label"]), ours)
     same = {reference, str(table.attrs["reference"])}
     labels = [n for n in dict.fromkeys(table["label"]) if n in ours - same]

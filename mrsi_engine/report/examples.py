@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.fit.details import FitDetails
-from mrsi_engine.io.maps import fitted_voxels, relative_crlb
+from mrsi_engine.io.result_quantities import fitted_voxels, relative_crlb
 from mrsi_engine.report.tables import estimate, measure
 
 #: Range (ppm) shown where the pipeline does not name its own.

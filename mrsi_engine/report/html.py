@@ -17,15 +17,18 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Status
 from mrsi_engine.io.files import write_atomically
-from mrsi_engine.io.maps import (
+from mrsi_engine.io.result_quantities import (
     error_meaning,
     fitted_voxels,
+    measures_of,
+    parameter_of,
     parts_of,
     relative_crlb,
     scalp_voxels,
     total_of,
 )
 from mrsi_engine.pipeline.trace import StageTrace
+from mrsi_engine.quantities import AMPLITUDES, TOTALS, Quantity, Role
 from mrsi_engine.report.compare import Comparison, ComparisonRow
 from mrsi_engine.report.examples import SpectrumExample, stored_examples
 from mrsi_engine.report.figures import difference_figure, scatter_figure, spectrum_figure
@@ -36,7 +39,7 @@ from mrsi_engine.report.mosaic import (
     View,
     view_of,
 )
-from mrsi_engine.report.pictures import Picture, histogrammed, picture
+from mrsi_engine.report.pictures import Picture, colours_of, histogrammed, picture
 from mrsi_engine.report.stages import FEW_VOXELS, stages_content
 from mrsi_engine.report.tables import (
     MetaboliteRow,
@@ -68,11 +71,14 @@ FOLDED_CRLB = 50.0
 #: Median fit quality from which the noise level, not the fit, is in doubt.
 FILTERED_FIT_QUALITY = 20.0
 
-_KINDS = {
-    "concentration": "Ratios and concentrations",
-    "combination": "Sums of overlapping metabolites",
-    "metabolite": "Single metabolites",
-    "macromolecule": "Macromolecules and lipids",
+_SECTIONS = {
+    Role.CONCENTRATION: "Ratios and concentrations",
+    Role.RATIO: "Ratios of amplitudes",
+    Role.COMBINATION: "Sums of overlapping metabolites",
+    Role.METABOLITE: "Single metabolites",
+    Role.MACROMOLECULE: "Macromolecules and lipids",
+    Role.PROPERTY: "Other properties of metabolites",
+    Role.QUALITY: "Measures of metabolites",
 }
 _DENOISED = (
     "The signals were denoised before the fit. The Cramér-Rao bounds are computed from the noise "
@@ -251,10 +257,10 @@ def _remarks(result: xr.Dataset) -> Iterator[str]:
 
 
 def _not_scaled(result: xr.Dataset) -> Iterator[str]:
-    missing = int((measure(result, "not_scaled") > 0).sum())
-    if missing:
-        reasons = str(result.sel(measure="not_scaled")["measure_doc"].values)
-        yield f"{_voxels(missing)} fitted but without concentrations ({reasons}): blank there."
+    for q in measures_of(result, Role.REASON):
+        missing = int((measure(result, q.name) > 0).sum())
+        if missing:
+            yield f"{_voxels(missing)} fitted but without concentrations ({q.doc}): blank there."
 
 
 def _mask_voxels(result: xr.Dataset) -> int:
@@ -340,7 +346,9 @@ def _maps(result: xr.Dataset, quality: Sequence[str]) -> dict[str, Any]:
         "error_text": error_meaning(result),
         "in_parts": any(len(pictures) > 2 for _, pictures in pairs),
         "with_priors": any(math.isfinite(row.data_percent) for row in rows),
-        "table": [(title, [r for r in rows if r.kind == kind]) for kind, title in _KINDS.items()],
+        "table": [
+            (title, [r for r in rows if r.role == role]) for role, title in _SECTIONS.items()
+        ],
         "maps": [p for p in pairs if not _folded(p[0])],
         "folded_maps": [p for p in pairs if _folded(p[0])],
         "qc": [] if few else list(_quality_pictures(result, view, quality)),
@@ -356,7 +364,11 @@ def _maps(result: xr.Dataset, quality: Sequence[str]) -> dict[str, Any]:
 
 
 def _folded(row: MetaboliteRow) -> bool:
-    return row.kind == "macromolecule" or not row.crlb <= FOLDED_CRLB
+    return row.role == Role.MACROMOLECULE or (_has_error(row) and not row.crlb <= FOLDED_CRLB)
+
+
+def _has_error(row: MetaboliteRow) -> bool:
+    return row.role != Role.QUALITY
 
 
 def _error_name(result: xr.Dataset) -> str:
@@ -364,22 +376,32 @@ def _error_name(result: xr.Dataset) -> str:
 
 
 def _metabolite_pictures(result: xr.Dataset, view: View, row: MetaboliteRow) -> list[Picture]:
-    """The amplitude, its error, and what an ensemble's error is made of; errors in percent."""
+    """The estimate, its error, and what that is made of if of several parts; errors in percent."""
+    if not _has_error(row):
+        values = measure(result, row.label)
+        return [picture(result, view, values, row.title, row.unit, "quality")]
     values = estimate(result, row.label)
     percent = np.where(np.isfinite(values), relative_crlb(result, row.label), np.nan)
-    signal = picture(result, view, values, row.title, row.unit, "amplitude")
-    parts = {_error_name(result): percent, **_parts_of_error(result, row.label)}
-    return [signal, *(_error_picture(result, view, *part) for part in parts.items())]
+    colours = colours_of(parameter_of(result, row.label))
+    shown = picture(result, view, values, row.title, row.unit, colours)
+    error = f"{_error_name(result)} of {row.title}"
+    parts = {error: percent, **_parts_of_error(result, row.label)}
+    return [shown, *(_error_picture(result, view, *part) for part in parts.items())]
 
 
 def _parts_of_error(result: xr.Dataset, label: str) -> dict[str, NDArray[np.floating]]:
-    """In percent of the estimate, by title; none unless the amplitude is that of an ensemble."""
-    if f"epistemic_{label}" not in result["measure"].values:
+    """In percent of the estimate, by title; none where there is but one."""
+    own = parameter_of(result, label)
+    parts = [
+        q
+        for q in measures_of(result, Role.ERROR_PART)
+        if own.role in AMPLITUDES and (q.of, q.estimator) == (own.of, own.estimator)
+    ]
+    if len(parts) < 2:
         return {}
     size = np.abs(estimate(result, label))
     size = np.where(size > 0, size, np.nan)
-    titles = {"crlb": "CRLB", "epistemic": "Epistemic SD"}
-    return {t: 100 * measure(result, f"{part}_{label}") / size for part, t in titles.items()}
+    return {q.label: 100 * measure(result, q.name) / size for q in parts}
 
 
 def _error_picture(
@@ -396,25 +418,25 @@ def _quality_numbers(
     result: xr.Dataset, quality: Sequence[str]
 ) -> Iterator[tuple[str, str, list[str]]]:
     """Title, unit and the value of each voxel, where there are too few for pictures."""
-    for name in quality:
-        if name in result["measure"].values:
-            row = result.sel(measure=name)
-            unit = str(row["measure_unit"].values)
-            values = [number(float(v)) for v in measure(result, name)]
-            yield str(row["measure_title"].values) or name, "" if unit == "1" else unit, values
+    for q in _shown(result, quality):
+        values = [number(float(v)) for v in measure(result, q.name)]
+        yield q.label, "" if q.units == "1" else q.units, values
 
 
 def _quality_pictures(result: xr.Dataset, view: View, quality: Sequence[str]) -> Iterator[Picture]:
-    for name in quality:
-        if name in result["measure"].values:
-            row = result.sel(measure=name)
-            title, unit = str(row["measure_title"].values) or name, str(row["measure_unit"].values)
-            yield histogrammed(result, view, measure(result, name), title, unit, "quality")
-    for name, title in (("shift", "Shift"), ("phase", "Phase")):
-        if parts_of(result, name):
-            total = total_of(result, name)
-            values = np.where(fitted_voxels(result), total["estimate"], np.nan)
-            yield histogrammed(result, view, values, title, total.attrs["unit"], "signed")
+    for q in _shown(result, quality):
+        values = measure(result, q.name)
+        yield histogrammed(result, view, values, q.label, q.units, colours_of(q))
+    for total in TOTALS.values():
+        if parts_of(result, total.name):
+            summed = total_of(result, total.name)["estimate"]
+            values = np.where(fitted_voxels(result), summed, np.nan)
+            yield histogrammed(result, view, values, total.title, total.units, "signed")
+
+
+def _shown(result: xr.Dataset, names: Sequence[str]) -> list[Quantity]:
+    measures = {q.name: q for q in measures_of(result)}
+    return [measures[name] for name in names if name in measures]
 
 
 def _spectra(examples: Sequence[SpectrumExample]) -> dict[str, Any]:

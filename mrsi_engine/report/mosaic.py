@@ -18,7 +18,7 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.maps import volume
+from mrsi_engine.io.map_files import volume
 
 #: Most slices a mosaic shows; more are thinned evenly.
 MAX_SLICES = 8

@@ -10,7 +10,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.maps import fitted_voxels, relative_crlb
+from mrsi_engine.io.result_quantities import (
+    fitted_voxels,
+    measures_of,
+    parameter_of,
+    parameters_of,
+    relative_crlb,
+)
+from mrsi_engine.quantities import Quantity, Role
+from mrsi_engine.report.pictures import colours_of
 from mrsi_engine.report.tables import measure
 
 Kind = Literal["estimate", "crlb", "sd", "conc"]
@@ -20,13 +28,15 @@ Kind = Literal["estimate", "crlb", "sd", "conc"]
 class NamedMap:
     """``values (voxel,)`` of a map, NaN where there are none, and what they are.
 
-    ``colours`` is one of :data:`~mrsi_engine.report.mosaic.COLOUR_MAPS`.
+    ``colours`` is one of :data:`~mrsi_engine.report.mosaic.COLOUR_MAPS`; ``subject`` is what the
+    title says without the kind.
     """
 
     title: str
     unit: str
     colours: str
     values: NDArray[np.floating]
+    subject: str
 
     @property
     def label(self) -> str:
@@ -54,43 +64,36 @@ def named_map(result: xr.Dataset, name: str, kind: Kind = "estimate") -> NamedMa
     if name in result["measure"].values:
         return _of_measure(result, name, kind)
     label = _only_label(result, name, kind)
-    row = result.sel(parameter=label)
-    title, unit, group = (str(row[c].values) for c in ("title", "unit", "kind"))
-    values, title = row["sd" if kind == "sd" else "estimate"].values, title or label
-    colours = _colours(group, label)
+    row, quantity = result.sel(parameter=label), parameter_of(result, label)
+    values, subject = row["sd" if kind == "sd" else "estimate"].values, quantity.label
+    title, unit, colours = subject, quantity.units, colours_of(quantity)
     if kind == "crlb":
-        if group == "lineshape":
+        if quantity.role == Role.LINESHAPE:
             raise InputError(f"{name!r} is no amount, so it has no relative CRLB; ask for its sd")
-        values, title, unit = relative_crlb(result, label), f"{title}, CRLB", "%"
+        values, title, unit = relative_crlb(result, label), f"{subject}, CRLB", "%"
     elif kind == "sd":
-        title = f"{title}, SD"
+        title = f"{subject}, SD"
     colours = "uncertainty" if kind in ("crlb", "sd") else colours
-    return NamedMap(title, unit, colours, np.where(fitted_voxels(result), values, np.nan))
+    return NamedMap(title, unit, colours, np.where(fitted_voxels(result), values, np.nan), subject)
 
 
 def labels_of(result: xr.Dataset, name: str, kind: Kind = "estimate") -> list[str]:
     """Parameters of that label or else of that title; concentrations share the titles of others."""
-    scaled = kind == "conc"
-    wanted = f"{name.removesuffix('_conc')}_conc" if scaled else name
-    rows = list(zip(*(result[c].values for c in ("parameter", "title", "kind")), strict=True))
-    by_label = [str(label) for label, _, _ in rows if label == wanted]
-    return by_label or [
-        str(label)
-        for label, title, group in rows
-        if title == name and (group == "concentration") == scaled
-    ]
+    alike = _alike(result, kind)
+    by_label = [q.name for q in alike if name in (q.name, *([q.of] if kind == "conc" else []))]
+    return by_label or [q.name for q in alike if q.label == name]
 
 
 def _of_measure(result: xr.Dataset, name: str, kind: Kind) -> NamedMap:
     if kind != "estimate":
         raise InputError(f"{name!r} is a measure, which has no {kind}; leave quantity out")
-    row = result.sel(measure=name)
-    title, unit = (str(row[c].values) for c in ("measure_title", "measure_unit"))
-    return NamedMap(title or name, unit, "quality", measure(result, name))
+    quantity = next(q for q in measures_of(result) if q.name == name)
+    values = measure(result, name)
+    return NamedMap(quantity.label, quantity.units, colours_of(quantity), values, quantity.label)
 
 
 def _only_label(result: xr.Dataset, name: str, kind: Kind) -> str:
-    if kind == "conc" and not (result["kind"].values == "concentration").any():
+    if kind == "conc" and not _alike(result, kind):
         raise InputError(
             "the result has no concentrations: its pipeline needs stage 'scale' with quantity "
             "'ratio', 'molar' or 'molal'"
@@ -103,15 +106,14 @@ def _only_label(result: xr.Dataset, name: str, kind: Kind) -> str:
     return labels[0]
 
 
-def _colours(group: str, label: str) -> str:
-    if group != "lineshape":
-        return "amplitude"
-    return "quality" if label.startswith(("lorentzian", "gaussian")) else "signed"
+def _alike(result: xr.Dataset, kind: Kind) -> list[Quantity]:
+    """The parameters that are meant: concentrations share the titles of what was scaled."""
+    scaled = kind == "conc"
+    return [q for q in parameters_of(result) if (q.role == Role.CONCENTRATION) == scaled]
 
 
 def _what_there_is(result: xr.Dataset, kind: Kind) -> str:
-    alike = (result["kind"].values == "concentration") == (kind == "conc")
-    pairs = zip(*(result[c].values[alike] for c in ("parameter", "title")), strict=True)
-    named = [label if title in ("", label) else f"{label} ({title})" for label, title in pairs]
+    alike = _alike(result, kind)
+    named = [q.name if q.label == q.name else f"{q.name} ({q.label})" for q in alike]
     measures = ", ".join(str(name) for name in result["measure"].values)
     return f"there are {', '.join(named)}; and the measures {measures}"

@@ -8,7 +8,8 @@ from typing import Any
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.io.maps import volume
+from mrsi_engine.io.map_files import volume
+from mrsi_engine.quantities import AMPLITUDES, Quantity, Role
 from mrsi_engine.report.figures import histogram_figure
 from mrsi_engine.report.mosaic import COLOUR_MAPS, View, gradient, png_uri, robust_range
 from mrsi_engine.report.tables import number
@@ -29,6 +30,15 @@ class Picture:
     gradient: str
     histogram: str = ""
     doc: str = ""
+
+
+def colours_of(quantity: Quantity) -> str:
+    """Which of :data:`~mrsi_engine.report.mosaic.COLOUR_MAPS` suits a quantity."""
+    if quantity.signed:
+        return "signed"
+    if quantity.role in (*AMPLITUDES, Role.CONCENTRATION, Role.RATIO, Role.PROPERTY):
+        return "amplitude"
+    return "quality"
 
 
 def picture(

@@ -11,14 +11,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import Quantity
-from mrsi_engine.io.maps import AMPLITUDE_KINDS, fitted_voxels
+from mrsi_engine.io.result_quantities import fitted_voxels
 from mrsi_engine.pipeline.trace import StageTrace
+from mrsi_engine.quantities import AMPLITUDES, CRLB, Quantity
 from mrsi_engine.report.before_after import before_and_after
 from mrsi_engine.report.examples import DEFAULT_WINDOW
 from mrsi_engine.report.gain import gain_table
 from mrsi_engine.report.mosaic import View, robust_range, view_of
-from mrsi_engine.report.pictures import Picture, histogrammed
+from mrsi_engine.report.pictures import Picture, colours_of, histogrammed
 from mrsi_engine.report.stage_figures import before_after_figure, matrix_figure
 from mrsi_engine.report.tables import estimate, measure, median, number
 
@@ -57,14 +57,17 @@ class StageSection:
 
 @dataclass(frozen=True, eq=False)
 class _Column:
-    """A declared quantity with its values ``(voxel,)`` and the colours that suit it."""
+    """A declared quantity with its values ``(voxel,)`` and the colours that suit it.
+
+    Columns of one ``scale`` share their colours.
+    """
 
     title: str
     unit: str
     doc: str
     values: NDArray[np.floating]
-    kind: str
-    name: str
+    colours: str
+    scale: str
 
 
 def stages_content(result: xr.Dataset, traces: Sequence[StageTrace]) -> dict[str, Any]:
@@ -85,15 +88,13 @@ def stages_content(result: xr.Dataset, traces: Sequence[StageTrace]) -> dict[str
 
 
 def _quantifies(trace: StageTrace) -> bool:
-    return any(q.kind in AMPLITUDE_KINDS for q in trace.declaration.parameters)
+    return any(q.role in AMPLITUDES for q in trace.declaration.parameters)
 
 
 def _section(result: xr.Dataset, trace: StageTrace, cleaning: Sequence[StageTrace]) -> StageSection:
     summary = (type(trace.stage).__doc__ or "").partition("\n")[0].replace("``", "")
     if trace.skipped:
-        # After the colon stands what to do to have it done.
-        lacking = trace.skipped.partition(":")[0]
-        return StageSection(trace.index + 1, trace.name, summary, lacking)
+        return StageSection(trace.index + 1, trace.name, summary, trace.skipped)
     columns = list(_columns(result, trace))
     mapped = [c for c in columns if not _is_plain(result, c)]
     view = view_of(result) if mapped else None
@@ -121,23 +122,25 @@ def _columns(result: xr.Dataset, trace: StageTrace) -> Iterator[_Column]:
     stored = set(result["parameter"].values) | set(result["measure"].values)
     for q in trace.declaration.parameters:
         if q.name in stored:
-            yield _column(q, estimate(result, q.name), "signed")
-            yield _crlb(result, q)
+            yield _column(q, estimate(result, q.name))
+            yield _error(result, q)
     for q in trace.declaration.measures:
         if q.name in stored:
-            yield _column(q, measure(result, q.name), "quality")
+            yield _column(q, measure(result, q.name))
 
 
-def _column(quantity: Quantity, values: NDArray[np.floating], kind: str) -> _Column:
+def _column(quantity: Quantity, values: NDArray[np.floating]) -> _Column:
     title = quantity.title or quantity.name.replace("_", " ").capitalize()
     doc = quantity.doc[:1].upper() + quantity.doc[1:]
-    return _Column(title, quantity.units, doc, values, kind, quantity.name)
+    scale = quantity.scale_with or quantity.name
+    return _Column(title, quantity.units, doc, values, colours_of(quantity), scale)
 
 
-def _crlb(result: xr.Dataset, quantity: Quantity) -> _Column:
+def _error(result: xr.Dataset, quantity: Quantity) -> _Column:
     sd = result["sd"].sel(parameter=quantity.name).values
     known = np.where(fitted_voxels(result), sd, np.nan)
-    title, doc = f"CRLB of {quantity.label}", "Cramér-Rao bound: the smallest possible SD"
+    title = f"{'CRLB' if quantity.sd_doc == CRLB else 'SD'} of {quantity.label}"
+    doc = quantity.sd_doc[:1].upper() + quantity.sd_doc[1:]
     return _Column(title, quantity.units, doc, known, "uncertainty", f"{quantity.name}_sd")
 
 
@@ -158,11 +161,10 @@ def _value(result: xr.Dataset, column: _Column) -> tuple[str, str, str]:
 
 def _picture(result: xr.Dataset, view: View, column: _Column, others: Sequence[_Column]) -> Picture:
     """The map of a quantity, on one scale with what it was before the stage."""
-    stem = column.name.removesuffix("_before")
-    pair = [c.values for c in others if c.name in (stem, f"{stem}_before")]
-    limits = robust_range(np.concatenate(pair), column.kind)
+    pair = [c.values for c in others if c.scale == column.scale]
+    limits = robust_range(np.concatenate(pair), column.colours)
     return histogrammed(
-        result, view, column.values, column.title, column.unit, column.kind, limits, column.doc
+        result, view, column.values, column.title, column.unit, column.colours, limits, column.doc
     )
 
 

@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Flag, Status
-from mrsi_engine.io.maps import fitted_voxels, parameter_names, relative_crlb, scalp_voxels
+from mrsi_engine.io.result_quantities import (
+    fitted_voxels,
+    measures_of,
+    parameters_of,
+    relative_crlb,
+    scalp_voxels,
+)
+from mrsi_engine.quantities import AMPLITUDES, Quantity, Role
 from mrsi_engine.stages.quality_control import QualityControl
 
-#: Start of the measures that say how much of an estimate is from the data.
-_DATA_SHARE = "data_share_"
-
-#: End of the names of estimates with priors that stand beside others.
-_MAP = "_map"
+#: Roles in the order of the table.
+_ROLES = (
+    Role.CONCENTRATION,
+    Role.RATIO,
+    Role.COMBINATION,
+    Role.METABOLITE,
+    Role.MACROMOLECULE,
+    Role.PROPERTY,
+)
 
 
 @dataclass(frozen=True)
 class MetaboliteRow:
-    """One metabolite over the fitted voxels; ``crlb`` is the median relative CRLB in percent.
+    """A number of one metabolite over the fitted voxels; ``crlb`` is the median relative one (%).
 
     ``reliable_percent`` of the fitted voxels have a CRLB within the limit, ``coverage_percent`` of
     the mask's voxels have that and are usable. ``data_percent`` is the median share of an estimate
-    that is from the data rather than from its prior; NaN where it has none.
+    that is from the data rather than from its prior; NaN where it has none. A measure, whose role
+    is ``quality``, has no error.
     """
 
     label: str
     title: str
-    kind: str
+    role: Role
     unit: str
     median: float
     lower_quartile: float
@@ -51,14 +63,16 @@ def limits(result: xr.Dataset) -> QualityControl:
 
 
 def metabolite_table(result: xr.Dataset) -> list[MetaboliteRow]:
-    """One row for every concentration, combination, metabolite and macromolecule, in that order.
+    """One row for every number of a metabolite or sum, by its role; then their measures.
 
-    A zero estimate has no relative CRLB and counts as not reliable.
+    Concentrations stand first, then ratios, combinations, metabolites, macromolecules and other
+    properties. A zero estimate has no relative CRLB and counts as not reliable.
     """
-    kinds = ("concentration", "combination", "metabolite", "macromolecule")
-    names = [name for kind in kinds for name in parameter_names(result, kind)]
+    quantities = [q for role in _ROLES for q in parameters_of(result, role)]
+    measured = [q for q in measures_of(result, Role.QUALITY) if q.of]
     limit, usable = limits(result).max_crlb_percent, usable_voxels(result)
-    return [_metabolite_row(result, name, limit, usable) for name in names]
+    rows = [_metabolite_row(result, q, limit, usable) for q in quantities]
+    return rows + [_measure_row(result, q) for q in measured]
 
 
 def status_counts(result: xr.Dataset) -> list[tuple[str, int, float]]:
@@ -143,34 +157,52 @@ def percentage(value: float) -> str:
 
 
 def _metabolite_row(
-    result: xr.Dataset, name: str, limit: float, usable: NDArray[np.bool_]
+    result: xr.Dataset, quantity: Quantity, limit: float, usable: NDArray[np.bool_]
 ) -> MetaboliteRow:
-    row, inside = result.sel(parameter=name), fitted_voxels(result)
-    values, percent = estimate(result, name), relative_crlb(result, name)
+    inside, percent = fitted_voxels(result), relative_crlb(result, quantity.name)
     reliable = percent < limit
-    known = values[np.isfinite(values)]
-    lower, upper = np.percentile(known, [25, 75]) if known.size else (math.nan, math.nan)
-    return MetaboliteRow(
-        label=name,
-        title=str(row["title"].values) or name,
-        kind=str(row["kind"].values),
-        unit=str(row["unit"].values),
-        median=median(known),
-        lower_quartile=float(lower),
-        upper_quartile=float(upper),
+    return replace(
+        _spread(quantity, estimate(result, quantity.name)),
         crlb=median(percent[inside]),
         reliable_percent=_share(reliable, inside),
         coverage_percent=_share(reliable & usable, ~scalp_voxels(result)),
-        data_percent=_data_percent(result, name),
+        data_percent=_data_percent(result, quantity),
     )
 
 
-def _data_percent(result: xr.Dataset, name: str) -> float:
-    """Median over voxels; where ``map`` is not the main estimator only its own rows have one."""
-    beside = any(str(p).endswith(_MAP) for p in result["parameter"].values)
-    if beside and not name.endswith(_MAP):
+def _measure_row(result: xr.Dataset, quantity: Quantity) -> MetaboliteRow:
+    return _spread(quantity, measure(result, quantity.name))
+
+
+def _spread(quantity: Quantity, values: NDArray[np.floating]) -> MetaboliteRow:
+    """A row that knows the values alone."""
+    known = values[np.isfinite(values)]
+    lower, upper = np.percentile(known, [25, 75]) if known.size else (math.nan, math.nan)
+    return MetaboliteRow(
+        label=quantity.name,
+        title=quantity.label,
+        role=quantity.role,
+        unit=quantity.units,
+        median=median(known),
+        lower_quartile=float(lower),
+        upper_quartile=float(upper),
+        crlb=math.nan,
+        reliable_percent=math.nan,
+        coverage_percent=math.nan,
+        data_percent=math.nan,
+    )
+
+
+def _data_percent(result: xr.Dataset, quantity: Quantity) -> float:
+    """Median over voxels of the share of an amplitude by the same estimator, if it has one."""
+    shares = [
+        q.name
+        for q in measures_of(result, Role.DATA_SHARE)
+        if (q.of, q.estimator) == (quantity.of, quantity.estimator)
+    ]
+    if quantity.role not in AMPLITUDES or not shares:
         return math.nan
-    return 100.0 * median(measure(result, _DATA_SHARE + name.removesuffix(_MAP)))
+    return 100.0 * median(measure(result, shares[0]))
 
 
 def _share(chosen: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:

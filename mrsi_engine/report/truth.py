@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mrsi_engine.conventions import label_title
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.maps import AMPLITUDE_KINDS, fitted_voxels, parameter_names
+from mrsi_engine.io.result_quantities import fitted_voxels, parameters_of
+from mrsi_engine.quantities import AMPLITUDES
 from mrsi_engine.report.tables import measure
 
 
@@ -78,7 +79,7 @@ def result_truth_table(
     """
     inside = fitted_voxels(result) & ~(measure(result, "snr") < min_snr)
     place = tuple(result[axis].values[inside] for axis in "xyz")
-    names = [n for n in parameter_names(result, *AMPLITUDE_KINDS) if n in truth]
+    names = [q.name for q in parameters_of(result, *AMPLITUDES) if q.name in truth]
     picked = result.sel(parameter=names).isel(voxel=np.flatnonzero(inside))
     known = {name: _volume(result, name, truth[name])[place] for name in names}
     return truth_table(

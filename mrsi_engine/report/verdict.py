@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from mrsi_engine.conventions import Acquisition, Flag
-from mrsi_engine.io.maps import scalp_voxels
+from mrsi_engine.io.result_quantities import scalp_voxels
 from mrsi_engine.report.tables import estimate, flags_of, measure, usable_voxels
 
 #: What people call a flag, and what to try, in the order in which one explains the others.

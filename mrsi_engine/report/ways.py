@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Status
 from mrsi_engine.fit.quantities import NOVELTY
-from mrsi_engine.io.maps import scalp_voxels, volume
+from mrsi_engine.io.map_files import volume
+from mrsi_engine.io.result_quantities import scalp_voxels
 from mrsi_engine.report.mosaic import View, categorical, png_uri
 from mrsi_engine.report.pictures import Picture, histogrammed
 from mrsi_engine.report.tables import measure, number
@@ -114,8 +115,9 @@ def believed(result: xr.Dataset) -> bool:
 
 def calibration_remarks(result: xr.Dataset) -> Iterator[str]:
     """What is wrong with the error bars of a network's own estimates, if anything."""
-    state = str(_assumptions(result).get("calibration", "on"))
-    if not state.startswith("on "):
+    assumed = _assumptions(result)
+    if not assumed.get("calibrated", True):
+        state = assumed["calibration"]
         yield f"Calibration of the error bars of the network's own estimates: {state}."
 
 
@@ -140,7 +142,7 @@ def _assumptions(result: xr.Dataset) -> Mapping[str, Any]:
 
 
 def _without_network(result: xr.Dataset, own: Mapping[str, Any]) -> str:
-    reason = _assumptions(result).get("model")
+    reason = _assumptions(result).get("no_model")
     method = own.get("method", "least-squares")
     return f'Method "{method}": {reason or f"every voxel was {_GRID}"}.'
 

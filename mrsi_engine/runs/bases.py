@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mrsi_engine.choices import TimingMismatch
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.basis_cache import cached_basis
@@ -22,25 +23,42 @@ _PATTERN_MHZ = (110.0, 140.0)
 
 @dataclass(frozen=True)
 class BasisChoice:
-    """A basis by file, folder or name, and what a file does not say."""
+    """A basis by file, folder or name, what a file does not say, and what may differ."""
 
     source: str
     reference_ppm: float | None = None
     conjugate: bool = False
+    te_mismatch: TimingMismatch = "refuse"
 
 
-def load_basis(choice: BasisChoice, acquisition: Acquisition) -> Basis:
-    """The basis a user named: a file, a folder, or the name of a simulated one.
+def load_basis(choice: BasisChoice, acquisition: Acquisition, sequence: str | None = None) -> Basis:
+    """The basis a user named for a scan: a file, a folder, or the name of a simulated one.
 
     A simulated basis is made for the scan's axis, once, and has macromolecules: the measured
     pattern at 3 T, single lines at other fields, none at echo times of 100 ms or more.
+
+    Parameters
+    ----------
+    acquisition
+        Of the scan.
+    sequence
+        As the scan's header calls it, where it does.
 
     Raises
     ------
     InputError
         If there is no such file and the name is not of a simulated basis, the basis is wrong, or
-        something is said of a simulated basis that only a file can leave open.
+        something is said of a simulated basis that only a file can leave open; if it is for
+        another echo time or sequence than the scan's and that was not allowed.
     """
+    basis = _read_or_simulated(choice, acquisition)
+    if choice.te_mismatch == "allow":
+        return basis.accepted_for(acquisition, sequence)
+    basis.check_timing(acquisition, sequence)
+    return basis
+
+
+def _read_or_simulated(choice: BasisChoice, acquisition: Acquisition) -> Basis:
     if not Path(choice.source).exists():
         settings = parse_basis_name(choice.source)
         if settings is None:

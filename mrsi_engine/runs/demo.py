@@ -44,6 +44,9 @@ def simulate_scan(
     named = parse_basis_name(_PHANTOM_BASIS)
     assert named is not None
     axis = replace(named, points=_PHANTOM_POINTS, dwell_time=_PHANTOM_DWELL).acquisition
+    if basis is not None:
+        # The phantom then has the echo time of its basis.
+        axis = replace(axis, echo_time=None)
     phantom = make_phantom(settings, load_basis(basis or BasisChoice(_PHANTOM_BASIS), axis), axis)
     write_phantom(phantom, folder)
     return phantom

@@ -211,7 +211,9 @@ def _load_suited_basis(
     Said before the import, which can take minutes and would have to be replaced.
     """
     acquisition = _axis(inputs, header)
-    basis = None if choice is None else load_basis(choice, acquisition)
+    sequence = header.extension.get("SequenceName")
+    name = sequence if isinstance(sequence, str) else None
+    basis = None if choice is None else load_basis(choice, acquisition, name)
     procedure_for(acquisition, pipeline, basis, options.keep, layout=_layout(inputs, header))
     return basis
 

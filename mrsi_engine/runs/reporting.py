@@ -12,9 +12,10 @@ from mrsi_engine.engine.revisit import detail_voxels, repeat_voxels, trace_voxel
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.fit.settings import FitSettings
 from mrsi_engine.io.lcmodel_results import read_lcmodel_csv
-from mrsi_engine.io.maps import export_maps, export_signals
+from mrsi_engine.io.maps import export_maps
 from mrsi_engine.io.result_store import ResultStore, open_result
 from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.io.signals import export_signals, signals_of
 from mrsi_engine.io.tables import write_table
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.pipeline.trace import StageTrace
@@ -40,7 +41,7 @@ def export(result: xr.Dataset, folder: Path, fill: Fill) -> list[Path]:
     """Maps, the voxel table and, where they were kept, the signals of a result."""
     maps = export_maps(result, folder / "maps", fill=fill)
     write_table(result, folder / "voxels.parquet")
-    if any(name in result for name in _DRAWN):
+    if signals_of(result):
         export_signals(result, folder / "signals")
     return maps
 

@@ -12,8 +12,19 @@ from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline
 from scipy.optimize import minimize_scalar
 
-from mrsi_engine.conventions import NAA_PPM, Acquisition, canonical_name, is_macromolecule
+from mrsi_engine.conventions import (
+    NAA_PPM,
+    PROTON_MHZ_PER_TESLA,
+    Acquisition,
+    canonical_name,
+    is_macromolecule,
+)
 from mrsi_engine.errors import InputError
+from mrsi_engine.spectra.sequences import sequence_family
+
+#: How far (s) echo times may lie apart: the strongest couplings of protons (16 Hz) turn by three
+#: degrees in it, which changes no amplitude by more than 5 %. LCModel warns from 3 ms on.
+ECHO_TIME_TOLERANCE = 1e-3
 
 #: How far (ppm) NAA's singlet may lie from 2.01 before the basis is refused.
 NAA_TOLERANCE_PPM = 0.03
@@ -37,6 +48,8 @@ class Basis:
         E.g. ``"press"``; ``None`` where the source does not say.
     source
         File or simulation the basis came from, for messages and provenance.
+    notes
+        What was assumed or changed on the way in, sentences for sidecars and reports.
 
     Raises
     ------
@@ -49,6 +62,7 @@ class Basis:
     acquisition: Acquisition
     sequence: str | None = None
     source: str = "memory"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.fids.shape != (len(self.names), self.acquisition.points):
@@ -151,6 +165,60 @@ class Basis:
         """The basis with its frequency axis turned round, for files that store the other sign."""
         return replace(self, fids=self.fids.conj())
 
+    def check_timing(self, scan: Acquisition, sequence: str | None = None) -> None:
+        """Raise unless echo time and sequence are the scan's, as far as both are known.
+
+        Parameters
+        ----------
+        scan
+            Whose echo time counts; more than 1 ms apart is another one.
+        sequence
+            As the scan's header calls it; families of sequences are compared.
+
+        Raises
+        ------
+        InputError
+            If they differ: names both, the simulated basis that fits, and how to accept it.
+        """
+        found = self._timing_mismatch(scan, sequence)
+        if found:
+            raise InputError(
+                f"{self.source}: {found}. Coupled spins look different then, and their amplitudes "
+                f"would be wrong: take a basis for the scan{self._advice(scan, sequence)}, or "
+                "accept this one with --basis-te-mismatch allow"
+            )
+
+    def accepted_for(self, scan: Acquisition, sequence: str | None = None) -> Basis:
+        """This basis, taken in spite of another echo time or sequence, which a note says.
+
+        Its own then count as unknown, so that :meth:`matched_to` takes it.
+        """
+        found = self._timing_mismatch(scan, sequence)
+        if not found:
+            return self
+        note = f"basis: {found}; accepted with --basis-te-mismatch allow"
+        acquisition = replace(self.acquisition, echo_time=None)
+        return replace(self, acquisition=acquisition, notes=(*self.notes, note))
+
+    def _timing_mismatch(self, scan: Acquisition, sequence: str | None) -> str:
+        own, other = self.acquisition.echo_time, scan.echo_time
+        if own and other and abs(own - other) > ECHO_TIME_TOLERANCE:
+            return f"it is for an echo time of {1e3 * own:g} ms, the scan has {1e3 * other:g} ms"
+        families = sequence_family(self.sequence), sequence_family(sequence)
+        if None not in families and families[0] != families[1]:
+            return f"it is for {families[0]}, the scan's sequence is {sequence!r}"
+        return ""
+
+    def _advice(self, scan: Acquisition, sequence: str | None) -> str:
+        """The name of the simulated basis that fits; nothing for other nuclei."""
+        echo_time = scan.echo_time or self.acquisition.echo_time
+        if scan.nucleus != "1H" or not echo_time:
+            return ""
+        known = [sequence_family(name) for name in (sequence, self.sequence)]
+        family = next((f for f in known if f in ("press", "slaser", "steam", "fid")), "press")
+        tesla = round(scan.spectrometer_frequency / PROTON_MHZ_PER_TESLA * 2) / 2
+        return f", e.g. --basis {family}-{tesla:g}t-te{1e3 * echo_time:g}"
+
     def matched_to(self, scan: Acquisition) -> Basis:
         """This basis on the dwell time, length and reference of a scan.
 
@@ -159,8 +227,8 @@ class Basis:
         Raises
         ------
         InputError
-            If the basis was made for another nucleus or frequency (beyond 1 %), or is shorter
-            than the scan's FIDs.
+            If the basis was made for another nucleus, frequency (beyond 1 %) or echo time (beyond
+            1 ms, where both are known), or is shorter than the scan's FIDs.
         """
         own = self.acquisition
         if own.nucleus != scan.nucleus:
@@ -173,6 +241,7 @@ class Basis:
                 f"{self.source}: the basis is for {own.spectrometer_frequency:.3f} MHz, the scan "
                 f"has {scan.spectrometer_frequency:.3f} MHz; take or simulate one for that field"
             )
+        self.check_timing(scan)
         if own.duration < scan.duration - 2 * max(own.dwell_time, scan.dwell_time):
             raise InputError(
                 f"{self.source}: the basis lasts {own.duration * 1e3:.1f} ms "

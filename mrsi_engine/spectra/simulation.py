@@ -18,7 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import REFERENCE_PPM, Acquisition, canonical_name
+from mrsi_engine.conventions import (
+    PROTON_MHZ_PER_TESLA,
+    REFERENCE_PPM,
+    Acquisition,
+    canonical_name,
+)
 from mrsi_engine.errors import InputError
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.spin_systems import SpinGroup, SpinSystem, select_spin_systems
@@ -30,9 +35,6 @@ BRAIN_METABOLITES = (
     "Ala", "Asc", "Asp", "Cr", "GABA", "GPC", "GSH", "Glc", "Gln", "Glu",
     "Gly", "Ins", "Lac", "NAA", "NAAG", "PCh", "PCr", "PE", "Tau", "sIns",
 )  # fmt: skip
-
-#: Gyromagnetic ratio of the proton over 2 pi, MHz/T.
-PROTON_MHZ_PER_TESLA = 42.577478518
 
 #: Mixing time (s) of a named STEAM basis whose name does not state one.
 NAMED_MIXING_TIME = 0.010

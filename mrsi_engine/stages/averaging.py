@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from mrsi_engine.conventions import DYNAMIC, Declaration, Quantity
+from mrsi_engine.conventions import DYNAMIC
 from mrsi_engine.kernels.averaging import average
 from mrsi_engine.pipeline.ranges import OptionalStage, refuse_coils
 from mrsi_engine.pipeline.stage import Apply, Block, Context
+from mrsi_engine.quantities import Declaration, quality
 
-KEPT = Quantity("transients_kept", "1", "Share of the transients that were averaged")
-SIMILARITY = Quantity(
+KEPT = quality("transients_kept", "1", "Share of the transients that were averaged")
+SIMILARITY = quality(
     "transient_similarity",
     "1",
     "Median over transients of the normalised inner product with the median transient",
@@ -25,6 +26,8 @@ class Averaging(OptionalStage):
     """
 
     stage: ClassVar[str] = "averaging"
+    processing_method: ClassVar[str] = "Signal averaging"
+    remedy: ClassVar[str] = "leave the stage out"
 
     reject: bool = True
 
@@ -32,7 +35,7 @@ class Averaging(OptionalStage):
         """The dimension ``dynamic``."""
         if DYNAMIC in context.dimensions:
             return ""
-        return "the scan has no dimension 'dynamic' (DIM_DYN): leave the stage out"
+        return "the scan has no dimension 'dynamic' (DIM_DYN)"
 
     def leaves(self, dimensions: tuple[str, ...]) -> tuple[str, ...]:
         """The dimensions without ``dynamic``."""

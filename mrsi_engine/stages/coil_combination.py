@@ -7,13 +7,13 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from mrsi_engine.conventions import Declaration, Quantity
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.coils import CoilWeights, coil_weights, combine, whitening
 from mrsi_engine.pipeline.ranges import NoiseRange, OptionalStage
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
+from mrsi_engine.quantities import Declaration, quality
 
-COIL_QUALITY = Quantity(
+COIL_QUALITY = quality(
     "coil_quality",
     "1",
     "How well one complex weight a coil explains the reference: 1 all of it, 0 noise only",
@@ -29,12 +29,14 @@ class CoilCombination(NoiseRange, OptionalStage):
     """
 
     stage: ClassVar[str] = "coil_combination"
+    processing_method: ClassVar[str] = "RF coil combination"
+    remedy: ClassVar[str] = "leave the stage out"
 
     def lacks(self, context: Context) -> str:
         """The dimension ``coil``."""
         if "coil" in context.dimensions:
             return ""
-        return "the scan has no dimension 'coil' (DIM_COIL): leave the stage out"
+        return "the scan has no dimension 'coil' (DIM_COIL)"
 
     def leaves(self, dimensions: tuple[str, ...]) -> tuple[str, ...]:
         """The dimensions without ``coil``."""

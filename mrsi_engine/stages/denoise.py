@@ -8,15 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mrsi_engine.conventions import Declaration, Quantity
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import denoise
 from mrsi_engine.kernels.casorati import refuse_large
 from mrsi_engine.pipeline.ranges import NoiseRange, one_fid_a_voxel
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
+from mrsi_engine.quantities import Declaration, quality
 from mrsi_engine.stages.water_removal import check_rank, gram_with_noise, read_gram_with_noise
 
-REMOVED_NOISE = Quantity(
+REMOVED_NOISE = quality(
     "denoise_removed",
     "1",
     "Energy that denoising took over that of the noise: more than 1 was signal",

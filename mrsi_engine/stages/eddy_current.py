@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, Declaration, Quantity
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import eddy
 from mrsi_engine.kernels.landmarks import Landmarks
@@ -16,41 +16,44 @@ from mrsi_engine.kernels.registration import Registration
 from mrsi_engine.kernels.water_phase import water_registration, water_shift
 from mrsi_engine.pipeline.ranges import OptionalStage, landmark_lines, refuse_coils
 from mrsi_engine.pipeline.stage import Apply, Block, Context
+from mrsi_engine.quantities import Declaration, lineshape, quality
 
-EDDY_TRUSTED = Quantity(
+EDDY_TRUSTED = quality(
     "eddy_trusted",
     "1",
     "Share of the FID over which the phase of the water reference stood out of its noise; 0 where "
     "nothing was corrected",
     "Eddy currents trusted",
 )
-EDDY_GAIN = Quantity(
+EDDY_GAIN = quality(
     "eddy_gain",
     "1",
     "How much better (log likelihood) the landmark lines of the spectrum are seen with the "
     "correction than without; no number where the water reference left no doubt",
     "Eddy current gain",
 )
-WATER_OFFSET = Quantity(
+WATER_OFFSET = quality(
     "water_offset",
     "Hz",
     "mean frequency of the water reference as acquired; positive is towards lower ppm",
     "Water reference offset",
 )
 
-SHIFT = Quantity(
+SHIFT = lineshape(
     "eddy_shift",
     "Hz",
     "frequency of the water reference, which was corrected; positive is towards lower ppm",
     "Eddy current shift",
-    "lineshape",
+    adds_to="b0shift",
+    signed=True,
 )
-PHASE = Quantity(
+PHASE = lineshape(
     "eddy_phase",
     "rad",
     "phase of the water reference, which was corrected",
     "Eddy current phase",
-    "lineshape",
+    adds_to="phase",
+    signed=True,
 )
 
 #: From the start of the water reference, where its frequency is read.
@@ -126,10 +129,12 @@ class EddyCurrent(OptionalStage):
     """
 
     stage: ClassVar[str] = "eddy_current"
+    processing_method: ClassVar[str] = "Eddy current correction"
+    remedy: ClassVar[str] = "give --water FILE"
 
     def lacks(self, context: Context) -> str:
         """The water reference."""
-        return "" if context.has_water else "the scan has no water reference: give --water FILE"
+        return "" if context.has_water else "the scan has no water reference"
 
     def declare(self, context: Context) -> Declaration:
         """Shift and phase of the water, which were corrected, and how far it is to be trusted."""

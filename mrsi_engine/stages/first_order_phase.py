@@ -6,10 +6,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from mrsi_engine.conventions import Declaration
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.delay import first_order_phase, prepend
 from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage
+from mrsi_engine.quantities import Declaration
 
 #: How far from a whole number of samples a delay to be predicted may be.
 _WHOLE = 0.05
@@ -31,6 +31,7 @@ class FirstOrderPhase(Stage):
     """
 
     stage: ClassVar[str] = "first_order_phase"
+    processing_method: ClassVar[str] = "Phasing"
 
     delay: float = Field(ge=-0.01, le=0.01)
     method: Literal["phase", "predict"] = "phase"

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mrsi_engine.conventions import DYNAMIC, Acquisition, Declaration, Flag, Quantity
+from mrsi_engine.conventions import DYNAMIC, Acquisition, Flag
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.alignment import Alignment, corrected
 from mrsi_engine.kernels.band import Band
@@ -41,6 +41,7 @@ from mrsi_engine.networks.correctors import (
 from mrsi_engine.networks.model import ModelSource
 from mrsi_engine.pipeline.ranges import NoiseRange, PpmRange, hertz_between, refuse_coils
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
+from mrsi_engine.quantities import Declaration, lineshape, quality
 from mrsi_engine.stages.eddy_current import mean_reference
 
 #: Where the first template is picked by its tallest peak, ppm: between lipids and water.
@@ -65,24 +66,30 @@ _FIELD_PASSES = 2
 #: Signals make the field where noise looks like them this rarely.
 _SURE = 1e-6
 
-SHIFT = Quantity(
+SHIFT = lineshape(
     "fpc_shift",
     "Hz",
     "frequency that was corrected, mean over transients; positive is towards lower ppm",
     "FPC shift",
-    "lineshape",
+    adds_to="b0shift",
+    signed=True,
 )
-PHASE = Quantity(
-    "fpc_phase", "rad", "phase that was corrected, mean over transients", "FPC phase", "lineshape"
+PHASE = lineshape(
+    "fpc_phase",
+    "rad",
+    "phase that was corrected, mean over transients",
+    "FPC phase",
+    adds_to="phase",
+    signed=True,
 )
-APPLIED = Quantity(
+APPLIED = quality(
     "fpc_applied",
     "1",
     "Share of the transients whose shift and phase stood out of noise and were corrected; other "
     "transients go with the mean of their voxel, other voxels stay as they are",
     "FPC applied",
 )
-NETWORK = Quantity(
+NETWORK = quality(
     "fpc_network",
     "1",
     "Share of the transients that a few steps from what the network said brought into place; the "
@@ -90,13 +97,13 @@ NETWORK = Quantity(
     "FPC by network",
 )
 SPREAD = (
-    Quantity(
+    quality(
         "fpc_shift_spread",
         "Hz",
         "SD over transients of the frequency corrected",
         "FPC shift spread",
     ),
-    Quantity(
+    quality(
         "fpc_phase_spread",
         "rad",
         "Circular SD over transients of the phase corrected",
@@ -104,14 +111,15 @@ SPREAD = (
     ),
 )
 SIMILARITY = (
-    Quantity(
+    quality(
         "similarity_before",
         "1",
         "Normalised scalar product with the template over 2.5-3.5 ppm before correction, mean over "
         "transients",
         "Similarity before",
+        scale_with="similarity",
     ),
-    Quantity("similarity", "1", "The same after correction", "Similarity"),
+    quality("similarity", "1", "The same after correction", "Similarity"),
 )
 
 #: Where signals ``(signal, time)`` with noise ``(signal,)`` stand.
@@ -171,6 +179,7 @@ class FrequencyPhaseCorrection(NoiseRange):
     """
 
     stage: ClassVar[str] = "fpc"
+    processing_method: ClassVar[str] = "Frequency and phase correction"
 
     method: Literal["robust", "registration", "correlation", "creatine", "water", "network"] = (
         "robust"

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, Declaration, Quantity
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import lipid
 from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
@@ -24,6 +24,7 @@ from mrsi_engine.pipeline.ranges import (
     one_fid_a_voxel,
 )
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
+from mrsi_engine.quantities import Declaration, quality
 from mrsi_engine.stages.water_removal import check_rank, residual_and_change
 
 #: Bins a decade, and range in decades, of histograms of energies over another energy.
@@ -41,26 +42,27 @@ _SURELY_LIPID = 1.0
 #: Noise never counts as less than this share of the signal: what single precision rounds.
 _ROUNDING = 1e-6
 
-LIPID_BEFORE = Quantity(
+LIPID_BEFORE = quality(
     "lipid_before",
     "1",
     "Signal energy in 0.3-1.8 ppm over that in 1.9-4.1 ppm before lipid removal",
     title="Lipid before",
+    scale_with="lipid_after",
 )
-LIPID_AFTER = Quantity(
+LIPID_AFTER = quality(
     "lipid_after",
     "1",
     "Signal energy in 0.3-1.8 ppm over that in 1.9-4.1 ppm after lipid removal",
     title="Lipid after",
 )
-LIPID_RESIDUAL = Quantity(
+LIPID_RESIDUAL = quality(
     "lipid_residual",
     "1",
     "Signal energy in 0.3-1.8 ppm after lipid removal over that before (noise, macromolecules and "
     "lactate included)",
     title="Lipid residual",
 )
-LIPID_METABOLITE_CHANGE = Quantity(
+LIPID_METABOLITE_CHANGE = quality(
     "lipid_metabolite_change",
     "1",
     "Energy that lipid removal took from 1.9-4.1 ppm over what stayed there",
@@ -92,6 +94,8 @@ class LipidRemoval(OptionalStage, NoiseRange):
     """
 
     stage: ClassVar[str] = "lipid_removal"
+    processing_method: ClassVar[str] = "Nuisance peak removal"
+    remedy: ClassVar[str] = "give --scalp MASK, set scalp = 'found' or method = 'hsvd'"
 
     method: Literal["l2", "hsvd"] = "l2"
     scalp: Literal["given", "found"] = "given"
@@ -104,10 +108,7 @@ class LipidRemoval(OptionalStage, NoiseRange):
     def lacks(self, context: Context) -> str:
         """Scalp voxels, where they are to be given."""
         if self.method == "l2" and self.scalp == "given" and not context.has_scalp:
-            return (
-                "no voxel is marked as scalp: give --scalp MASK, set scalp = 'found' or "
-                "method = 'hsvd'"
-            )
+            return "no voxel is marked as scalp"
         return ""
 
     def declare(self, context: Context) -> Declaration:

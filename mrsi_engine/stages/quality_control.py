@@ -8,10 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mrsi_engine.conventions import Declaration, Flag, Quantity, Status
+from mrsi_engine.conventions import Flag, Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.pipeline.ranges import energy_between
 from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage, State
+from mrsi_engine.quantities import AMPLITUDES, Declaration, quality
 
 #: Where lipids and where NAA are looked for, ppm; the first leaves out lactate's neighbour MM1.7.
 _LIPID_PPM, _NAA_PPM = (0.9, 1.6), (1.85, 2.15)
@@ -25,7 +26,7 @@ _FEWEST = 20
 #: Residual in units of the noise that noise alone may leave: both are known to some percent.
 _NOISE_ALONE = 1.25
 
-LIPID_RATIO = Quantity(
+LIPID_RATIO = quality(
     "lipid_ratio",
     "1",
     "root of the energy of the corrected spectrum in 0.9-1.6 ppm over that in 1.85-2.15 ppm",
@@ -81,7 +82,7 @@ class QualityControl(Stage):
         InputError
             If no stage before it writes amplitudes.
         """
-        if not any(q.kind == "metabolite" for q in context.written):
+        if not any(q.role in AMPLITUDES for q in context.written):
             raise InputError(
                 "stage 'quality_control' judges fits: put a stage that quantifies before it"
             )

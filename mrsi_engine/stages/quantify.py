@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
-from mrsi_engine.conventions import Declaration
 from mrsi_engine.errors import InputError
 from mrsi_engine.fit.least_squares import LeastSquares
 from mrsi_engine.fit.quantities import NOVELTY, SIGNALS, measures, network_quantities
@@ -17,6 +17,7 @@ from mrsi_engine.networks.model import Model, ModelSource, load_model, shipped_m
 from mrsi_engine.networks.quantifier import Quantifier
 from mrsi_engine.pipeline.ranges import one_fid_a_voxel
 from mrsi_engine.pipeline.stage import Apply, Context
+from mrsi_engine.quantities import CRLB, NETWORK_SD, Declaration, Quantity
 from mrsi_engine.spectra.basis import Basis
 
 
@@ -73,7 +74,10 @@ class Quantify(FitSettings):
             found.append(NOVELTY)
         if model is not None and self.method == "network":
             found += network_quantities(basis, model.card.members > 1)
-        return Declaration(tuple(parameters(self, basis)), tuple(found), SIGNALS)
+        estimated = parameters(self, basis)
+        if self.method == "network":
+            estimated = [_with_error_of_network(q) for q in estimated]
+        return Declaration(tuple(estimated), tuple(found), SIGNALS)
 
     def models(self, context: Context) -> Mapping[str, str]:
         """The model that is used, if any."""
@@ -81,14 +85,26 @@ class Quantify(FitSettings):
         return {} if model is None else {model.card.name: model.checksum}
 
     def assumptions(self, context: Context) -> Mapping[str, Any]:
-        """Which network is used, or why none."""
+        """Which network is used, or why none; what errors are made from where noise is unknown."""
+        return {**self._method(context), **self._errors(context)}
+
+    def _errors(self, context: Context) -> dict[str, Any]:
+        fitted = self.fitted_acquisition(context.acquisition)
+        unknown = self.unknown_noise(fitted, context.noise)
+        if self.noise_sd is not None or not unknown:
+            return {}
+        instead = "from the residual, as if it were white noise"
+        errors = instead if self.errors == "residual" else "none"
+        return {"noise": f"cannot be measured: {unknown}", "errors": errors}
+
+    def _method(self, context: Context) -> dict[str, Any]:
         model = self._model(context)
         if model is not None:
             return {"method": self.method, "model": model.source, **self._calibrated(model)}
         if self.method == "least-squares":
             return {}
         reason = "no shipped model is for this scan and basis: every voxel is fitted from the grid"
-        return {"method": self.method, "model": reason}
+        return {"method": self.method, "no_model": reason}
 
     def build(self, context: Context) -> Apply:
         """Reduced basis, start grid, bounds and network for this scan."""
@@ -100,6 +116,7 @@ class Quantify(FitSettings):
             context.device,
             self.method,
             None if model is None else Quantifier.of(model, context.device),
+            context.noise,
         )
 
     def _model(self, context: Context) -> Model | None:
@@ -142,12 +159,18 @@ class Quantify(FitSettings):
             return {}
         calibration = model.card.calibration
         if calibration is None:
-            return {"calibration": "none: errors of the network's estimates may be too small"}
+            state = "none: errors of the network's estimates may be too small"
+            return {"calibrated": False, "calibration": state}
         own = self.settings_of_fit
         other = sorted(k for k in own if calibration.fit.get(k, own[k]) != own[k])
         if other:
-            return {"calibration": f"made with another {', '.join(other)}"}
-        return {"calibration": f"on {calibration.signals} simulated signals"}
+            return {"calibrated": False, "calibration": f"made with another {', '.join(other)}"}
+        return {"calibrated": True, "calibration": f"on {calibration.signals} simulated signals"}
+
+
+def _with_error_of_network(quantity: Quantity) -> Quantity:
+    """A bound alone is not what the SD of a network's own estimate is."""
+    return replace(quantity, sd_doc=NETWORK_SD) if quantity.sd_doc == CRLB else quantity
 
 
 def _basis(context: Context) -> Basis:

@@ -23,19 +23,31 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mrsi_engine.conventions import COMBINATIONS, Declaration, Quantity
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.hsvd import BandPlan, remove_band
 from mrsi_engine.kernels.water_reference import LEAST_SAMPLES, water_amplitude
 from mrsi_engine.pipeline.ranges import one_fid_a_voxel
 from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage
+from mrsi_engine.quantities import (
+    MAIN,
+    Declaration,
+    Quantity,
+    Role,
+    concentration,
+    concentration_name,
+    quality,
+    reason,
+)
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.relaxation import RelaxationTable, TableSetting, shipped_table
 from mrsi_engine.stages.eddy_current import mean_reference
 
-_SCALED = ("metabolite", "combination")
+_SCALED = (Role.METABOLITE, Role.COMBINATION)
 
-_UNITS = {"ratio": "1", "molar": "mmol/L", "molal": "mmol/kg"}
+_SD_OF_RATIO = "to first order, from the errors of both amplitudes and their covariance"
+_SD_BY_WATER = "from the errors of the fit and of the water, not those of what is assumed"
+
+_UNITS = {"molar": "mmol/L", "molal": "mmol/kg"}
 _PER = {"molar": "litre of tissue", "molal": "kg of tissue water"}
 
 #: A reference below this many of its SDs could be nothing: a ratio to it has no meaning.
@@ -47,14 +59,13 @@ _SINGLETS = {"Cr": (3.027, 3), "PCr": (3.029, 3), "PCh": (3.208, 9), "GPC": (3.2
 _SINGLET_HALF_WIDTH_PPM, _SINGLET_COMPONENTS = 0.2, 6
 _MOST_DISAGREEMENT = 0.2
 
-NOT_SCALED = Quantity(
+NOT_SCALED = reason(
     "not_scaled",
-    "1",
     "why a voxel has no concentration: 0 it has, 1 no water signal, 2 no tissue fractions, 3 too "
     "little tissue that holds metabolites, 4 reference metabolite within 3 SD of zero",
     "Not scaled",
 )
-WATER_AMPLITUDE = Quantity(
+WATER_AMPLITUDE = quality(
     "water_amplitude",
     "data units",
     "amplitude of the unsuppressed water at the first sample of its FID",
@@ -177,18 +188,12 @@ class Scale(Stage):
     def _scaled(self, amplitude: Quantity) -> Quantity:
         if self.quantity == "ratio":
             doc = f"amplitude of {amplitude.label} over that of {self.reference}"
-        else:
-            doc = (
-                f"{amplitude.label} in mmol per {_PER[self.quantity]}, by the water reference; its "
-                "SD holds the errors of the fit and of the water, not those of what is assumed"
-            )
-        return Quantity(
-            concentration_name(amplitude.name),
-            _UNITS[self.quantity],
-            doc,
-            amplitude.label,
-            "concentration",
+            return concentration(amplitude, "1", doc, _SD_OF_RATIO, reference=self.reference)
+        doc = (
+            f"{amplitude.label} in mmol per {_PER[self.quantity]}, by the water reference; its SD "
+            "holds the errors of the fit and of the water, not those of what is assumed"
         )
+        return concentration(amplitude, _UNITS[self.quantity], doc, _SD_BY_WATER)
 
     def _check_reference(self, context: Context, labels: list[str]) -> None:
         if self.reference not in labels:
@@ -196,8 +201,8 @@ class Scale(Stage):
                 f"stage 'scale': reference = {self.reference!r} is not quantified; there are "
                 f"{', '.join(labels)}"
             )
-        kept = {q.name for q in context.written if q.kind == "combination"}
-        kept |= {q.name.rpartition("_per_")[2] for q in context.written if q.kind == "ratio"}
+        kept = {q.name for q in context.written if q.role == Role.COMBINATION}
+        kept |= {q.reference for q in context.written if q.role == Role.RATIO}
         if self.reference not in kept:
             raise InputError(_without_covariance(self.reference))
 
@@ -307,16 +312,7 @@ class Scale(Stage):
 
 def amplitudes(context: Context) -> list[Quantity]:
     """The metabolites and sums that the stages before write, as their main estimator has them."""
-    written = [q for q in context.written if q.kind in _SCALED]
-    if context.basis is None:
-        return written
-    main = {*context.basis.names, *(c.label for c in COMBINATIONS)}
-    return [q for q in written if q.name in main]
-
-
-def concentration_name(label: str) -> str:
-    """What the concentration of a metabolite or sum is called."""
-    return f"{label}_conc"
+    return [q for q in context.written if q.role in _SCALED and q.estimator == MAIN]
 
 
 def proton_amplitudes(basis: Basis) -> dict[str, float]:

@@ -10,19 +10,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, Declaration, Quantity
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.kernels.alignment import turned
 from mrsi_engine.kernels.landmarks import Landmarks, strongest
 from mrsi_engine.pipeline.ranges import landmark_lines
 from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage, State
+from mrsi_engine.quantities import Declaration, lineshape
 
-SHIFT = Quantity(
+SHIFT = lineshape(
     "scan_shift",
     "Hz",
     "frequency by which the whole scan was found to be off, which was corrected; positive is "
     "towards lower ppm. No number where the scan is where it should be",
     "Scan shift",
-    "lineshape",
+    adds_to="b0shift",
+    signed=True,
 )
 
 #: Sum of log likelihoods by which another place must be better, and in SDs of those of noise: a
@@ -51,6 +53,7 @@ class ScanShift(Stage):
     """
 
     stage: ClassVar[str] = "scan_shift"
+    processing_method: ClassVar[str] = "Frequency and phase correction"
 
     max_shift_ppm: float = Field(default=1.0, gt=0, le=10)
     min_shift_hz: float = Field(default=12.0, gt=0)

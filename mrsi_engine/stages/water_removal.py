@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, Declaration, Quantity
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import casorati
 from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
@@ -21,25 +21,26 @@ from mrsi_engine.pipeline.ranges import (
     one_fid_a_voxel,
 )
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
+from mrsi_engine.quantities import Declaration, quality
 
 #: Where residual water is measured, ppm.
 RESIDUAL_PPM = (4.2, 5.1)
 
-WATER_RESIDUAL = Quantity(
+WATER_RESIDUAL = quality(
     "water_residual",
     "1",
     "Signal energy in 4.2-5.1 ppm after water removal over that before; what is left "
     "holds noise, and macromolecules and metabolites near water",
     title="Water residual",
 )
-METABOLITE_CHANGE = Quantity(
+METABOLITE_CHANGE = quality(
     "metabolite_change",
     "1",
     "Energy that water removal took from 1.9-4.1 ppm (tails of water, and metabolites if it went "
     "wrong) over what stayed there",
     title="Metabolite change",
 )
-WATER_BY_VOXEL = Quantity(
+WATER_BY_VOXEL = quality(
     "water_by_voxel",
     "1",
     "1 where the water shared by the scan left too much and HSVD of the voxel itself was used",
@@ -68,6 +69,7 @@ class WaterRemoval(NoiseRange):
     """
 
     stage: ClassVar[str] = "water_removal"
+    processing_method: ClassVar[str] = "Nuisance peak removal"
 
     method: Literal["hsvd", "casorati"] = "hsvd"
     band_ppm: PpmRange = (4.15, 5.15)

@@ -55,6 +55,7 @@ class TestWiring:
     def test_run_with_everything(self, mrsi: Mrsi, process: Recorder, tmp_path: Path) -> None:
         mrsi(
             *["run", "a.nii.gz", "--basis", "b", "--basis-reference", 4.7, "--basis-conjugate"],
+            *["--basis-te-mismatch", "allow"],
             *["--out", "c", "--pipeline", "minimal", "--mask", "m", "--water", "w"],
             *["--tissue", "t", "--tissue-classes", "csf", "gm", "wm", "--points", 256],
             *["--keep", "corrected", "fit", "--fill", "mrsiprep", "--workers", 3],
@@ -65,7 +66,7 @@ class TestWiring:
         assert inputs == Inputs(
             *map(Path, ("a.nii.gz", "m", "w", "t")), tissue_classes=("csf", "gm", "wm"), points=256
         )
-        assert basis == BasisChoice("b", 4.7, True)
+        assert basis == BasisChoice("b", 4.7, True, "allow")
         assert pipeline.name == "minimal"
         assert options == Options(
             *(3, None, 2, 64, "cuda", ("corrected", "fit"), "mrsiprep", True),

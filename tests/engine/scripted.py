@@ -12,8 +12,10 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from mrsi_engine.conventions import Declaration, Quantity, Status
+from mrsi_engine.conventions import Status
 from mrsi_engine.pipeline.stage import Stage
+from mrsi_engine.quantities import Declaration, amplitude, lineshape, quality
+from mrsi_engine.quantities import signal as fids_kept
 
 
 class Moments(Stage):
@@ -25,11 +27,11 @@ class Moments(Stage):
     def declare(self, context):
         return Declaration(
             parameters=(
-                Quantity("mean", "au", "mean magnitude", title="Mean", kind="metabolite"),
-                Quantity("peak", "au", "largest magnitude", kind="lineshape"),
+                amplitude("mean", "mean magnitude", title="Mean", units="au"),
+                lineshape("peak", "au", "largest magnitude"),
             ),
-            measures=(Quantity("energy", "au", "sum of squares"),),
-            signals=(Quantity("corrected", "au", "scaled FIDs"), Quantity("fit", "au", "half")),
+            measures=(quality("energy", "au", "sum of squares"),),
+            signals=(fids_kept("corrected", "scaled FIDs", "au"), fids_kept("fit", "half", "au")),
         )
 
     def build(self, context):

@@ -14,10 +14,11 @@ from mrsi_engine.engine.lazy import quantify
 from mrsi_engine.engine.plan import plan
 from mrsi_engine.engine.revisit import repeat_voxels
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.maps import export_maps, export_signals
+from mrsi_engine.io.maps import export_maps
 from mrsi_engine.io.nifti_mrs import read_header
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.io.signals import export_signals
 from mrsi_engine.io.tables import voxel_table
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.report.html import write_report

@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import torch
 
-from mrsi_engine.conventions import Declaration, Quantity, Status
+from mrsi_engine.conventions import Status
 from mrsi_engine.pipeline.stage import Stage
+from mrsi_engine.quantities import Declaration, amplitude, quality
 
 
 def count(folder, what, block):
@@ -37,10 +38,10 @@ class Template(Stage):
 
     def declare(self, context):
         return Declaration(
-            parameters=(Quantity("distance", "au", "from the mean", kind="metabolite"),),
+            parameters=(amplitude("distance", "from the mean", units="au"),),
             measures=(
-                Quantity("scatter", "au", "of the scan"),
-                Quantity("voxels", "1", "in the sums"),
+                quality("scatter", "au", "of the scan"),
+                quality("voxels", "1", "in the sums"),
             ),
         )
 
@@ -90,7 +91,7 @@ class Scale(Stage):
     spoil: float = -1.0
 
     def declare(self, context):
-        return Declaration(measures=(Quantity("first", "au", "magnitude of the first sample"),))
+        return Declaration(measures=(quality("first", "au", "magnitude of the first sample"),))
 
     def build(self, context):
         def apply(block):
@@ -128,7 +129,7 @@ class Casorati(Stage):
     stage: ClassVar[str] = "test_gram"
 
     def declare(self, context):
-        return Declaration(measures=(Quantity("energy", "au", "of the scan"),))
+        return Declaration(measures=(quality("energy", "au", "of the scan"),))
 
     def passes(self, context):
         return 1

@@ -11,6 +11,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from mrsi_engine.spectra.basis import Basis
+from mrsi_engine.spectra.simulation import simulate_basis
+
 AFFINE = np.array([[-9.8, 0.1, 0, 70], [0.1, 9.7, 1.6, -60], [0, -1.1, 14.9, 52], [0, 0, 0, 1]])
 EXTENSION = {"SpectrometerFrequency": [123.25], "ResonantNucleus": ["1H"], "EchoTime": 0.03}
 
@@ -69,3 +72,17 @@ def plain_file() -> Callable[..., Path]:
 def noise() -> Callable[..., np.ndarray]:
     """:func:`random_fids`."""
     return random_fids
+
+
+@pytest.fixture(scope="session")
+def truth() -> Basis:
+    """Decays to nothing before its end, so that a spectrum holds all of it."""
+    return simulate_basis(
+        "press",
+        echo_time=0.030,
+        spectrometer_frequency=123.23,
+        points=1024,
+        dwell_time=0.5e-3,
+        linewidth=8.0,
+        metabolites=("NAA", "Cr", "Ins"),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -16,11 +17,22 @@ from nifti_mrs.validator import validate_nifti_mrs
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError, RunError
-from mrsi_engine.io.files import safe_label, safe_stem, write_atomically
-from mrsi_engine.io.maps import export_maps, export_signals, relative_crlb, total_of
-from tests.report.synthetic import AFFINE, brain_result
+from mrsi_engine.io.files import safe_stem, write_atomically
+from mrsi_engine.io.maps import export_maps
+from mrsi_engine.io.result_quantities import relative_crlb, total_of
+from mrsi_engine.io.signals import export_signals
+from mrsi_engine.quantities import CRLB, amplitude, lineshape, ratio, safe_label
+from tests.report.synthetic import (
+    AFFINE,
+    amplitudes,
+    brain_result,
+    renamed_parameter,
+    with_parameter,
+)
 
 SHAPE = (8, 7, 3)
+SHIFT = lineshape("fpc_shift", "Hz", "corrected", adds_to="b0shift", signed=True)
+PHASE = lineshape("fpc_phase", "rad", "corrected", adds_to="phase", signed=True)
 PREFIX = "sub-01_ses-1_space-orig"
 
 
@@ -73,24 +85,37 @@ def test_values_stand_at_their_voxels(result: xr.Dataset, folder: Path) -> None:
 
 
 def test_ratios_have_maps_and_errors(result: xr.Dataset, tmp_path: Path) -> None:
-    ratio = result.sel(parameter=["NAA"]).copy(deep=True)
-    ratio = ratio.assign_coords(parameter=["NAA_per_CrPCr"], kind=("parameter", ["ratio"]))
-    ratio = ratio.assign_coords(unit=("parameter", ["1"]))
-    both = xr.concat([result, ratio], "parameter", data_vars="minimal", combine_attrs="override")
-    export_maps(both, tmp_path)
+    known = {q.name: q for q in amplitudes()}
+    own = ratio(known["NAA"], known["CrPCr"], "NAA over tCr", CRLB)
+    naa = result.sel(parameter="NAA")
+    export_maps(with_parameter(result, own, naa["estimate"], naa["sd"]), tmp_path)
     for desc, variable in (("ratio", "estimate"), ("ratiosd", "sd")):
         values = at_voxels(result, read(tmp_path, f"met-NAAperCrPCr_desc-{desc}"))
         np.testing.assert_array_equal(values[2:], result[variable].sel(parameter="NAA")[2:])
     assert sidecar(tmp_path, "met-NAAperCrPCr_desc-ratio")["Units"] == "1"
 
 
+def test_a_shift_moves_the_map_of_b0_only_if_it_says_so(result: xr.Dataset, tmp_path: Path) -> None:
+    respiration = lineshape("resp_shift", "Hz", "shift by respiration")
+    export_maps(with_parameter(result, respiration, 50.0, 1.0), tmp_path / "silent")
+    own = at_voxels(result, read(tmp_path / "silent", "desc-b0shift"))
+    np.testing.assert_array_equal(own[2:], result["estimate"].sel(parameter="shift")[2:])
+    assert (at_voxels(result, read(tmp_path / "silent", "desc-respshift"))[2:] == 50).all()
+
+    added = replace(respiration, adds_to="b0shift")
+    export_maps(with_parameter(result, added, 50.0, 1.0), tmp_path / "added")
+    moved = at_voxels(result, read(tmp_path / "added", "desc-b0shift"))
+    np.testing.assert_allclose(moved[2:], own[2:] + 50, rtol=1e-6)
+    assert sidecar(tmp_path / "added", "desc-b0shift")["SumOf"] == ["shift", "resp_shift"]
+    assert sidecar(tmp_path / "added", "desc-respshift")["AddsTo"] == "b0shift"
+
+
 def corrected_before_the_fit(result: xr.Dataset) -> xr.Dataset:
     """The result as if a stage before the fit had moved every voxel but number 4 by 3 Hz."""
-    moved = result.sel(parameter=["shift", "phase"]).copy(deep=True)
-    moved = moved.assign_coords(parameter=["fpc_shift", "fpc_phase"])
-    moved["estimate"][:, 0], moved["estimate"][:, 1], moved["sd"][:] = 3.0, 2.0, 0.7
-    moved["estimate"][4], moved["sd"][4] = np.nan, np.nan
-    return xr.concat([moved, result], "parameter", data_vars="minimal", combine_attrs="override")
+    known = np.arange(result.sizes["voxel"]) != 4
+    shift, phase, sd = (np.where(known, v, np.nan) for v in (3.0, 2.0, 0.7))
+    moved = with_parameter(result, PHASE, phase, sd, first=True)
+    return with_parameter(moved, SHIFT, shift, sd, first=True)
 
 
 def test_shifts_and_phases_of_all_stages_add_up(result: xr.Dataset, tmp_path: Path) -> None:
@@ -106,19 +131,19 @@ def test_shifts_and_phases_of_all_stages_add_up(result: xr.Dataset, tmp_path: Pa
     np.testing.assert_allclose(turned, 1, atol=1e-6)
     assert np.nanmax(np.abs(maps["phase"])) <= np.pi
     # The fit finds again what the correction got wrong: its bound holds for the sum.
-    fit, total = result["sd"].sel(parameter="shift"), total_of(both, "shift")["sd"]
+    fit, total = result["sd"].sel(parameter="shift"), total_of(both, "b0shift")["sd"]
     np.testing.assert_array_equal(total[2:], fit[2:])
     assert sidecar(tmp_path, "desc-b0shift")["Definition"].endswith("(fpc_shift + shift)")
 
 
 def test_a_shift_that_only_a_correction_found_has_its_bound(result: xr.Dataset) -> None:
     both = corrected_before_the_fit(result)
-    total = total_of(both.sel(parameter=both["parameter"] != "shift"), "shift")
+    total = total_of(both.sel(parameter=both["parameter"] != "shift"), "b0shift")
     assert np.isnan(total["estimate"][4])
     assert float(total["estimate"][5]) == 3
     assert float(total["sd"][5]) == np.float32(0.7)
     with pytest.raises(InputError, match="no stage"):
-        total_of(result.sel(parameter=["NAA"]), "shift")
+        total_of(result.sel(parameter=["NAA"]), "b0shift")
 
 
 def test_crlb_is_percent_of_the_estimate(result: xr.Dataset, folder: Path) -> None:
@@ -238,15 +263,19 @@ def test_sidecar_says_what_where_from_and_by_whom(folder: Path) -> None:
     assert written["Basis"]["source"] == "press-3t-te30"
     assert written["Pipeline"]["name"] == "brain-1h-3t"
     assert written["GeneratedBy"] == [{"Name": "mrsi_engine", "Version": "0.1.0"}]
+    assert (written["Role"], written["Of"]) == ("combination", "NAANAAG")
+    assert written["Statistic"] == "relative standard deviation"
+    assert written["Estimator"] == "main"
     assert sidecar(folder, "desc-fwhm")["Units"] == "ppm"
+    assert all("Role" in json.loads(p.read_text()) for p in folder.glob("*.json"))
     assert sidecar(folder, "desc-b0shift")["Units"] == "Hz"
     assert "3 least_squares" in sidecar(folder, "desc-status")["Definition"]
 
 
 def test_two_metabolites_of_one_file_name_are_refused(result: xr.Dataset, tmp_path: Path) -> None:
-    names = [{"NAAG": "N-A-A", "NAA": "NAA"}.get(n, n) for n in result["parameter"].values.tolist()]
+    same = renamed_parameter(result, "NAAG", amplitude("N-A-A", "another spelling"))
     with pytest.raises(InputError, match="met-NAA_desc-signal"):
-        export_maps(result.assign_coords(parameter=names), tmp_path)
+        export_maps(same, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -317,6 +346,15 @@ class TestSignals:
         np.testing.assert_allclose(residual, corrected - fit, atol=1e-4)
         inside = at_voxels(result, corrected)[5]
         np.testing.assert_array_equal(inside, result["corrected"][5])
+
+    def test_a_signal_of_anybodys_stage_is_written(
+        self, result: xr.Dataset, tmp_path: Path
+    ) -> None:
+        water = result["corrected"].assign_attrs(long_name="water that was taken away")
+        paths = export_signals(result[["status"]].assign(water_taken=water), tmp_path)
+        assert [p.name for p in paths] == [f"{PREFIX}_desc-watertaken_mrsi.nii.gz"]
+        history = NIFTI_MRS(paths[0]).hdr_ext.to_dict()["ProcessingApplied"]
+        assert history[-1]["Details"] == "water that was taken away"
 
     def test_axis_survives(self, result: xr.Dataset, tmp_path: Path) -> None:
         image = NIFTI_MRS(export_signals(result, tmp_path)[0])

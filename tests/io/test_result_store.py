@@ -1,14 +1,16 @@
 import errno
 import os
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
 
-from mrsi_engine.conventions import Acquisition, Declaration, Quantity, Status
+from mrsi_engine.conventions import Acquisition, Status
 from mrsi_engine.errors import InputError, RunError
+from mrsi_engine.io.result_quantities import parameters_of
 from mrsi_engine.io.result_store import (
     BlockArrays,
     DiskFullError,
@@ -18,16 +20,17 @@ from mrsi_engine.io.result_store import (
     remove_result,
 )
 from mrsi_engine.io.summaries import Summaries
+from mrsi_engine.quantities import Declaration, Role, amplitude, lineshape, quality, signal
 from mrsi_engine.spectra.basis import Basis
 
 ACQUISITION = Acquisition(points=8, dwell_time=5e-4, spectrometer_frequency=123.25, echo_time=0.03)
 DECLARATION = Declaration(
     parameters=(
-        Quantity("NAANAAG", "as data", "total NAA", title="tNAA", kind="combination"),
-        Quantity("shift", "Hz", "frequency shift", kind="lineshape"),
+        amplitude("NAANAAG", "total NAA", role=Role.COMBINATION, title="tNAA", units="as data"),
+        lineshape("shift", "Hz", "frequency shift", adds_to="b0shift"),
     ),
-    measures=(Quantity("snr", "1", "signal to noise ratio"),),
-    signals=(Quantity("fit", "as data", "modelled FID"),),
+    measures=(quality("snr", "1", "signal to noise ratio", fill=0.0),),
+    signals=(signal("fit", "modelled FID", "as data"),),
 )
 VOXELS = 10
 PLACES = np.stack([np.arange(VOXELS), np.arange(VOXELS) % 3, np.zeros(VOXELS, int)], axis=1)
@@ -67,7 +70,12 @@ def test_xarray_finds_names_units_and_places_as_coordinates(tmp_path):
     assert set(result.data_vars) == {"estimate", "sd", "quality", "status", "flags"}
     assert result.unit.sel(parameter="shift").item() == "Hz"
     assert result.title.sel(parameter="NAANAAG").item() == "tNAA"
-    assert result.kind.sel(parameter="NAANAAG").item() == "combination"
+    assert result.role.sel(parameter="NAANAAG").item() == "combination"
+    assert result.adds_to.values.tolist() == ["", "b0shift"]
+    assert (result.fill.values[0], result.measure_fill.item()) == (0, 0)
+    told = [replace(q, title=q.label) for q in DECLARATION.parameters]
+    assert parameters_of(result) == told, "every field comes back"
+    assert parameters_of(result.isel(voxel=[0], parameter=[1])) == told[1:]
     assert result.measure_doc.sel(measure="snr").item() == "signal to noise ratio"
     np.testing.assert_array_equal(np.stack([result.x, result.y, result.z], axis=1), PLACES)
     assert result.status.attrs["flag_values"] == [0, 1, 2, 3, 4]

@@ -9,7 +9,15 @@ import pytest
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.tables import voxel_table, write_table
-from tests.report.synthetic import AFFINE, brain_result
+from mrsi_engine.quantities import amplitude, concentration, error_part, ratio
+from tests.report.synthetic import (
+    AFFINE,
+    amplitudes,
+    brain_result,
+    renamed_parameter,
+    with_measure,
+    with_parameter,
+)
 
 
 def test_one_row_a_voxel_with_its_numbers(tmp_path: Path) -> None:
@@ -57,7 +65,48 @@ def test_units_and_provenance_survive_the_file(tmp_path: Path) -> None:
 
 def test_colliding_columns_are_refused(tmp_path: Path) -> None:
     result = brain_result((6, 6, 2))
-    names = ["snr" if n == "Tau" else n for n in result["parameter"].values.tolist()]
+    same = renamed_parameter(result, "Tau", amplitude("snr", "no metabolite is called so"))
     with pytest.raises(InputError, match="snr"):
-        write_table(result.assign_coords(parameter=names), tmp_path / "v.parquet")
+        write_table(same, tmp_path / "v.parquet")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_an_error_is_made_of_stands_behind_its_amplitude() -> None:
+    result = brain_result((6, 6, 2))
+    known = {q.name: q for q in amplitudes()}
+    part = error_part(known["NAANAAG"], "epistemic", "spread of an ensemble", title="Spread")
+    table = voxel_table(with_measure(result, part, 0.25))
+    assert (table["NAANAAG_epistemic"].to_numpy()[2:] == 0.25).all()
+    said = table.field("NAANAAG_epistemic").metadata
+    assert (said[b"role"], said[b"of"], said[b"unit"]) == (b"error part", b"NAANAAG", b"a.u.")
+
+
+def test_ratios_and_concentrations_have_sds_but_no_percent() -> None:
+    known = {q.name: q for q in amplitudes()}
+    own = ratio(known["NAA"], known["CrPCr"], "NAA over tCr", "of both")
+    amount = concentration(known["NAA"], "mmol/L", "NAA by water", "of the fit")
+    result = with_parameter(with_parameter(brain_result((6, 6, 2)), own, 1.5, 0.1), amount, 9, 1)
+    table = voxel_table(result)
+    said = table.field("NAA_per_CrPCr").metadata
+    assert (said[b"of"], said[b"reference"], said[b"role"]) == (b"NAA", b"CrPCr", b"ratio")
+    assert table.field("NAA_per_CrPCr_sd").metadata[b"description"] == b"of both"
+    assert table.field("NAA_conc").metadata[b"unit"] == b"mmol/L"
+    assert not {"NAA_per_CrPCr_crlb", "NAA_conc_crlb"} & set(table.column_names)
+
+
+def test_the_shift_of_the_data_is_there_if_a_stage_found_a_part_of_it() -> None:
+    result = brain_result((6, 6, 2))
+    table = voxel_table(result)
+    np.testing.assert_array_equal(table["b0_shift"], table["shift"])
+    np.testing.assert_array_equal(table["b0_shift_sd"], table["shift_sd"])
+    names = voxel_table(result.sel(parameter=["NAA", "lorentzian"])).column_names
+    assert "b0_shift" not in names
+    assert "flags" not in names
+    flagged = result.assign(flags=("voxel", np.ones(result.sizes["voxel"], np.uint16)))
+    assert b"low_snr" in voxel_table(flagged).field("flags").metadata[b"description"]
+
+
+def test_a_result_that_lost_its_meanings_is_refused() -> None:
+    result = brain_result((6, 6, 2)).drop_vars(["role", "measure_role"])
+    with pytest.raises(InputError, match=r"coordinates \['role'\] are missing"):
+        voxel_table(result)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrsi_engine.conventions import Acquisition, Declaration, Quantity
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.pipeline.pipeline import (
     Pipeline,
@@ -17,6 +17,7 @@ from mrsi_engine.pipeline.pipeline import (
     shipped_pipelines,
 )
 from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage
+from mrsi_engine.quantities import Declaration, quality
 from mrsi_engine.stages import Quantify, WaterRemoval
 from tests.scenes import press_basis
 
@@ -162,7 +163,7 @@ def doubling():
         factor: float = 2.0
 
         def declare(self, context: Context) -> Declaration:
-            return Declaration(measures=(Quantity("largest", "data units", "largest sample"),))
+            return Declaration(measures=(quality("largest", "data units", "largest sample"),))
 
         def build(self, context: Context) -> Apply:
             def apply(block: Block) -> None:
@@ -200,3 +201,15 @@ def test_every_stage_is_checked(doubling):
     stages = (Watching(factor=1.0), Watching(factor=2.0))
     Pipeline(name="p", stages=stages).check(Context(Acquisition(4, 1e-3, 123.0)))
     assert seen == [1.0, 2.0]
+
+
+def test_stages_say_what_the_standard_calls_them():
+    """NIfTI-MRS, table of ``ProcessingApplied``; a stage without a word there goes by its key."""
+    tables = [{"stage": name} for name in ("eddy_current", "fpc", "water_removal", "denoise")]
+    pipeline = Pipeline.from_settings({"name": "t", "stages": tables})
+    assert pipeline.processing_methods() == {
+        "eddy_current": "Eddy current correction",
+        "fpc": "Frequency and phase correction",
+        "water_removal": "Nuisance peak removal",
+        "denoise": "denoise",
+    }

@@ -8,7 +8,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import COMBINATIONS, Acquisition, Combination, Status, label_title
+from mrsi_engine.conventions import (
+    COMBINATIONS,
+    Acquisition,
+    Status,
+    is_macromolecule,
+    label_title,
+)
+from mrsi_engine.io.result_store import result_coordinates
+from mrsi_engine.quantities import Declaration, Quantity, Role, amplitude, lineshape, quality
 
 ACQUISITION = Acquisition(512, 5e-4, 123.25, echo_time=0.03, repetition_time=1.5)
 AFFINE = np.array([[-8.0, 0, 0, 96], [0, -8.0, 0, 96], [0, 0, 10.0, -30], [0, 0, 0, 1]])
@@ -20,19 +28,35 @@ LEVELS = {
 }  # fmt: skip
 LINES = {2.01: 12.0, 3.03: 8.5, 3.21: 3.0, 3.55: 4.0, 2.35: 5.0, 3.92: 5.0}
 
-_MEASURES = {
-    "snr": ("1", "SNR", "Height of the NAA peak over the SD of the noise"),
-    "fwhm": ("ppm", "FWHM", "Full width at half maximum of the NAA peak"),
-    "fwhm_hz": ("Hz", "FWHM", "Full width at half maximum of the NAA peak"),
-    "fit_quality": ("1", "Fit quality", "SD of the residual over the SD of the noise; 1 = noise"),
-    "noise_sd": ("as data", "Noise SD", "SD of the noise of each real channel"),
-    "iterations": ("1", "Iterations", "Iterations of the least-squares fit"),
-}
-_LINESHAPE = {
-    "shift": ("Hz", "B0 shift", "Frequency shift of all metabolites"),
-    "lorentzian": ("1/s", "Lorentzian damping", "Damping of all metabolites"),
-    "phase": ("rad", "Zero-order phase", "Zero-order phase"),
-}
+MEASURES = (
+    quality("snr", "1", "Height of the NAA peak over the SD of the noise", "SNR", fill=0.0),
+    quality("fwhm", "ppm", "Full width at half maximum of the NAA peak", "FWHM"),
+    quality("fwhm_hz", "Hz", "Full width at half maximum of the NAA peak", "FWHM"),
+    quality("fit_quality", "1", "SD of the residual over the SD of the noise", "Fit quality"),
+    quality("noise_sd", "as data", "SD of the noise of each real channel", "Noise SD"),
+    quality("iterations", "1", "Iterations of the least-squares fit", "Iterations"),
+)
+_LINESHAPE = (
+    lineshape(
+        "shift",
+        "Hz",
+        "Frequency shift of all metabolites",
+        "B0 shift",
+        adds_to="b0shift",
+        signed=True,
+        desc="fitshift",
+    ),
+    lineshape("lorentzian", "1/s", "Damping of all metabolites", "Lorentzian damping"),
+    lineshape(
+        "phase",
+        "rad",
+        "Zero-order phase",
+        "Zero-order phase",
+        adds_to="phase",
+        signed=True,
+        desc="fitphase",
+    ),
+)
 
 
 def brain_result(
@@ -47,7 +71,7 @@ def brain_result(
     place = 2 * (index + 0.5) / np.array(shape) - 1
     inside = ((place / np.array([0.8, 0.92, 1.15])) ** 2).sum(-1) < 1
     index, place = index[inside], place[inside]
-    estimate, sd, coords = _parameters(place, rng)
+    estimate, sd = _parameters(place, rng)
     quality = _quality(place, rng)
     status = np.full(len(index), Status.LEAST_SQUARES, np.uint8)
     status[:2] = Status.NO_FIT, Status.NOT_PROCESSED
@@ -59,9 +83,8 @@ def brain_result(
             "sd": (("voxel", "parameter"), sd.astype(np.float32)),
             "quality": (("voxel", "measure"), quality.astype(np.float32)),
             "status": ("voxel", status),
-            **{axis: ("voxel", index[:, i].astype(np.int32)) for i, axis in enumerate("xyz")},
         },
-        coords=coords,
+        coords=result_coordinates(index.astype(np.int32), declared()),
         attrs=_attrs(shape),
     )
     return _with_signals(result, rng) if signals else result
@@ -69,7 +92,7 @@ def brain_result(
 
 def _parameters(
     place: NDArray[np.float64], rng: np.random.Generator
-) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, Any]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     radius = np.linalg.norm(place, axis=-1)
     lesion = np.exp(-(((place - [0.35, -0.3, 0.1]) / 0.22) ** 2).sum(-1))
     edge = 1 - 0.35 * radius**2
@@ -86,35 +109,74 @@ def _parameters(
     columns["shift"] = 6 * place[:, 1] - 4 * place[:, 2]
     columns["lorentzian"] = 8 + 4 * radius
     columns["phase"] = 0.2 * place[:, 0]
-    for name in _LINESHAPE:
-        noise[name] = 0.05 * np.ones(len(place))
-    names = list(columns)
-    return (
-        np.stack(list(columns.values()), -1),
-        np.stack([noise[n] for n in names], -1),
-        _coords(names),
-    )
+    for quantity in _LINESHAPE:
+        noise[quantity.name] = 0.05 * np.ones(len(place))
+    return np.stack(list(columns.values()), -1), np.stack([noise[n] for n in columns], -1)
 
 
-def _coords(names: list[str]) -> dict[str, Any]:
-    described = np.array([_described(name) for name in names], dtype=object)
-    measures = np.array(list(_MEASURES.values()), dtype=object)
-    columns = {"unit": 0, "title": 1, "doc": 2, "kind": 3}
-    measured = {"measure_unit": 0, "measure_title": 1, "measure_doc": 2}
-    return {
-        "parameter": np.array(names, dtype=object),
-        **{name: ("parameter", described[:, i]) for name, i in columns.items()},
-        "measure": np.array(list(_MEASURES), dtype=object),
-        **{name: ("measure", measures[:, i]) for name, i in measured.items()},
+def amplitudes() -> list[Quantity]:
+    """What the columns are, and their sums."""
+    sums = {c.label: Role.COMBINATION for c in COMBINATIONS}
+    return [
+        amplitude(
+            name,
+            f"Amplitude of {label_title(name)}",
+            role=sums.get(name, Role.MACROMOLECULE if is_macromolecule(name) else Role.METABOLITE),
+            title=label_title(name),
+            units="a.u.",
+        )
+        for name in (*LEVELS, *sums)
+    ]
+
+
+def declared(*more: Quantity) -> Declaration:
+    """Everything that the result holds, and measures beside."""
+    return Declaration((*amplitudes(), *_LINESHAPE), (*MEASURES, *more))
+
+
+def with_measure(result: xr.Dataset, quantity: Quantity, values: Any) -> xr.Dataset:
+    """The result with one measure more, ``values (voxel,)`` or one number for all."""
+    more = _column(result, Declaration(measures=(quantity,)), {"quality": values}, "measure")
+    known = result.drop_dims("parameter")
+    both = xr.concat([known, more], "measure", data_vars="minimal", combine_attrs="override")
+    return both.merge(result.drop_dims("measure"), combine_attrs="override", compat="override")
+
+
+def with_parameter(
+    result: xr.Dataset, quantity: Quantity, estimate: Any, sd: Any, *, first: bool = False
+) -> xr.Dataset:
+    """The result with one parameter more, of a stage before or after all others."""
+    more = _column(result, Declaration((quantity,)), {"estimate": estimate, "sd": sd}, "parameter")
+    known = result.drop_dims("measure")
+    parts = [more, known] if first else [known, more]
+    both = xr.concat(parts, "parameter", data_vars="minimal", combine_attrs="override")
+    whole = both.merge(result.drop_dims("parameter"), combine_attrs="override", compat="override")
+    return whole.assign_attrs(result.attrs)
+
+
+def _column(
+    result: xr.Dataset, declaration: Declaration, values: dict[str, Any], dimension: str
+) -> xr.Dataset:
+    places = np.stack([result[axis].values for axis in "xyz"], -1)
+    coordinates = result_coordinates(places, declaration)
+    kept = {n: (d, v) for n, (d, v) in coordinates.items() if d in ("voxel", dimension)}
+    voxels = result.sizes["voxel"]
+    columns = {
+        name: (("voxel", dimension), np.full((voxels, 1), np.nan, np.float32)) for name in values
     }
+    for name, numbers in values.items():
+        columns[name][1][:, 0] = numbers
+    return xr.Dataset(columns, kept)
 
 
-def _described(name: str) -> tuple[str, str, str, str]:
-    if name in _LINESHAPE:
-        return (*_LINESHAPE[name], "lineshape")
-    combination: Combination | None = next((c for c in COMBINATIONS if c.label == name), None)
-    kind = "combination" if combination else "macromolecule" if name[:2] == "MM" else "metabolite"
-    return "a.u.", label_title(name), f"Amplitude of {label_title(name)}", kind
+def renamed_parameter(result: xr.Dataset, name: str, quantity: Quantity) -> xr.Dataset:
+    """The result in which a parameter is another quantity."""
+    columns = result_coordinates(np.zeros((1, 3), np.int32), Declaration((quantity,)))
+    at = result["parameter"].values.tolist().index(name)
+    new = {n: result[n].values.copy() for n, (d, _) in columns.items() if d == "parameter"}
+    for coordinate, values in new.items():
+        values[at] = columns[coordinate][1][0]
+    return result.assign_coords({n: ("parameter", values) for n, values in new.items()})
 
 
 def _quality(place: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -146,10 +208,11 @@ def _attrs(shape: tuple[int, int, int]) -> dict[str, Any]:
             "description": "Least squares with macromolecules",
             "block_size": 2048,
             "stages": [
-                {"stage": "remove_water", "components": 8},
+                {"stage": "water_removal", "components": 8},
                 {"stage": "quantify", "window_ppm": [0.5, 4.2], "nonnegative": True},
             ],
         },
+        "processing_methods": {"water_removal": "Nuisance peak removal"},
         "basis": {
             "source": "press-3t-te30",
             "fingerprint": "cd" * 32,

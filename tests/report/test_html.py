@@ -15,8 +15,11 @@ import pytest
 import xarray as xr
 
 from mrsi_engine.conventions import Status
-from mrsi_engine.io.maps import export_maps, export_signals
+from mrsi_engine.io.maps import export_maps
+from mrsi_engine.io.result_quantities import parameters_of
+from mrsi_engine.io.signals import export_signals
 from mrsi_engine.io.tables import write_table
+from mrsi_engine.quantities import Role
 from mrsi_engine.report.compare import compare_with_lcmodel
 from mrsi_engine.report.examples import SpectrumExample
 from mrsi_engine.report.html import write_report
@@ -116,8 +119,7 @@ def test_every_image_decodes(page: Page) -> None:
 
 
 def test_every_metabolite_has_both_maps_and_a_row(page: Page, result: xr.Dataset) -> None:
-    kinds = dict(zip(result["parameter"].values, result["kind"].values, strict=True))
-    names = [n for n, kind in kinds.items() if kind != "lineshape"]
+    names = [q.name for q in parameters_of(result) if q.role != Role.LINESHAPE]
     assert {f"map-{n}" for n in names} <= page.ids()
     alts = [a["alt"] for t, a in page.tags if t == "img"]
     assert sum(str(a).startswith("Relative CRLB of") for a in alts) == len(names)

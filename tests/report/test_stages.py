@@ -11,43 +11,36 @@ import pytest
 import torch
 import xarray as xr
 
-from mrsi_engine.conventions import Quantity, Status
+from mrsi_engine.conventions import Status
 from mrsi_engine.pipeline.stage import Context, Stage, State
 from mrsi_engine.pipeline.trace import StageTrace
+from mrsi_engine.quantities import amplitude
 from mrsi_engine.report.before_after import before_and_after
 from mrsi_engine.report.examples import example_voxels
 from mrsi_engine.report.html import write_report
 from mrsi_engine.report.stages import stages_content
+from mrsi_engine.stages import fpc
 from mrsi_engine.stages.coil_combination import CoilCombination
 from mrsi_engine.stages.denoise import Denoise
 from mrsi_engine.stages.eddy_current import EddyCurrent
 from mrsi_engine.stages.fpc import FrequencyPhaseCorrection
-from mrsi_engine.stages.water_removal import WaterRemoval
-from tests.report.synthetic import ACQUISITION, brain_result
+from mrsi_engine.stages.water_removal import METABOLITE_CHANGE, WATER_RESIDUAL, WaterRemoval
+from tests.report.synthetic import ACQUISITION, brain_result, with_measure, with_parameter
 from tests.report.test_html import Page
-
-WRITTEN = ("fpc_applied", "similarity_before", "similarity", "water_residual", "metabolite_change")
 
 
 @pytest.fixture(scope="module")
 def result() -> xr.Dataset:
     """A brain whose pipeline also corrected signals, with what the stages write."""
     brain = brain_result((6, 6, 2), signals=True)
-    shift = brain.sel(parameter=["shift", "phase"]).assign_coords(
-        parameter=["fpc_shift", "fpc_phase"]
-    )
     rng = np.random.default_rng(0)
-    quality = xr.DataArray(
-        rng.uniform(0.2, 0.9, (brain.sizes["voxel"], len(WRITTEN))).astype(np.float32),
-        dims=("voxel", "measure"),
-        coords={"measure": list(WRITTEN)}
-        | {f"measure_{n}": ("measure", [""] * len(WRITTEN)) for n in ("unit", "title", "doc")},
-    )
-    quality.loc[{"measure": "fpc_applied"}] = 1.0
-    both = xr.concat([brain, shift], "parameter", data_vars="minimal")
-    return both.drop_dims("measure").assign(
-        quality=xr.concat([brain["quality"], quality], "measure")
-    )
+    for quantity in (fpc.SHIFT, fpc.PHASE):
+        fitted = brain.sel(parameter=quantity.name.removeprefix("fpc_"))
+        brain = with_parameter(brain, quantity, fitted["estimate"], fitted["sd"])
+    for quantity in (fpc.APPLIED, *fpc.SIMILARITY, WATER_RESIDUAL, METABOLITE_CHANGE):
+        values = 1.0 if quantity is fpc.APPLIED else rng.uniform(0.2, 0.9, brain.sizes["voxel"])
+        brain = with_measure(brain, quantity, values)
+    return brain
 
 
 def trace(
@@ -105,7 +98,7 @@ def test_every_quantity_is_shown_once(page: Page) -> None:
     ):  # fmt: skip
         assert alts.count(f"{title} map") == 1, title
     assert "FPC applied 1 everywhere" in page.text
-    assert "CRLB of FPC shift 0.05 Hz everywhere Cramér-Rao bound" in page.text
+    assert "CRLB of FPC shift 0.05 Hz everywhere Cramér-Rao lower bound" in page.text
     assert "what is left holds noise, and macromolecules and metabolites near water." in page.text
 
 
@@ -127,7 +120,7 @@ def test_denoising_is_owned_up_to(page: Page) -> None:
 def test_the_fit_and_what_follows_are_no_cleaning(
     result: xr.Dataset, traces: list[StageTrace]
 ) -> None:
-    fitted = Quantity("NAA", "mM", "amplitude", kind="metabolite")
+    fitted = amplitude("NAA", "amplitude")
     declaration = replace(traces[2].declaration, parameters=(fitted,))
     fit = replace(traces[2], declaration=declaration)
     content = stages_content(result, [traces[0], fit, traces[3]])

@@ -4,8 +4,16 @@ import math
 
 import numpy as np
 import pytest
-import xarray as xr
 
+from mrsi_engine.quantities import (
+    amplitude,
+    concentration,
+    data_share,
+    error_part,
+    measure_of,
+    property_of,
+    ratio,
+)
 from mrsi_engine.report.tables import (
     measure,
     metabolite_table,
@@ -14,7 +22,7 @@ from mrsi_engine.report.tables import (
     status_counts,
     usable_voxels,
 )
-from tests.report.synthetic import brain_result
+from tests.report.synthetic import amplitudes, brain_result, with_measure, with_parameter
 
 
 def test_a_row_summarises_the_fitted_voxels_only() -> None:
@@ -23,7 +31,7 @@ def test_a_row_summarises_the_fitted_voxels_only() -> None:
     row = {r.label: r for r in metabolite_table(result)}["CrPCr"]
     values = result["estimate"].sel(parameter="CrPCr").values[2:]
     percent = 100 * result["sd"].sel(parameter="CrPCr").values[2:] / values
-    assert (row.title, row.kind, row.unit) == ("tCr", "combination", "a.u.")
+    assert (row.title, row.role, row.unit) == ("tCr", "combination", "a.u.")
     assert row.median == pytest.approx(np.median(values))
     assert row.lower_quartile == pytest.approx(np.quantile(values, 0.25))
     assert row.upper_quartile == pytest.approx(np.quantile(values, 0.75))
@@ -43,26 +51,49 @@ def test_a_zero_estimate_is_not_reliable() -> None:
 
 def test_rows_with_a_prior_say_how_much_is_data() -> None:
     result = brain_result((8, 7, 3))
-    share = (
-        result["quality"]
-        .isel(measure=[0])
-        .copy(deep=True)
-        .assign_coords(measure=["data_share_NAA"])
-    )
-    share[:] = 0.8
-    known = xr.concat([result["quality"], share], "measure")
-    shared = result.drop_dims("measure").assign(quality=known)
+    naa = amplitude("NAA", "amplitude")
+    shared = with_measure(result, data_share(naa, "share of NAA"), 0.8)
     rows = {r.label: r.data_percent for r in metabolite_table(shared)}
     assert rows["NAA"] == pytest.approx(80)
     assert math.isnan(rows["Cr"])
-    beside = shared.assign_coords(
-        parameter=[f"{p}_map" if p == "Cr" else p for p in shared["parameter"].values]
-    )
-    assert math.isnan({r.label: r.data_percent for r in metabolite_table(beside)}["NAA"])
+    beside = with_measure(result, data_share(naa, "share of NAA", "map"), 0.8)
+    beside = with_parameter(beside, naa.by("map"), 1.0, 0.1)
+    rows = {r.label: r.data_percent for r in metabolite_table(beside)}
+    assert rows["NAA_map"] == pytest.approx(80)
+    assert math.isnan(rows["NAA"]), "the main estimator has no prior"
+
+
+def test_every_role_has_its_place_in_the_table() -> None:
+    known = {q.name: q for q in amplitudes()}
+    naa, result = known["NAA"], brain_result((6, 6, 2))
+    for own in (
+        property_of(naa, "t2", "ms", "its T2", "spread", title="T2"),
+        ratio(naa, known["CrPCr"], "NAA over tCr", "of both"),
+        concentration(naa, "mmol/L", "NAA by water", "of the fit"),
+    ):
+        result = with_parameter(result, own, 4.0, 1.0)
+    result = with_measure(result, measure_of(naa, "score", "1", "its score"), 0.5)
+    result = with_measure(result, error_part(naa, "spread", "a part", title="Spread"), 0.1)
+    rows = metabolite_table(result)
+    assert [r.label for r in rows[:2]] == ["NAA_conc", "NAA_per_CrPCr"]
+    assert [r.label for r in rows[-2:]] == ["t2_NAA", "score_NAA"]
+    assert len(rows) == 18 + 4, "a part of an error has no row of its own"
+    assert (rows[0].crlb, rows[0].reliable_percent) == (25, 0)
+    assert math.isnan(rows[-1].coverage_percent)
+    assert rows[-1].median == 0.5
+
+
+def test_nothing_fitted_has_no_numbers() -> None:
+    result = brain_result((6, 6, 2)).sel(parameter=["NAA"])
+    result["status"][:] = 0
+    (row,) = metabolite_table(result)
+    assert all(math.isnan(n) for n in (row.median, row.lower_quartile, row.crlb))
+    assert math.isnan(row.reliable_percent)
+    assert (row.coverage_percent, row.data_percent != row.data_percent) == (0, True)
 
 
 def test_sums_first_lineshape_never() -> None:
-    kinds = [r.kind for r in metabolite_table(brain_result((6, 6, 2)))]
+    kinds = [r.role for r in metabolite_table(brain_result((6, 6, 2)))]
     assert kinds == ["combination"] * 4 + ["metabolite"] * 13 + ["macromolecule"]
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.maps import fitted_voxels, volume
+from mrsi_engine.io.map_files import volume
+from mrsi_engine.io.result_quantities import fitted_voxels
 from mrsi_engine.report.truth import result_truth_table, truth_table
 from tests.report.synthetic import brain_result
 

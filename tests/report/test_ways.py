@@ -9,10 +9,12 @@ import pytest
 import xarray as xr
 
 from mrsi_engine.conventions import Status
+from mrsi_engine.fit.quantities import NOVELTY
+from mrsi_engine.quantities import quality
 from mrsi_engine.report.html import write_report
 from mrsi_engine.report.mosaic import view_of
 from mrsi_engine.report.ways import ways_content
-from tests.report.synthetic import brain_result
+from tests.report.synthetic import brain_result, with_measure
 from tests.report.test_html import Page
 
 CHECKSUM = "0123456789abcdef" * 4
@@ -20,21 +22,14 @@ CHECKSUM = "0123456789abcdef" * 4
 
 def with_network(method: str, status: Status, *, calibration: str = "") -> xr.Dataset:
     """A result of a network: voxel 0 has no fit, voxel 1 is not processed, the rest ``status``."""
-    plain = brain_result((6, 6, 2)).sel(parameter=["NAA"])
-    more = {"novelty": np.full(plain.sizes["voxel"], 0.3), "converged": np.ones(32)}
-    columns = [plain["quality"].values, *(v[:, None] for v in more.values())]
-    named = {
-        "measure": [*plain["measure"].values, *more],
-        **{c: ("measure", [*plain[c].values, *["1", "1"]]) for c in ("measure_unit",)},
-        **{c: ("measure", [*plain[c].values, *more]) for c in ("measure_title", "measure_doc")},
-    }
-    result = plain.drop_dims("measure").assign_coords(named)
-    result["quality"] = ("voxel", "measure"), np.hstack(columns)
+    result = brain_result((6, 6, 2)).sel(parameter=["NAA"])
+    result = with_measure(result, NOVELTY, 0.3)
+    result = with_measure(result, quality("converged", "1", "1 where it did"), 1.0)
     result["quality"].loc[{"measure": "fit_quality"}] = 1.0
     result["status"][2:] = status
     assumed = {"method": method, "model": "/models/press"}
     if calibration:
-        assumed["calibration"] = calibration
+        assumed |= {"calibration": calibration, "calibrated": calibration.startswith("on ")}
     result.attrs["assumptions"] = {"quantify": assumed}
     result.attrs["identity"] = {"models": {"quantify": {"press": CHECKSUM}}}
     return result
@@ -106,7 +101,7 @@ def test_the_section_shows_status_and_novelty(tmp_path: Path) -> None:
     ("assumed", "line"),
     [
         ({}, 'Method "least-squares": every voxel was fitted from'),
-        ({"method": "auto", "model": "no shipped model is for this scan"}, "no shipped model"),
+        ({"method": "auto", "no_model": "no shipped model is for this scan"}, "no shipped model"),
     ],
 )
 def test_without_a_network_it_is_one_line(
@@ -122,7 +117,7 @@ def test_without_a_network_it_is_one_line(
 
 def test_a_pipeline_that_quantifies_nothing_has_no_ways() -> None:
     result = brain_result((6, 6, 2))
-    result.attrs["pipeline"] = {"stages": [{"stage": "remove_water"}]}
+    result.attrs["pipeline"] = {"stages": [{"stage": "water_removal"}]}
     assert ways_content(result, None) == {"ways": None, "ways_line": ""}
 
 

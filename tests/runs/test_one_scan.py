@@ -26,10 +26,24 @@ from mrsi_engine.runs.one_scan import FinishedRun, Inputs, Options, import_once,
 from mrsi_engine.runs.reporting import export, fitted_examples, report_on, traced_examples
 from tests.runs.phantom_run import BASIS, KEPT, inputs_of, truth_of, volume
 
+METABOLITES = (
+    "Ala", "Asc", "Asp", "Cr", "GABA", "Glc", "Gln", "Glu", "GPC", "GSH", "Gly", "Ins", "Lac",
+    "MM", "NAA", "NAAG", "PCh", "PCr", "PE", "Tau", "sIns",
+    "CrPCr", "GPCPCh", "GluGln", "NAANAAG",
+)  # fmt: skip
+
+DESCS = (
+    "b0shift", "phase", "fitshift", "fitphase", "fpcshift", "fpcphase", "eddyshift", "eddyphase",
+    "lorentzian", "snr", "fwhm", "fwhmhz", "fitquality", "relativeresidual", "noisesd",
+    "iterations", "condition", "converged", "novelty", "baselinedimension", "similarity",
+    "similaritybefore", "fpcapplied", "eddytrusted", "waterresidual", "metabolitechange",
+    "lipidratio", "status", "flags", "brainmask",
+)  # fmt: skip
+
 
 class TestMaps:
     def test_every_map_of_every_metabolite(self, outcome: FinishedRun, result: xr.Dataset) -> None:
-        amplitudes = result.parameter.values[result.kind.values != "lineshape"]
+        amplitudes = result.parameter.values[result.role.values != "lineshape"]
         assert {"NAA", "Cr", "Ins", "MM", "NAANAAG", "CrPCr", "GPCPCh", "GluGln"} <= {*amplitudes}
         expected = {f"met-{m}_desc-{d}" for m in amplitudes for d in ("signal", "crlb", "sd")}
         expected |= {
@@ -39,6 +53,13 @@ class TestMaps:
         written = {path.name for path in outcome.maps}
         assert {f"scan_space-orig_{e}_mrsi.nii.gz" for e in expected} <= written
         assert {path.name for path in (outcome.folder / "maps").glob("*.nii.gz")} == written
+
+    def test_their_names_are_those_that_other_programs_know(self, outcome: FinishedRun) -> None:
+        expected = {f"met-{m}_desc-{d}" for m in METABOLITES for d in ("signal", "crlb", "sd")}
+        expected |= {f"desc-{name}" for name in DESCS}
+        assert {p.name for p in outcome.maps} == {
+            f"scan_space-orig_{entities}_mrsi.nii.gz" for entities in expected
+        }
 
     def test_maps_lie_where_the_scan_lies(self, outcome: FinishedRun, phantom: Path) -> None:
         scan = nib.load(phantom / "scan.nii.gz")

@@ -102,6 +102,42 @@ def test_other_frequencies_nuclei_and_longer_scans_are_refused() -> None:
         basis().matched_to(replace(AXIS, dwell_time=0.4e-3))
 
 
+def test_another_echo_time_is_refused_until_accepted() -> None:
+    at_30 = replace(basis(), acquisition=replace(AXIS, echo_time=0.030), sequence="press")
+    scan = replace(AXIS, echo_time=0.144)
+    advice = r"of 30 ms, the scan has 144 ms.*--basis press-3t-te144, or .*te-mismatch allow"
+    with pytest.raises(InputError, match=advice):
+        at_30.matched_to(scan)
+    accepted = at_30.accepted_for(scan)
+    np.testing.assert_array_equal(accepted.matched_to(scan).fids, at_30.fids)
+    assert "30 ms, the scan has 144 ms; accepted" in " ".join(accepted.matched_to(scan).notes)
+    phosphorus = replace(at_30, acquisition=replace(at_30.acquisition, nucleus="31P"))
+    with pytest.raises(InputError, match="for the scan, or accept"):
+        phosphorus.matched_to(replace(scan, nucleus="31P"))
+
+
+def test_another_sequence_is_refused_until_accepted() -> None:
+    press = replace(basis(), sequence="press")
+    press.check_timing(AXIS, "svs_se")
+    with pytest.raises(InputError, match=r"for press, the scan.*'csi_slaser'.*slaser-3t-te30"):
+        press.check_timing(AXIS, "csi_slaser")
+    assert "for press" in " ".join(press.accepted_for(AXIS, "csi_slaser").notes)
+    replace(basis(), sequence="se").check_timing(AXIS, "csi_slaser")
+    press.check_timing(AXIS, "my_own_csi")
+
+
+@pytest.mark.parametrize(
+    ("own", "scan"), [(0.030, 0.0309), (0.030, None), (None, 0.030), (0.030, 0.0), (0.144, 0.1431)]
+)
+def test_echo_times_that_are_close_or_unknown_are_taken(
+    own: float | None, scan: float | None
+) -> None:
+    one = replace(basis(), acquisition=replace(AXIS, echo_time=own))
+    axis = replace(AXIS, echo_time=scan)
+    assert one.matched_to(axis).acquisition.echo_time == own
+    assert one.accepted_for(axis) is one
+
+
 def test_fingerprints_tell_bases_apart() -> None:
     assert basis().fingerprint == basis().fingerprint
     others = [

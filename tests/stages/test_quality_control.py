@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mrsi_engine.conventions import Acquisition, Flag, Quantity, Status
+from mrsi_engine.conventions import Acquisition, Flag, Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.pipeline.stage import Block, Context
+from mrsi_engine.quantities import amplitude
 from mrsi_engine.stages.quality_control import QualityControl
 
 ACQUISITION = Acquisition(512, 0.5e-3, 123.25)
@@ -93,5 +94,5 @@ def test_few_good_voxels_have_no_outliers() -> None:
 def test_it_wants_a_fit_before_it() -> None:
     with pytest.raises(InputError, match="put a stage that quantifies before it"):
         QualityControl().check(Context(ACQUISITION))
-    written = (Quantity("NAA", "1", "", kind="metabolite"),)
+    written = (amplitude("NAA", "its amount"),)
     assert QualityControl().check(Context(ACQUISITION, written=written))

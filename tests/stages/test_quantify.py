@@ -34,7 +34,7 @@ def context(basis: Basis | None = None) -> Context:
 
 def parameters(stage: Quantify, basis: Basis | None = None) -> dict[str, str]:
     """Names of declared parameters and their kinds."""
-    return {q.name: q.kind for q in stage.declare(context(basis)).parameters}
+    return {q.name: q.role for q in stage.declare(context(basis)).parameters}
 
 
 def test_declares_metabolites_macromolecules_sums_and_lineshape():

@@ -12,11 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrsi_engine.conventions import Acquisition, Quantity
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.basis_files import read_basis
 from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
 from mrsi_engine.pipeline.stage import Block, Context
+from mrsi_engine.quantities import CRLB, amplitude, ratio
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.relaxation import shipped_table
 from mrsi_engine.spectra.simulation import simulate_basis
@@ -193,8 +194,8 @@ def test_one_bad_voxel_stops_nothing(basis):
 def ratios(values: np.ndarray, covariance: np.ndarray, stage: Scale) -> Block:
     """The stage on amplitudes ``(voxel, 2)`` of NAA and Cr whose covariance is known."""
     written = (
-        *(Quantity(n, "data units", "", kind="metabolite") for n in ("NAA", "Cr")),
-        Quantity("NAA_per_Cr", "1", "", kind="ratio"),
+        *(amplitude(n, "its amount") for n in ("NAA", "Cr")),
+        ratio(amplitude("NAA", "its amount"), amplitude("Cr", "its amount"), "NAA over Cr", CRLB),
     )
     block = Block(torch.zeros(len(values), 16, dtype=torch.complex64))
     for i, name in enumerate(("NAA", "Cr")):
@@ -248,7 +249,7 @@ def test_a_ratio_without_its_covariance_is_refused(basis):
     assert pipeline.check(context(basis)) is pipeline
     block = Block(torch.zeros(1, 16, dtype=torch.complex64))
     block.estimate["Cr"] = block.sd["Cr"] = torch.ones(1)
-    known = context(None, written=(Quantity("Cr", "data units", "", kind="metabolite"),))
+    known = context(None, written=(amplitude("Cr", "its amount"),))
     with pytest.raises(InputError, match="covariance with Cr is not kept"):
         Scale(reference="Cr").build(known)(block)
 
@@ -296,7 +297,7 @@ def test_every_assumption_is_told(basis, table):
     ],
 )
 def test_refusals(basis, setting, change, match):
-    written = tuple(Quantity(n, "data units", "", kind="metabolite") for n in basis.names)
+    written = tuple(amplitude(n, "its amount") for n in basis.names)
     with pytest.raises(InputError, match=match):
         Scale(**setting).check(context(basis, **{"written": written, **change}))
 
@@ -309,11 +310,11 @@ def test_there_must_be_something_to_scale(basis):
 def test_a_basis_without_a_common_unit_is_refused(basis):
     fids = basis.fids.copy()
     fids[basis.names.index("NAA")] *= 2
-    written = (Quantity("NAA", "data units", "", kind="metabolite"),)
+    written = (amplitude("NAA", "its amount"),)
     stage = Scale(quantity="molal")
     with pytest.raises(InputError, match=r"disagree on the amplitude of one proton \(Cr 1, "):
         stage.check(context(replace(basis, fids=fids), written=written))
-    written = (Quantity("Ins", "data units", "", kind="metabolite"),)
+    written = (amplitude("Ins", "its amount"),)
     with pytest.raises(InputError, match=r"holds none of Cr, PCr, .* state the amplitude of one"):
         stage.check(context(basis.select(["Ins", "Glu"]), written=written))
 

@@ -1,0 +1,25 @@
+"""The phantom as it is, and what must not change it."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests.cases.engine import Engine
+from tests.cases.scan import Scan
+
+
+@pytest.mark.case("00", "the phantom as it is", "right, true error bars, no flags")
+def test_as_it_is(engine: Engine, scan: Scan) -> None:
+    outcome = engine.run(scan.folder / "scan.nii.gz", "--mask", scan.mask)
+    engine.assert_right(outcome, scan, usable=0.98)
+
+
+@pytest.mark.case("00", "saved by other software, big-endian complex128", "the same numbers")
+def test_another_byte_order(engine: Engine, scan: Scan) -> None:
+    path = scan.save(engine.folder / "scan.nii", scan.data.astype(">c16"), image=nib.Nifti1Image)
+    plain = engine.run(scan.folder / "scan.nii.gz", "--mask", scan.mask, out="plain")
+    other = engine.run(path, "--mask", scan.mask, out="other")
+    engine.assert_right(other, scan)
+    np.testing.assert_array_equal(other.map("signal", "NAANAAG"), plain.map("signal", "NAANAAG"))
