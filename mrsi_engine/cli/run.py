@@ -183,6 +183,8 @@ def compare_command(
     /,
     *,
     lcmodel: Path,
+    slice_: Annotated[int | None, Parameter(name="--slice")] = None,
+    voxel: tuple[int, int] | None = None,
     max_percent_sd: float = 10.0,
     max_fit_quality: float = 3.0,
     max_relative_residual: float = 0.2,
@@ -194,7 +196,11 @@ def compare_command(
     folder
         Output folder of the run.
     lcmodel
-        LCModel's CSV table.
+        LCModel's CSV of many voxels, or .table or .coord of one.
+    slice_
+        Which slice (z, counted from 0) LCModel analysed, where the scan has several.
+    voxel
+        Which voxel (x and y, counted from 0) a .table or .coord is of, where the scan has several.
     max_percent_sd
         Largest %SD of LCModel for a voxel to count.
     max_fit_quality
@@ -210,5 +216,7 @@ def compare_command(
         max_percent_sd=max_percent_sd,
         max_fit_quality=max_fit_quality,
         max_relative_residual=max_relative_residual,
+        z=slice_,
+        voxel=voxel,
     )
     output.out_console.print(output.comparison_table(comparison))
