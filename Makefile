@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench bench-calibration bench-networks clean
+.PHONY: demo test lint cases reference bench bench-calibration bench-networks clean
 
 demo: $(INSTALLED)            ## simulate a brain, fit it, write maps and report to demo-out/
 	$(BIN)/mrsi demo --out demo-out
@@ -16,6 +16,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+reference: $(INSTALLED)       ## write docs/stages.md from the settings of the stages
+	$(BIN)/python -m mrsi_engine.cli.reference docs/stages.md
+cases: $(INSTALLED)           ## files as people have them: run every case and print the table
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cases -n 0 --cases-table
 
 bench: $(INSTALLED)           ## measure speed, and corrections against published figures
 	$(BIN)/python tests/benchmarks/bench.py --out bench.json

@@ -1,11 +1,11 @@
-"""A stage of one's own, in a pipeline: ``python examples/own_stage.py``."""
+"""A stage of one's own, in Python and from the command line (README, "A stage of one's own")."""
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
+from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage
 from mrsi_engine.quantities import Declaration, quality
 
@@ -14,7 +14,7 @@ class Apodise(Stage):
     """Multiply FIDs by an exponential, and say what share of their energy stayed."""
 
     stage = "apodise"
-    damping: float = Field(default=5.0, ge=0)  # 1/s; a wrong key or value is refused by name
+    damping: float = setting(5.0, "Of the exponential.", unit="1/s", ge=0)
 
     def declare(self, context: Context) -> Declaration:
         return Declaration(measures=(quality("energy_kept", "1", "share of the FID's energy"),))

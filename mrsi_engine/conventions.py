@@ -1,8 +1,9 @@
-"""Axes, signs, units and names: the vocabulary every other room speaks.
+"""Axes, signs and units: the vocabulary every other room speaks.
 
 FIDs stand as they stand on disk in NIfTI-MRS (Levitt's convention, Clarke et al., Magn Reson Med
 2022;88:2358): a peak at ``p`` ppm is ``exp(2*pi*i*(reference - p)*f0*t)`` with ``f0`` the
-spectrometer frequency in MHz. This file is the only place where a sign is decided.
+spectrometer frequency in MHz. This file is the only place where a sign is decided. What depends on
+the nucleus stands in :mod:`mrsi_engine.nuclei`.
 """
 
 from __future__ import annotations
@@ -15,14 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-#: Chemical shift (ppm) at 0 Hz of water-centred 1H data unless the header says otherwise.
-REFERENCE_PPM = 4.65
-
-#: Gyromagnetic ratio of the proton over 2 pi.
-PROTON_MHZ_PER_TESLA = 42.577478518
-
-#: Expected position (ppm) of the methyl singlet of N-acetylaspartate, the field's landmark.
-NAA_PPM = 2.01
+from mrsi_engine.nuclei import nucleus
 
 VOXEL, TIME, PARAMETER, MEASURE = "voxel", "time", "parameter", "measure"
 
@@ -80,81 +74,6 @@ class Flag(IntFlag):
 
 
 @dataclass(frozen=True)
-class Combination:
-    """A sum of metabolites that is reported as one because its parts overlap.
-
-    ``label`` stands in file names (no ``+``), ``title`` in tables and figures.
-    """
-
-    label: str
-    title: str
-    members: tuple[str, ...]
-
-
-COMBINATIONS: tuple[Combination, ...] = (
-    Combination("NAANAAG", "tNAA", ("NAA", "NAAG")),
-    Combination("CrPCr", "tCr", ("Cr", "PCr")),
-    Combination("GPCPCh", "tCho", ("GPC", "PCh")),
-    Combination("GluGln", "Glx", ("Glu", "Gln")),
-)
-
-#: Spellings found in basis sets and the one used here and in file names.
-_ALIASES = {
-    "pcho": "PCh",
-    "pch": "PCh",
-    "gpc": "GPC",
-    "ins": "Ins",
-    "mi": "Ins",
-    "mins": "Ins",
-    "myo": "Ins",
-    "sins": "sIns",
-    "scyllo": "sIns",
-    "scy": "sIns",
-    "peth": "PE",
-    "pe": "PE",
-    "glc": "Glc",
-    "gluc": "Glc",
-    "gsh": "GSH",
-    "gaba": "GABA",
-    "naa": "NAA",
-    "naag": "NAAG",
-    "cr": "Cr",
-    "cre": "Cr",
-    "pcr": "PCr",
-    "glu": "Glu",
-    "gln": "Gln",
-    "gly": "Gly",
-    "lac": "Lac",
-    "ala": "Ala",
-    "asp": "Asp",
-    "asc": "Asc",
-    "tau": "Tau",
-    "ser": "Ser",
-    "ace": "Ace",
-    "bhb": "bHB",
-    "2hg": "2HG",
-    "mm": "MM",
-    "mac": "MM",
-}
-
-
-def canonical_name(name: str) -> str:
-    """The one spelling of a metabolite used here (``PCho`` and ``PCh`` are both ``PCh``)."""
-    stripped = name.strip()
-    return _ALIASES.get(stripped.lower(), stripped)
-
-
-def label_title(label: str) -> str:
-    """What people read for a map label: ``NAANAAG`` is ``tNAA``, others stand for themselves."""
-    return next((c.title for c in COMBINATIONS if c.label == label), label)
-
-
-def is_macromolecule(name: str) -> bool:
-    """Whether a basis column belongs to macromolecules or lipids rather than to a metabolite."""
-    return name.upper().startswith(("MM", "MAC", "LIP"))
-
-
-@dataclass(frozen=True)
 class ScanNoise:
     """What is known of the noise of a scan's FIDs.
 
@@ -188,7 +107,7 @@ class Acquisition:
     spectrometer_frequency
         Transmitter frequency, MHz.
     reference_ppm
-        Chemical shift at 0 Hz, ppm.
+        Chemical shift at 0 Hz, ppm; that of the nucleus unless given.
     nucleus
         As NIfTI-MRS writes it, e.g. ``"1H"``.
     echo_time, repetition_time
@@ -200,13 +119,15 @@ class Acquisition:
     ------
     ValueError
         If ``points``, ``dwell_time`` or ``spectrometer_frequency`` is not positive and finite, or
-        ``start_time`` negative.
+        ``start_time`` negative, or there is no ``reference_ppm`` and the nucleus has no usual one.
+    InputError
+        If there is no ``reference_ppm`` and the nucleus is not known.
     """
 
     points: int
     dwell_time: float
     spectrometer_frequency: float
-    reference_ppm: float = REFERENCE_PPM
+    reference_ppm: float = math.nan
     nucleus: str = "1H"
     echo_time: float | None = None
     repetition_time: float | None = None
@@ -217,6 +138,11 @@ class Acquisition:
             value = getattr(self, field)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{field} must be positive and finite, found {value!r}")
+        if math.isnan(self.reference_ppm):
+            usual = nucleus(self.nucleus).reference_ppm
+            if usual is None:
+                raise ValueError(f"reference_ppm must be stated for {self.nucleus}")
+            object.__setattr__(self, "reference_ppm", usual)
         if not (math.isfinite(self.start_time) and self.start_time >= 0):
             raise ValueError(f"start_time must be zero or more, found {self.start_time!r}")
 

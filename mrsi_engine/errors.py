@@ -1,4 +1,4 @@
-"""The two ways a run can end badly. Both also derive from the builtin a caller would expect."""
+"""The ways a run can end badly. All also derive from the builtin a caller would expect."""
 
 from __future__ import annotations
 
@@ -22,3 +22,7 @@ class RunError(MRSIError, RuntimeError):
     """A run that began failed (a full disk, workers that died); what was done is kept."""
 
     exit_code = 1
+
+
+class DamagedError(InputError):
+    """Files of a store are not as they were written: names each and what to do."""

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import COMBINATIONS, VOXEL, Status
+from mrsi_engine.conventions import VOXEL, Status
 from mrsi_engine.engine.revisit import detail_voxels, scan_of
 from mrsi_engine.errors import InputError
 from mrsi_engine.fit.details import FitDetails
@@ -43,14 +43,11 @@ from mrsi_engine.report.mosaic import (
 )
 from mrsi_engine.report.named_maps import Kind, NamedMap, labels_of, named_map
 from mrsi_engine.report.tables import limits as limits_of
-from mrsi_engine.report.tables import measure
+from mrsi_engine.report.tables import measure, nucleus_of
 
 __all__ = ["correlation", "crlb_against_snr", "fit", "maps"]
 
 Voxel = int | tuple[int, int, int]
-
-#: Amplitudes that :func:`crlb_against_snr` shows unless told otherwise, as far as there are.
-PRINCIPAL = (*(c.title for c in COMBINATIONS), "Ins")
 
 #: Voxels a bin of a median line, and bins at most.
 _BIN_VOXELS, _MOST_BINS = 5, 12
@@ -194,7 +191,8 @@ def crlb_against_snr(
     result
         A result; a lazy one is computed here.
     names
-        Labels or titles of amplitudes; by default tNAA, tCr, tCho, Glx and Ins as far as there are.
+        Labels or titles of amplitudes; by default those of the nucleus (1H: tNAA, tCr, tCho,
+        Glx and Ins) as far as there are.
     ax
         Where to draw; a new figure by default.
 
@@ -206,7 +204,8 @@ def crlb_against_snr(
     numbers = _numbers(result)
     if "snr" not in numbers["measure"].values:
         raise InputError("the pipeline of this result measured no SNR")
-    chosen = [n for n in PRINCIPAL if labels_of(numbers, n)] if names is None else list(names)
+    usual = [n for n in nucleus_of(result).principal if labels_of(numbers, n)]
+    chosen = usual if names is None else list(names)
     shown = [named_map(numbers, name, "crlb") for name in chosen]
     snr, axes = measure(numbers, "snr"), _axes(ax, (6.4, 4.6))
     for drawn in shown:

@@ -11,7 +11,8 @@ import numpy as np
 import scipy.io
 import torch
 
-from mrsi_engine.conventions import COMBINATIONS, Acquisition
+from mrsi_engine.conventions import Acquisition
+from mrsi_engine.nuclei import nucleus
 from mrsi_engine.pipeline.stage import Block, Context, Stage
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.macromolecules import with_macromolecules
@@ -136,7 +137,7 @@ def monte_carlo(
     fid = clean_fid(basis, amplitudes, truth)
     white = noise(np.random.default_rng(seed), draws, len(fid), sd_for_snr(basis, fid, snr))
     block = run_stage(stage, basis, fid + white)
-    sums = {c.label: c.members for c in COMBINATIONS}
+    sums = {c.label: c.members for c in nucleus("1H").sums}
     outcomes = []
     for name in block.estimate:
         members = sums.get(name, (name,))

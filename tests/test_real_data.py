@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from mrsi_engine import cli
+from mrsi_engine.conventions import Flag
 from mrsi_engine.io.lcmodel_results import read_lcmodel_csv
 from mrsi_engine.io.result_quantities import total_of
 from mrsi_engine.io.result_store import open_result
@@ -140,6 +141,15 @@ class TestLCModel:
     0.80, and differences in percent 12.5 +- 20.2, 25.7 +- 34.1, 14.4 +- 19.5, 7.3 +- 40.0 and
     14.1 +- 32.6.
     """
+
+    def test_the_noise_is_known_to_be_unknown(self, te16: Path) -> None:
+        """Filtered before export. SDs are of the residual, which the pipeline asks for."""
+        result = result_of(te16)
+        assert (result["flags"].values & int(Flag.UNKNOWN_NOISE) != 0).all()
+        assert np.isnan(measure(result, "snr")).all()
+        sd = result["sd"].sel(parameter="NAANAAG").values
+        assert np.isfinite(sd).mean() > 0.9
+        assert "cannot be measured" in " ".join(result.attrs["notes"])
 
     @pytest.mark.parametrize(
         ("label", "voxels", "r"),

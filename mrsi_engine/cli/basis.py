@@ -26,6 +26,7 @@ def basis_simulate_command(
     te1: float | None = None,
     tm: float | None = None,
     linewidth: float = 1.0,
+    nucleus: str = "1H",
     metabolites: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     macromolecules: bool = True,
 ) -> None:
@@ -53,10 +54,12 @@ def basis_simulate_command(
         Mixing time of STEAM, ms.
     linewidth
         Lorentzian line width, Hz.
+    nucleus
+        1H, 31P (with the couplings of ATP) or 2H.
     metabolites
         Names; the usual ones of the brain by default.
     macromolecules
-        Add parametric macromolecules.
+        Add parametric macromolecules, where spectra of the nucleus have them.
     """
     from mrsi_engine.io.basis_files import write_basis
     from mrsi_engine.runs.bases import with_default_macromolecules
@@ -75,6 +78,7 @@ def basis_simulate_command(
         points=points,
         dwell_time=dwell * 1e-3,
         linewidth=linewidth,
+        nucleus=nucleus.upper(),
         **{key: value for key, value in optional.items() if value is not None},
     )
     basis = with_default_macromolecules(basis) if macromolecules else basis

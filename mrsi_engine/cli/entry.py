@@ -14,6 +14,7 @@ from mrsi_engine.cli.demo import demo_command, simulate_command
 from mrsi_engine.cli.output import complain, err_console, explained
 from mrsi_engine.cli.pipeline import pipeline_app
 from mrsi_engine.cli.run import compare_command, export_command, import_command, run_command
+from mrsi_engine.cli.stage import stage_app
 from mrsi_engine.cli.train import train_command
 from mrsi_engine.errors import InputError, MRSIError, RunError
 
@@ -41,6 +42,7 @@ for name, command in _COMMANDS.items():
     app.command(command, name=name)
 app.command(basis_app)
 app.command(pipeline_app)
+app.command(stage_app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

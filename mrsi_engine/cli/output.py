@@ -16,6 +16,7 @@ from mrsi_engine.errors import MRSIError
 
 if TYPE_CHECKING:
     from mrsi_engine.engine.events import Event, Sink
+    from mrsi_engine.io.integrity import Damage
     from mrsi_engine.networks.training import TrainingProgress
     from mrsi_engine.report.compare import Comparison
     from mrsi_engine.report.truth import TruthRow
@@ -58,6 +59,14 @@ def explained(error: Exception) -> str:
 def complain(message: str) -> None:
     """An error, on standard error."""
     err_console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+
+def tell_damage(store: Path, damages: Sequence[Damage]) -> None:
+    """What is damaged of a store that is made again."""
+    from mrsi_engine.engine.events import DamageFound
+
+    for line in DamageFound(store, tuple(map(str, damages))).lines:
+        err_console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -152,7 +152,7 @@ def import_command(
     from mrsi_engine.runs.one_scan import import_once
 
     with output.ImportBar() as progress:
-        store = import_once(files.of(scan), out, overwrite, progress)
+        store = import_once(files.of(scan), out, overwrite, progress, output.tell_damage)
     output.say(
         f"{out}: {store.voxels} voxels of {' x '.join(map(str, store.shape))}, "
         f"{store.acquisition.points} points, mask from {store.mask_origin}"

@@ -27,6 +27,7 @@ from mrsi_engine.engine.devices import check_device, gpu_workers, gpus_here
 from mrsi_engine.engine.events import (
     BlockDone,
     BlockFailed,
+    DamageFound,
     Event,
     Failure,
     Outcome,
@@ -42,7 +43,8 @@ from mrsi_engine.engine.finish import Summary, finalise
 from mrsi_engine.engine.passes import Pass, finish_pass, next_pass, voxels_of
 from mrsi_engine.engine.plan import Plan
 from mrsi_engine.errors import InputError, RunError
-from mrsi_engine.io.result_store import DiskFullError, ResultStore
+from mrsi_engine.io.files import DiskFullError
+from mrsi_engine.io.result_store import ResultStore
 
 #: No block finishing for this long (s) means that the cluster lost some: they are sent again.
 STALL_SECONDS = 1800.0
@@ -89,6 +91,8 @@ def run(
 ) -> RunSummary:
     """Do every missing pass over the scan and every missing block of a plan, and finish it.
 
+    Passes and blocks whose files are missing or not what was written count as missing.
+
     Parameters
     ----------
     client, scheduler, workers
@@ -115,7 +119,8 @@ def run(
     if sum(given is not None for given in (client, workers, scheduler)) > 1:
         raise InputError("give one of client, workers and scheduler: they say where to run")
     check_device(plan.device, here=client is None and scheduler is None)
-    if not plan.store.missing():
+    _forget_damaged(plan, sinks)
+    if not plan.store.missing() and next_pass(plan) is None:
         return _drive(plan, in_this_process, 0, None, sinks)
     if workers == 0:
         return _drive(plan, in_this_process, 1, None, sinks)
@@ -128,6 +133,15 @@ def run(
             found = stack.enter_context(_cluster(plan, workers, threads_per_worker, processes))
         executor = partial(on_cluster, found, stall_seconds=stall_seconds)
         return _drive(plan, executor, slots(found), dashboard_link(found), sinks)
+
+
+def _forget_damaged(plan: Plan, sinks: Sequence[Sink]) -> None:
+    """Let what an earlier session wrote, and is damaged since, be done again."""
+    store, damages = plan.store.forget_damaged()
+    if damages:
+        found = DamageFound(store.path, tuple(map(str, damages)))
+        for sink in sinks:
+            sink(found)
 
 
 def _cluster(
@@ -239,8 +253,7 @@ def _drive(
     session = _Session(store, sinks)
     session.start(missing, workers, dashboard)
     try:
-        if missing:
-            _prepare(plan, executor, session)
+        _prepare(plan, executor, session)
         with closing(executor(Job.of_blocks(plan), missing)) as outcomes:
             for outcome in outcomes:
                 session.record(outcome)

@@ -29,6 +29,19 @@ Outcome = Receipt | Failure
 
 
 @dataclass(frozen=True)
+class DamageFound:
+    """Files of a store were not as they were written; what they held is done again."""
+
+    store: Path
+    files: tuple[str, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """What to tell a user, a line a file."""
+        return [f"damaged, done again: {self.store}: {file}" for file in self.files]
+
+
+@dataclass(frozen=True)
 class RunStarted:
     """Work begins: ``pending`` blocks of ``pending_voxels`` voxels are still to be done.
 
@@ -108,7 +121,16 @@ class RunFinished:
     kernel_seconds: float
 
 
-Event = RunStarted | PassStarted | PartDone | PassFinished | BlockDone | BlockFailed | RunFinished
+Event = (
+    DamageFound
+    | RunStarted
+    | PassStarted
+    | PartDone
+    | PassFinished
+    | BlockDone
+    | BlockFailed
+    | RunFinished
+)
 
 #: Whatever wants to know: called with every event, in the thread of the driver.
 Sink = Callable[[Event], None]

@@ -26,7 +26,7 @@ from mrsi_engine.engine.events import Failure, Outcome
 from mrsi_engine.engine.passes import Pass, make_ready_for_pass, run_part
 from mrsi_engine.engine.plan import Plan
 from mrsi_engine.errors import MRSIError, RunError
-from mrsi_engine.io.result_store import DiskFullError
+from mrsi_engine.io.files import DiskFullError
 
 
 @dataclass(frozen=True)

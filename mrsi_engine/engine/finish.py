@@ -50,7 +50,7 @@ def finalise(plan: Plan, timing: Mapping[str, Any] | None = None) -> Summary:
         missing=tuple(store.missing()),
         statuses=_status_counts(store),
     )
-    if summary.finished and (timing or "finished" not in store.attributes):
+    if summary.finished and (timing or not store.attributes.get("finished")):
         _review(store)
         store.remove_leftovers()
         store.annotate(

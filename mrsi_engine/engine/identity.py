@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from mrsi_engine.io.result_store import SCHEMA_VERSION
+from mrsi_engine.io.result_schema import SCHEMA_VERSION
 from mrsi_engine.io.scan_store import ScanStore
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.spectra.basis import Basis

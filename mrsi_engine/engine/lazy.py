@@ -27,7 +27,7 @@ from mrsi_engine.engine.plan import default_block_size
 from mrsi_engine.engine.procedure import Procedure, procedure_for
 from mrsi_engine.engine.voxels import ScanLayout, Voxels
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.result_store import (
+from mrsi_engine.io.result_schema import (
     BlockArrays,
     result_attributes,
     result_coordinates,
@@ -86,6 +86,7 @@ def quantify(
     acquisition, layout = _acquisition(dataset), _layout(dataset)
     check_device(device, here=False)
     procedure = procedure_for(acquisition, pipeline, basis, keep_signals, device, layout)
+    pipeline = procedure.pipeline
     size = block_size or default_block_size(pipeline, dataset.sizes[VOXEL], layout)
     voxels = _voxels(dataset, size)
     procedure = _prepared(procedure, voxels)

@@ -68,7 +68,7 @@ def halfway(plan: Plan, stage: int, step: int) -> tuple[Procedure, State]:
     """The procedure up to a stage, and what its first passes found."""
     _, results, procedure = opened(plan)
     before = replace(procedure, states=states(results, procedure.passes[:stage]))
-    return before, tensors(results.state(stage, step))
+    return before, tensors(results.states.read(stage, step))
 
 
 def procedure_of(results: ResultStore, scan: ScanStore, device: str) -> Procedure:
@@ -85,7 +85,7 @@ def procedure_of(results: ResultStore, scan: ScanStore, device: str) -> Procedur
 
 def states(results: ResultStore, passes: Sequence[int]) -> tuple[State, ...]:
     """What the passes of every stage found, as far as they are done."""
-    return tuple(tensors(results.state(stage, steps)) for stage, steps in enumerate(passes))
+    return tuple(tensors(results.states.read(stage, steps)) for stage, steps in enumerate(passes))
 
 
 def stored_pipeline(results: ResultStore) -> Pipeline:

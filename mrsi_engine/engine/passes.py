@@ -51,7 +51,7 @@ def next_pass(plan: Plan) -> Pass | None:
     _, results, procedure = opened(plan)
     for stage, steps in enumerate(procedure.passes):
         for step in range(steps):
-            if not results.has_state(stage, step):
+            if not results.states.has(stage, step):
                 name = procedure.pipeline.stages[stage].stage
                 return Pass(plan, stage, name, step, steps, results.blocks)
     return None
@@ -107,7 +107,7 @@ def finish_pass(todo: Pass) -> None:
     total = None
     for part in range(len(todo.parts)):
         total = procedure.combine(total, tensors(summaries.read(part)) or None, todo.step)
-    store.write_state(todo.stage, todo.step, arrays_of(procedure.finish(total, todo.step, found)))
+    store.states.write(todo.stage, todo.step, arrays_of(procedure.finish(total, todo.step, found)))
     summaries.remove()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from mrsi_engine.engine.identity import changes, identity_of, provenance, sha256
 from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import PLAIN, ScanLayout
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.result_store import ResultStore, is_result_store, remove_result
+from mrsi_engine.io.integrity import OnDamage
+from mrsi_engine.io.result_store import (
+    ResultStore,
+    is_result_store,
+    mend_frame,
+    recorded,
+    remove_result,
+)
 from mrsi_engine.io.scan_store import ScanStore
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.spectra.basis import Basis
@@ -81,8 +89,11 @@ def plan(
     keep_signals: Sequence[str] = (),
     overwrite: bool = False,
     device: str = AUTO,
+    on_damage: OnDamage | None = None,
 ) -> Plan:
     """Create the result store of a run, or take up the one that an earlier run left.
+
+    Metadata, coordinates and basis of one that are damaged are put back.
 
     Parameters
     ----------
@@ -100,9 +111,13 @@ def plan(
         Replace the results of another run instead of refusing.
     device
         Of the workers: ``auto`` takes a GPU where there is one, ``cpu`` or ``cuda``.
+    on_damage
+        Called with the result store and the files of it that were put back.
 
     Raises
     ------
+    DamagedError
+        If the attributes of the result store, or files of the scan store, are missing or damaged.
     InputError
         If the scan, the basis and the pipeline do not fit each other, or ``result_path`` holds
         another run (the message says what differs) or something that is no result store.
@@ -112,31 +127,36 @@ def plan(
     scan, path = ScanStore.open(scan_path), Path(result_path)
     layout = layout_of(scan)
     procedure = procedure_for(scan.acquisition, pipeline, basis, keep_signals, layout=layout)
+    pipeline = procedure.pipeline
     size = block_size or default_block_size(pipeline, scan.voxels, layout)
     identity = identity_of(scan, pipeline, basis, procedure.models, procedure.signals, size)
+    create = partial(
+        ResultStore.create,
+        coordinates=scan.coordinates(),
+        acquisition=scan.acquisition,
+        declaration=procedure.declaration,
+        block_size=size,
+        signals=procedure.signals,
+        dimensions=procedure.signal_dimensions,
+        scalp=scan.read_scalp(0, scan.voxels),
+        basis=procedure.basis,
+        attributes={
+            **provenance(scan.to_xarray().attrs, pipeline, basis),
+            "assumptions": procedure.assumptions,
+            "applied": procedure.applied,
+            "scan": str(scan.path.resolve()),
+            "stage_modules": sorted({type(s).__module__ for s in pipeline.stages}),
+            "identity": identity,
+            "run_fingerprint": sha256(identity),
+        },
+    )
     if path.exists() and not _continues(path, identity, overwrite):
         remove_result(path)
     if not path.exists():
-        ResultStore.create(
-            path,
-            scan.coordinates(),
-            scan.acquisition,
-            procedure.declaration,
-            block_size=size,
-            signals=procedure.signals,
-            dimensions=procedure.signal_dimensions,
-            scalp=scan.read_scalp(0, scan.voxels),
-            basis=procedure.basis,
-            attributes={
-                **provenance(scan.to_xarray().attrs, pipeline, basis),
-                "assumptions": procedure.assumptions,
-                "applied": procedure.applied,
-                "scan": str(scan.path.resolve()),
-                "stage_modules": sorted({type(s).__module__ for s in pipeline.stages}),
-                "identity": identity,
-                "run_fingerprint": sha256(identity),
-            },
-        )
+        create(path)
+    damages = mend_frame(path, create)
+    if damages and on_damage is not None:
+        on_damage(path, damages)
     store = ResultStore.open(path)
     if store.attributes["scan"] != str(scan.path.resolve()):
         store.annotate(scan=str(scan.path.resolve()))
@@ -171,8 +191,7 @@ def _continues(path: Path, identity: Mapping[str, Any], overwrite: bool) -> bool
     if overwrite and is_result_store(path):
         attributes = _attributes_or_none(path)
         return attributes is not None and attributes["identity"] == identity
-    store = ResultStore.open(path)
-    differing = list(changes(store.attributes["identity"], identity))
+    differing = list(changes(recorded(path)["identity"], identity))
     if differing:
         raise InputError(
             f"{path}: holds the results of another run; changed since: {'; '.join(differing)}. "
@@ -183,6 +202,6 @@ def _continues(path: Path, identity: Mapping[str, Any], overwrite: bool) -> bool
 
 def _attributes_or_none(path: Path) -> Mapping[str, Any] | None:
     try:
-        return ResultStore.open(path).attributes
+        return recorded(path)
     except InputError:
         return None

@@ -22,7 +22,7 @@ from mrsi_engine.engine.identity import sha256
 from mrsi_engine.engine.voxels import PLAIN, ScanLayout, Voxels, without_spoilt
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.fit.details import FitDetails, fit_in_detail
-from mrsi_engine.io.result_store import BlockArrays
+from mrsi_engine.io.result_schema import BlockArrays
 from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
 from mrsi_engine.pipeline.stage import Block, Context, Stage, State
 from mrsi_engine.pipeline.trace import StageTrace, trace_pipeline
@@ -353,7 +353,9 @@ def procedure_for(
     InputError
         If the scan, the basis and the pipeline do not fit each other.
     """
+    pipeline.check_nucleus(acquisition)
     matched = basis.matched_to(acquisition) if basis is not None else None
+    pipeline = pipeline.resolved(acquisition)
     signals = tuple(dict.fromkeys(keep_signals))
     procedure = Procedure(pipeline, acquisition, matched, signals, device, layout).check()
     if signals or procedure.quantifies:

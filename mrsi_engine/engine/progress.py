@@ -25,6 +25,7 @@ from rich.text import Text
 from mrsi_engine.engine.events import (
     BlockDone,
     BlockFailed,
+    DamageFound,
     Event,
     PartDone,
     PassFinished,
@@ -74,6 +75,11 @@ class RichProgress:
     @singledispatchmethod
     def _on(self, event: Event) -> None:
         raise TypeError(f"not an event of a run: {event!r}")
+
+    @_on.register
+    def _(self, event: DamageFound) -> None:
+        for line in event.lines:
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @_on.register
     def _(self, event: RunStarted) -> None:

@@ -13,7 +13,8 @@ from mrsi_engine.engine.procedure import Procedure
 from mrsi_engine.engine.voxels import Voxels, joined
 from mrsi_engine.errors import InputError
 from mrsi_engine.fit.details import FitDetails
-from mrsi_engine.io.result_store import BlockArrays, ResultStore
+from mrsi_engine.io.result_schema import BlockArrays
+from mrsi_engine.io.result_store import ResultStore
 from mrsi_engine.io.scan_store import ScanStore, is_scan_store
 from mrsi_engine.pipeline.trace import StageTrace
 

@@ -57,9 +57,8 @@ def calibrated(
     fit = _fit(stage, model, simulator)
     scores, snr = _scores(fit, stage, simulator, signals, seed)
     factors = {name: _factors(score, snr) for name, score in scores.items()}
-    calibration = Calibration(
-        snr=SNR_EDGES, factors=factors, signals=signals, fit=stage.settings_of_fit
-    )
+    settings = stage.resolved(simulator.basis.acquisition).settings_of_fit
+    calibration = Calibration(snr=SNR_EDGES, factors=factors, signals=signals, fit=settings)
     others, at = _scores(fit, stage, simulator, signals, seed + math.ceil(signals / _CHUNK))
     coverage = {name: _coverage(score, at, factors[name]) for name, score in others.items()}
     return calibration.model_copy(update={"coverage": coverage})

@@ -84,4 +84,6 @@ def _details(fit: LeastSquares, block: Block) -> FitDetails:
     model, baseline = fit.signals(solved, points)
     arrays = (block.fids, model, baseline, fit.components(solved, points), fit.covariance(solved))
     columns = fit.outputs.names[: arrays[3].shape[1]]
-    return FitDetails(columns, fit.settings.window_ppm, *(a.cpu().numpy() for a in arrays))
+    window = fit.settings.window_ppm
+    assert window is not None  # the settings of a fit that is built are all stated
+    return FitDetails(columns, window, *(a.cpu().numpy() for a in arrays))

@@ -131,6 +131,7 @@ class LeastSquares:
         noise: ScanNoise = WHITE,
     ) -> LeastSquares:
         """Tables for the fitted columns ``basis``, which are on the scan's axis."""
+        settings = settings.resolved(acquisition)
         tables = FitTables.build(settings, basis, acquisition, device)
         problem, used = tables.problem, settings.used_points(acquisition)
         fitted = settings.fitted_acquisition(acquisition)
@@ -366,7 +367,7 @@ class LeastSquares:
         estimates["shift"] = estimates["shift"] + frame
         estimates["phase"] = wrapped(estimates["phase"])
         if "delay" in estimates:
-            known = self.settings.first_order_phase_ms
+            known = self.settings.first_order_phase.delay_ms
             estimates["delay"] = estimates["delay"] + known
         for name in estimates.keys() & set(self.outputs.roots):
             root = estimates[name].sqrt()

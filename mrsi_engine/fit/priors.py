@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Annotated, Any, Self
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from mrsi_engine.conventions import COMBINATIONS, canonical_name
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.priors import Priors
+from mrsi_engine.nuclei import Nucleus
 from mrsi_engine.spectra.basis import Basis
 
 #: The table named ``"default"``.
@@ -21,13 +22,8 @@ SHIPPED = resources.files("mrsi_engine") / "spectra" / "priors.toml"
 
 
 def _weights(value: Any) -> Any:
-    """A metabolite or a sum by name as weights; members by their canonical names."""
-    if isinstance(value, str):
-        sums = {label: c.members for c in COMBINATIONS for label in (c.label, c.title)}
-        value = dict.fromkeys(sums.get(value, (value,)), 1.0)
-    if isinstance(value, dict):
-        return {canonical_name(name): weight for name, weight in value.items()}
-    return value
+    """A metabolite or a sum by name as weights."""
+    return {value: 1.0} if isinstance(value, str) else value
 
 
 class AmplitudePrior(BaseModel):
@@ -45,12 +41,25 @@ class AmplitudePrior(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    of: Annotated[str, BeforeValidator(lambda v: canonical_name(v) if isinstance(v, str) else v)]
+    of: str
     mean: float
     sd: float = Field(gt=0)
     to: Annotated[dict[str, float] | None, BeforeValidator(_weights)] = Field(
         default=None, min_length=1
     )
+
+    def of_nucleus(self, nucleus: Nucleus) -> AmplitudePrior:
+        """The prior with the canonical names of a nucleus, sums by their members."""
+        to = (
+            None
+            if self.to is None
+            else {
+                member: weight
+                for name, weight in self.to.items()
+                for member in nucleus.members_of(name)
+            }
+        )
+        return self.model_copy(update={"of": nucleus.canonical_name(self.of), "to": to})
 
     def applies(self, basis: Basis) -> bool:
         """Whether the basis has the metabolite and something to divide it by."""
@@ -72,9 +81,7 @@ class PriorTable(BaseModel):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
-        names = [p.of for p in self.prior]
-        repeated = sorted({n for n in names if names.count(n) > 1})
-        if repeated:
+        if repeated := _repeated(self.prior):
             raise ValueError(f"more than one prior of {repeated}; give each metabolite one")
         return self
 
@@ -135,20 +142,30 @@ class PriorTable(BaseModel):
         )
 
     def _applicable(self, basis: Basis) -> list[AmplitudePrior]:
-        wanted = {name for p in self.prior for name in (p.of, *(p.to or {}))}
+        named = [p.of_nucleus(basis.nucleus) for p in self.prior]
+        if repeated := _repeated(named):
+            raise InputError(
+                f"stage 'quantify': more than one prior of {repeated}; give each metabolite one"
+            )
+        wanted = {name for p in named for name in (p.of, *(p.to or {}))}
         unknown = sorted(wanted - set(basis.names))
         if unknown and not self.optional:
             raise InputError(
                 f"stage 'quantify': priors name {unknown}, which are not fitted; the basis has "
                 f"{list(basis.names)}. Take them out, or set optional = true in the table"
             )
-        found = [p for p in self.prior if p.applies(basis)]
+        found = [p for p in named if p.applies(basis)]
         if not found:
             raise InputError(
                 "stage 'quantify': amplitudes = \"map\", but the table has no prior on anything in "
                 f"the basis ({list(basis.names)}); give a table that has, or fit them free"
             )
         return found
+
+
+def _repeated(priors: Sequence[AmplitudePrior]) -> list[str]:
+    names = [prior.of for prior in priors]
+    return sorted({name for name in names if names.count(name) > 1})
 
 
 def _explained(error: ValidationError) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import COMBINATIONS, is_macromolecule
 from mrsi_engine.fit.settings import FitSettings
 from mrsi_engine.quantities import (
     MAIN,
@@ -30,7 +29,7 @@ def amplitude_quantities(basis: Basis) -> list[Quantity]:
         amplitude(
             name,
             f"amplitude of {name} in units of its basis spectrum",
-            role=Role.MACROMOLECULE if is_macromolecule(name) else Role.METABOLITE,
+            role=_role(name, basis),
         )
         for name in basis.names
     ]
@@ -41,14 +40,17 @@ def amplitude_quantities(basis: Basis) -> list[Quantity]:
             role=Role.COMBINATION,
             title=c.title,
         )
-        for c in COMBINATIONS
-        if set(c.members) <= set(basis.names)
+        for c in basis.nucleus.sums_of(basis.names)
     ]
+
+
+def _role(name: str, basis: Basis) -> Role:
+    return Role.MACROMOLECULE if basis.nucleus.is_macromolecule(name) else Role.METABOLITE
 
 
 def amplitude_weights(basis: Basis) -> NDArray[np.float64]:
     """``(quantity, column)`` that makes :func:`amplitude_quantities` of the columns."""
-    sums = [c for c in COMBINATIONS if set(c.members) <= set(basis.names)]
+    sums = basis.nucleus.sums_of(basis.names)
     rows = [[float(name in c.members) for name in basis.names] for c in sums]
     return np.vstack([np.eye(len(basis.names)), *rows])
 
@@ -142,7 +144,7 @@ def _group_quantities(suffix: str) -> list[Quantity]:
 
 def measures(settings: FitSettings, basis: Basis) -> list[Quantity]:
     """Quality of the spectrum, then of each estimator's fit."""
-    found = [*OF_THE_SPECTRUM, *([BASELINE_DIMENSION] if settings.adaptive else [])]
+    found = [*OF_THE_SPECTRUM, *([BASELINE_DIMENSION] if settings.baseline.adaptive else [])]
     for number, estimator in enumerate(settings.estimators):
         found += [q.by(estimator) if number else q for q in OF_THE_FIT]
         found += data_share_quantities(settings, basis) if estimator == "map" else []
@@ -202,8 +204,9 @@ OF_THE_SPECTRUM = (
     quality(
         "snr",
         "1",
-        "height of the reference peak (NAA; without it Cr or Cho) of the fitted metabolites over "
-        "the SD of the noise, both in the real spectrum",
+        "height of the reference peak (1H: NAA, without it Cr or Cho; 31P: PCr; 2H: HDO; else the "
+        "tallest of the basis) of the fitted metabolites over the SD of the noise, both in the "
+        "real spectrum",
         "SNR",
         fill=0.0,
     ),

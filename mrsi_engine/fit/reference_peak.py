@@ -6,17 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, is_macromolecule
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.lcm import LinearCombinationModel
 from mrsi_engine.kernels.quality import full_width_half_height, real_spectrum
 from mrsi_engine.kernels.varpro import Fit
 from mrsi_engine.spectra.basis import Basis
 
-#: Singlets that SNR and linewidth may be read from (ppm); the first that the basis has.
-_REFERENCE_SINGLETS = {"NAA": 2.008, "Cr": 3.027, "PCr": 3.029, "GPC": 3.212, "PCh": 3.208}
+#: Zero-filling of the spectra among which the tallest line is looked for.
+_ZERO_FILLING = 4
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,18 @@ class ReferencePeak:
     def of(
         cls, basis: Basis, band: Band, acquisition: Acquisition, device: torch.device
     ) -> ReferencePeak:
-        """The first of a list that basis and window have, else the basis' first metabolite."""
+        """The first of the nucleus' list that basis and window have, else the tallest line."""
         window = acquisition.ppm_of(band.frequencies)
+        known = (basis.nucleus.landmark(name) for name in basis.nucleus.reference_peaks)
         inside = (
-            name
-            for name, ppm in _REFERENCE_SINGLETS.items()
-            if name in basis.names and window.min() < ppm < window.max()
+            (mark.name, mark.ppm)
+            for mark in known
+            if mark.name in basis.names and window.min() < mark.ppm < window.max()
         )
-        name = next(inside, basis.metabolites[0])
-        middle = float(window.mean())
-        centre = acquisition.frequency_of(_REFERENCE_SINGLETS.get(name, middle))
+        name, ppm = next(inside, None) or _tallest(basis, acquisition, window)
+        centre = acquisition.frequency_of(ppm)
         around = np.arange(-30.0, 30.25, 0.25)
-        metabolite = torch.tensor([not is_macromolecule(n) for n in basis.names])
+        metabolite = torch.tensor([n in basis.metabolites for n in basis.names])
         return cls(
             basis.names.index(name),
             metabolite.to(device, torch.float32),
@@ -68,3 +69,16 @@ class ReferencePeak:
         step = float(self.frequencies[1] - self.frequencies[0])
         width = full_width_half_height(real_spectrum(alone, model.time, self.frequencies), step)
         return height.to(torch.float64), width.to(torch.float64)
+
+
+def _tallest(
+    basis: Basis, acquisition: Acquisition, window: NDArray[np.float64]
+) -> tuple[str, float]:
+    """Metabolite and place (ppm) of the tallest line of the basis inside the window."""
+    axis = acquisition.with_points(_ZERO_FILLING * acquisition.points)
+    inside = (axis.ppm >= window.min()) & (axis.ppm <= window.max())
+    fids = np.stack([basis[name] for name in basis.metabolites])
+    missing = axis.points - acquisition.points
+    heights = np.abs(axis.spectrum(np.pad(fids, [(0, 0), (0, missing)])))[:, inside]
+    row, column = np.unravel_index(int(heights.argmax()), heights.shape)
+    return basis.metabolites[row], float(axis.ppm[inside][column])

@@ -336,7 +336,7 @@ class Search:
 
     def _settled(self, solved: Solved) -> Solved:
         """Fits with what is found from the first ones: stiffness, and the weight of priors."""
-        if self.settings.adaptive:
+        if self.settings.baseline.adaptive:
             solved = self._adapted(solved)
         known = self.settings.errors == "noise" and not bool(solved.noise.isnan().any())
         return solved if known else self._weighed_anew(solved)
@@ -364,11 +364,13 @@ class Search:
 
     def _with_stiffness(self, spectra: Spectra, theta: Tensor) -> Spectra:
         """Each voxel's own stiffness of the baseline, if it may have one."""
-        if not self.settings.adaptive:
+        if not self.settings.baseline.adaptive:
             return spectra
         problem = self.tables.problem
-        shares = torch.stack([problem.baseline.shares(s) for s in self.settings.stiffnesses])
-        scores = stiffness_scores(problem, spectra, theta, shares, self.settings.baseline_weight)
+        shares = torch.stack(
+            [problem.baseline.shares(s) for s in self.settings.baseline.stiffnesses]
+        )
+        scores = stiffness_scores(problem, spectra, theta, shares, self.settings.baseline.weight)
         chosen = torch.nan_to_num(scores, nan=torch.inf).argmin(1)
         return replace(spectra, fitted_share=shares[chosen])
 

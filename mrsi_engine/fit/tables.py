@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, is_macromolecule
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.fit.quantities import (
     amplitude_quantities,
     lineshape_quantities,
@@ -28,9 +28,6 @@ from mrsi_engine.spectra.basis import Basis
 
 _SHIFT_STEP_HZ = 2.0
 _START_DAMPINGS = (2.0, 8.0, 20.0, 40.0)
-
-#: Strong patterns of a brain spectrum; members of one overlap so that their sum is the pattern.
-_LANDMARKS = (("NAA", "NAAG"), ("Cr", "PCr"), ("GPC", "PCh"), ("Glu", "Gln"), ("Ins",), ("Lac",))
 
 #: Stiffness that an adaptive baseline is first fitted with, as far as its range allows.
 _FIRST_STIFFNESS = 0.1
@@ -59,9 +56,9 @@ class FitTables:
         """Tables for the fitted columns ``basis``, which are on the scan's axis."""
         band, used = settings.band(acquisition), settings.used_points(acquisition)
         suffixes = settings.group_suffixes(basis)
-        group = torch.tensor([suffixes.index(settings.group_of(n)) for n in basis.names])
+        group = torch.tensor([suffixes.index(settings.group_of(n, basis)) for n in basis.names])
         own = settings.metabolite_shift_sd_hz > 0
-        movable = torch.tensor([own and not is_macromolecule(n) for n in basis.names])
+        movable = torch.tensor([own and n in basis.metabolites for n in basis.names])
         columns = _Columns(settings, basis, acquisition, band)
         parts = LinearCombinationModel(
             torch.from_numpy(band.reduce(columns.fids[:, used])).to(device, torch.complex64),
@@ -97,7 +94,7 @@ class _Columns:
     @property
     def fids(self) -> NDArray[np.complex128]:
         """``(metabolite, time)``, with the delay that is known."""
-        delay = 1e-3 * self.settings.first_order_phase_ms
+        delay = 1e-3 * self.settings.first_order_phase.delay_ms
         if delay == 0:
             return self.basis.fids
         return started_late(self.basis.fids, self.acquisition.time, self.pivot, delay)
@@ -160,12 +157,12 @@ def _layout(settings: FitSettings, basis: Basis) -> Layout:
 def _baseline(
     settings: FitSettings, band: Band, coefficients: int, device: torch.device
 ) -> Baseline:
-    if settings.baseline == "none":
+    if settings.baseline.kind == "none":
         return Baseline.none(band.bins, device)
-    if settings.baseline == "polynomial":
-        return Baseline.polynomial(band.bins, settings.baseline_order, device)
-    stiffness = settings.baseline_stiffness
-    low, high = settings.baseline_stiffness_range
+    if settings.baseline.kind == "polynomial":
+        return Baseline.polynomial(band.bins, settings.baseline.order, device)
+    stiffness = settings.baseline.stiffness
+    low, high = settings.baseline.stiffness_range
     first = min(max(_FIRST_STIFFNESS, low), high) if isinstance(stiffness, str) else stiffness
     return Baseline.splines(band.bins, coefficients, first, device)
 
@@ -191,7 +188,7 @@ def _bounds(settings: FitSettings, layout: Layout) -> tuple[Tensor, Tensor, Tens
     lower = torch.zeros(layout.size, dtype=torch.float64)
     free[0], upper[0], lower[0] = True, math.inf, -math.inf
     for g in range(layout.groups):
-        reach = settings.max_macromolecule_offset_hz
+        reach = settings.macromolecules.max_offset_hz
         free[layout.shift(g)] = g == 0 or reach > 0
         upper[layout.shift(g)], lower[layout.shift(g)] = reach, -reach
         free[layout.lorentzian(g)] = settings.lineshape != "gaussian"
@@ -199,7 +196,7 @@ def _bounds(settings: FitSettings, layout: Layout) -> tuple[Tensor, Tensor, Tens
         upper[layout.lorentzian(g)] = settings.max_damping
         upper[layout.gaussian(g)] = settings.max_damping**2
     free[layout.delay :] = True
-    upper[layout.delay :] = _PRIOR_REACH * settings.first_order_phase_sd_ms
+    upper[layout.delay :] = _PRIOR_REACH * settings.first_order_phase.sd_ms
     upper[layout.own] = _PRIOR_REACH * settings.metabolite_shift_sd_hz
     lower[layout.delay :] = -upper[layout.delay :]
     return free, lower, upper
@@ -207,7 +204,7 @@ def _bounds(settings: FitSettings, layout: Layout) -> tuple[Tensor, Tensor, Tens
 
 def _prior_sd(settings: FitSettings, model: LinearCombinationModel) -> Tensor:
     sd = torch.full((model.layout.size,), math.inf, dtype=torch.float64)
-    sd[model.layout.delay :] = settings.first_order_phase_sd_ms
+    sd[model.layout.delay :] = settings.first_order_phase.sd_ms
     sd[model.layout.own] = settings.metabolite_shift_sd_hz
     return sd.to(model.columns.device)
 
@@ -239,7 +236,7 @@ def _start_points(settings: FitSettings, layout: Layout, device: torch.device) -
 
 def _landmarks(basis: Basis) -> Tensor:
     """What a spectrum is recognised by, ``(landmark, metabolite)``: the basis where it has none."""
-    rows = [[float(n in names) for n in basis.names] for names in _LANDMARKS]
+    rows = [[float(n in names) for n in basis.names] for names in basis.nucleus.patterns]
     rows += [[float(n == mm) for n in basis.names] for mm in basis.macromolecules]
     found = torch.tensor([row for row in rows if any(row)], dtype=torch.float64)
     return found if len(found) else torch.eye(len(basis.names), dtype=torch.float64)

@@ -48,7 +48,7 @@ def cached_basis(settings: SimulationSettings, directory: Path | None = None) ->
 
 
 def _key(settings: SimulationSettings) -> str:
-    parts = (repr(settings), version("mrsi-engine"), spin_systems_checksum())
+    parts = (repr(settings), version("mrsi-engine"), spin_systems_checksum(settings.nucleus))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 

@@ -17,8 +17,6 @@ from mrsi_engine.spectra.basis import Basis
 
 FORMATS = ", ".join(reader.FORM for reader in READERS)
 
-_MIDDLE_PPM = 2.7
-
 
 def read_basis(
     path: str | Path, *, reference_ppm: float | None = None, conjugate: bool = False
@@ -98,7 +96,7 @@ def _with_whole_first_point(basis: Basis) -> Basis:
     geometric series at -1), and nothing when the point was halved.
     """
     acquisition = basis.acquisition
-    centre = acquisition.frequency_of(_MIDDLE_PPM)
+    centre = acquisition.frequency_of(basis.nucleus.windows.middle)
     slow = basis.fids * np.exp(-2j * np.pi * centre * acquisition.time)
     farthest = slow[:, ::2].sum(axis=1) - slow[:, 1::2].sum(axis=1)
     first = slow[:, 0]

@@ -2,12 +2,82 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
+import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mrsi_engine.errors import InputError, RunError
+
+#: Suffixes of spectroscopic data in BIDS.
+_SUFFIXES = ("mrsi", "svs", "mrsref", "unloc")
+
+
+class DiskFullError(RunError):
+    """The disk filled up while a result was written."""
+
+
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Failures of the file system said in the user's words; ``path`` is what is written.
+
+    Raises
+    ------
+    DiskFullError
+        If the disk is full.
+    InputError
+        If there is no permission to write.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"disk full: {path} cannot be written; make room and run the same command again, "
+                "what is done is kept"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise InputError(f"{path}: no permission to write here ({error.strerror})") from error
+        raise
+
+
+@contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """A folder beside ``path``, gone afterwards; a leftover of its store should the process die."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def built_aside(path: Path, beside: Path | None = None) -> Iterator[Path]:
+    """A folder that takes the name ``path`` when all went well; made beside it or another one."""
+    with scratch_beside(beside or path) as aside:
+        built = aside / path.name
+        yield built
+        built.rename(path)
+
+
+def put_back(source: Path, target: Path) -> None:
+    """Move a file to where one is damaged or gone, whatever stands there; atomic for a file."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(source, target)
+
+
+def remove_whole(path: Path, beside: Path | None = None) -> None:
+    """Delete a folder so that never half of it stands under its name."""
+    with scratch_beside(beside or path) as aside:
+        path.rename(aside / path.name)
 
 
 def write_atomically(path: Path, data: bytes) -> Path:
@@ -33,7 +103,11 @@ def write_atomically(path: Path, data: bytes) -> Path:
 
 
 def safe_stem(stem: str) -> str:
-    """A stem that cannot leave its folder or hide a file: letters, digits, ``_``, ``.``, ``-``.
+    """A stem that names of maps can begin with, as BIDS builds them: entities without a suffix.
+
+    It cannot leave its folder or hide a file: letters, digits, ``_``, ``.``, ``-``. The suffix of
+    the scan is dropped, since that of a map follows its own entities: ``sub-01_mrsi`` begins
+    ``sub-01_space-orig_desc-snr_mrsi``. A name without a BIDS suffix stays as it is.
 
     Raises
     ------
@@ -41,6 +115,7 @@ def safe_stem(stem: str) -> str:
         If nothing usable is left.
     """
     safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).lstrip(".-")
+    safe = re.sub(rf"(?<=.)_({'|'.join(_SUFFIXES)})$", "", safe)
     if not safe:
         raise InputError(f"stem {stem!r}: no letter or digit in it; give another stem")
     return safe

@@ -31,6 +31,7 @@ from mrsi_engine.io.signal_mask import signal_mask
 from mrsi_engine.io.streaming import SampleStream, Transposer
 from mrsi_engine.io.tissue import Fractions, Tissue, read_tissue
 from mrsi_engine.io.volumes import check_placed, read_mask
+from mrsi_engine.nuclei import nucleus
 
 #: Bytes of samples held in memory before they go to a scratch file.
 MEMORY_BUDGET = 512 << 20
@@ -40,9 +41,6 @@ Progress = Callable[[int, int], None]
 
 # Relative difference within which two files are believed to state the same number.
 _SAME = 1e-4
-
-# Where strong lines of protons may lie.
-_LINES_PPM = (-0.5, 6.0)
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -190,7 +188,7 @@ def import_scan(
 
 
 def changed_since(
-    store: ScanStore,
+    inputs: Mapping[str, Any],
     scan: str | Path,
     *,
     mask: str | Path | None = None,
@@ -201,7 +199,7 @@ def changed_since(
     chunk: int = DEFAULT_CHUNK,
     points: int | None = None,
 ) -> list[str]:
-    """Which files and settings differ from those a store was made from; empty if none.
+    """Which files and settings differ from those a store was made from, its ``inputs``.
 
     The files are read to compare their contents, not their names or dates.
 
@@ -213,8 +211,8 @@ def changed_since(
     request = _request(scan, mask, water, tissue, tissue_classes, scalp, chunk, points)
     water_checksum = None if request.water is None else _checksum(request.water)
     now = _provenance(request, _checksum(request.scan), water_checksum)
-    names = {**store.inputs, **now}
-    return [name for name in names if store.inputs.get(name) != now.get(name)]
+    names = {**inputs, **now}
+    return [name for name in names if inputs.get(name) != now.get(name)]
 
 
 def _request(
@@ -422,9 +420,8 @@ def _noise(signals: _Signals, voxels: NDArray[np.intp], acquisition: Acquisition
     fids = signals.fids(chosen).reshape(-1, acquisition.points)
     fids = fids[np.linspace(0, len(fids) - 1, min(len(fids), SAMPLE)).round().astype(int)]
     processing = processing_of(signals.header.extension)
-    return noise_of_scan(
-        fids, acquisition, processing, _LINES_PPM, coils=COIL in signals.dimensions
-    )
+    strong = nucleus(acquisition.nucleus).windows.shown
+    return noise_of_scan(fids, acquisition, processing, strong, coils=COIL in signals.dimensions)
 
 
 def _shortened(inputs: _Inputs, points: int) -> _Inputs:

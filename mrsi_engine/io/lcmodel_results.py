@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import COMBINATIONS, canonical_name
 from mrsi_engine.errors import InputError
+from mrsi_engine.nuclei import nucleus
 
 _VOXEL = ("Row", "Col")
 _EXPECTED = "expected LCModel's CSV, which starts with 'Row, Col, NAME, NAME %SD, NAME/REF'"
@@ -25,19 +25,20 @@ _ROW = re.compile(rf"\s*({_NUMBER})\s+(\d+)%\s*({_NUMBER})\s*(\S+)\s*$")
 _COLUMNS = re.compile(r"\s*Conc\.\s+%SD\s+/\s*(\S+)\s+Metabolite\s*$")
 
 
-def lcmodel_label(name: str) -> str:
+def lcmodel_label(name: str, symbol: str = "1H") -> str:
     """Our label of LCModel's name: ``mI`` is ``Ins``, ``GPC+PCh`` is ``GPCPCh``.
 
     A sum is known by its members in any order; one we do not report keeps its members' names.
     """
-    members = [canonical_name(part) for part in name.split("+")]
-    for combination in COMBINATIONS:
+    table = nucleus(symbol)
+    members = [table.canonical_name(part) for part in name.split("+")]
+    for combination in table.sums:
         if len(members) > 1 and set(members) == set(combination.members):
             return combination.label
     return "".join(members)
 
 
-def read_lcmodel(path: str | Path) -> pd.DataFrame:
+def read_lcmodel(path: str | Path, symbol: str = "1H") -> pd.DataFrame:
     """LCModel's results from a CSV, ``.table`` or ``.coord`` file, known by their content.
 
     The columns are those of :func:`read_lcmodel_csv`; a file of one voxel does not say which it is,
@@ -50,10 +51,12 @@ def read_lcmodel(path: str | Path) -> pd.DataFrame:
     """
     lines = _lines(Path(path))
     starts = [number for number, line in enumerate(lines) if _TABLE in line]
-    return _one_voxel(lines[starts[0] + 1 :], path) if starts else read_lcmodel_csv(path)
+    if not starts:
+        return read_lcmodel_csv(path, symbol)
+    return _one_voxel(lines[starts[0] + 1 :], path, symbol)
 
 
-def _one_voxel(lines: list[str], path: str | Path) -> pd.DataFrame:
+def _one_voxel(lines: list[str], path: str | Path, symbol: str) -> pd.DataFrame:
     columns = _COLUMNS.match(lines[0]) if lines else None
     if columns is None:
         raise InputError(
@@ -70,19 +73,26 @@ def _one_voxel(lines: list[str], path: str | Path) -> pd.DataFrame:
     amplitude, percent, ratio, names = zip(*rows, strict=True)
     table = pd.DataFrame(
         {
-            "label": [lcmodel_label(name) for name in names],
+            "label": [lcmodel_label(name, symbol) for name in names],
             "name": names,
             "amplitude": np.array(amplitude, float),
             "percent_sd": np.array(percent, float),
             "ratio": np.array(ratio, float),
         }
     )
-    table.attrs["reference"] = lcmodel_label(columns.group(1))
+    table.attrs["reference"] = lcmodel_label(columns.group(1), symbol)
     return table
 
 
-def read_lcmodel_csv(path: str | Path) -> pd.DataFrame:
+def read_lcmodel_csv(path: str | Path, symbol: str = "1H") -> pd.DataFrame:
     """LCModel's results, one row a voxel and metabolite.
+
+    Parameters
+    ----------
+    path
+        ``FILCSV``.
+    symbol
+        Nucleus whose names and sums they are.
 
     Returns
     -------
@@ -100,11 +110,11 @@ def read_lcmodel_csv(path: str | Path) -> pd.DataFrame:
     """
     lines = _lines(Path(path))
     header = [cell.strip() for cell in lines[0].split(",")]
-    names, reference = _names(header, path)
+    names, reference = _names(header, path, symbol)
     rows = [_numbers(line, n, header, path) for n, line in enumerate(lines[1:], 2) if line.strip()]
     if not rows:
         raise InputError(f"{path}: a header but no voxel; {_EXPECTED} and one line a voxel")
-    table = _long(np.array(rows), names)
+    table = _long(np.array(rows), names, symbol)
     repeated = table.duplicated(["x", "y", "label"])
     if repeated.any():
         x, y, label = table.loc[repeated, ["x", "y", "label"]].iloc[0]
@@ -125,7 +135,7 @@ def _lines(path: Path) -> list[str]:
     return lines
 
 
-def _names(header: list[str], path: str | Path) -> tuple[list[str], str]:
+def _names(header: list[str], path: str | Path, symbol: str) -> tuple[list[str], str]:
     names = header[2::3]
     if tuple(header[:2]) != _VOXEL or len(header) < 5 or (len(header) - 2) % 3:
         raise InputError(f"{path}: the header is {', '.join(header[:6])} ...; {_EXPECTED}")
@@ -136,7 +146,7 @@ def _names(header: list[str], path: str | Path) -> tuple[list[str], str]:
             raise InputError(f"{path}: in the header {found}; {_EXPECTED}")
     if len(references) != 1:
         raise InputError(f"{path}: ratios to {sorted(references)} in one table; {_EXPECTED}")
-    return names, lcmodel_label(references.pop())
+    return names, lcmodel_label(references.pop(), symbol)
 
 
 def _numbers(line: str, number: int, header: list[str], path: str | Path) -> list[float]:
@@ -160,14 +170,14 @@ def _number(cell: str, column: str, line: int, path: str | Path) -> float:
     return value
 
 
-def _long(rows: NDArray[np.float64], names: list[str]) -> pd.DataFrame:
+def _long(rows: NDArray[np.float64], names: list[str], symbol: str) -> pd.DataFrame:
     voxels, values = rows[:, :2].astype(int) - 1, rows[:, 2:].reshape(len(rows), len(names), 3)
     count = len(names)
     return pd.DataFrame(
         {
             "x": np.repeat(voxels[:, 1], count),
             "y": np.repeat(voxels[:, 0], count),
-            "label": np.tile([lcmodel_label(n) for n in names], len(rows)),
+            "label": np.tile([lcmodel_label(n, symbol) for n in names], len(rows)),
             "name": np.tile(names, len(rows)),
             "amplitude": values[..., 0].ravel(),
             "percent_sd": values[..., 1].ravel(),

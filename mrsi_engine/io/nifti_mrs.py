@@ -21,9 +21,10 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import ArrayLike, NDArray
 
-from mrsi_engine.conventions import COIL, DYNAMIC, REFERENCE_PPM, Acquisition
+from mrsi_engine.conventions import COIL, DYNAMIC, Acquisition
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.volumes import Grid, load_image
+from mrsi_engine.nuclei import nucleus
 
 #: NIfTI header extension code of the NIfTI-MRS JSON.
 EXTENSION_CODE = 44
@@ -242,17 +243,22 @@ def _nucleus(path: Path, extension: Mapping[str, Any]) -> str:
 
 
 def _reference_ppm(
-    path: Path, extension: Mapping[str, Any], nucleus: str, notes: list[str]
+    path: Path, extension: Mapping[str, Any], symbol: str, notes: list[str]
 ) -> float:
-    stated = _number(path, extension, "SpecFreqChemShift")
-    if stated is None and nucleus != "1H":
+    try:
+        table = nucleus(symbol)
+    except InputError as error:
+        raise InputError(f"{path}: ResonantNucleus: {error}") from error
+    stated, usual = _number(path, extension, "SpecFreqChemShift"), table.reference_ppm
+    if stated is None and usual is None:
         raise InputError(
-            f"{path}: {nucleus} data without SpecFreqChemShift; add the chemical shift (ppm) at "
+            f"{path}: {symbol} data without SpecFreqChemShift; add the chemical shift (ppm) at "
             "the spectrometer frequency to the header extension"
         )
     if stated is None:
-        notes.append(f"no SpecFreqChemShift: {REFERENCE_PPM} ppm (water) taken at 0 Hz")
-    shift = REFERENCE_PPM if stated is None else stated
+        notes.append(f"no SpecFreqChemShift: {usual} ppm ({table.reference}) taken at 0 Hz")
+    shift = usual if stated is None else stated
+    assert shift is not None
     return shift + (_number(path, extension, "RxOffset") or 0.0)
 
 

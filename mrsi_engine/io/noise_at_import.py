@@ -134,8 +134,8 @@ def _done(course: NoiseCourse, acquisition: Acquisition, unknown: str) -> list[s
     if course.flat_hz is not None:
         high, low = (float(p) for p in acquisition.ppm_of(course.flat_hz))
         notes.append(
-            f"the noise is weaker at the edges of the spectrum (receiver's filter): it is measured "
-            f"from {low:.1f} to {high:.1f} ppm"
+            f"the noise is weaker beyond {low:.1f} to {high:.1f} ppm (a filter, perhaps the "
+            "receiver's): it is measured between, where there are no signals"
         )
     if unknown:
         notes.append(

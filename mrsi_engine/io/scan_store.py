@@ -17,7 +17,8 @@ dimensions with as many transients as were acquired of it, 1 if it is an average
 
 A chunk holds whole FIDs of ``chunk`` voxels. Voxels stand in the order of the file they came from:
 x runs fastest, then y, then z. Attributes carry the acquisition, the grid, the complete NIfTI-MRS
-header extension and where the data came from.
+header extension and where the data came from. Every file says itself whether it is as it was
+written (:mod:`~mrsi_engine.io.integrity`).
 """
 
 from __future__ import annotations
@@ -34,13 +35,29 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import ArrayLike, NDArray
-from zarr.codecs import BloscCodec
 
 from mrsi_engine.conventions import DYNAMIC, TIME, VOXEL, WHITE, Acquisition, ScanNoise
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.integrity import (
+    INTEGRITY,
+    Damage,
+    array_of,
+    attributes_of,
+    create_array,
+    create_table,
+    damaged_chunks,
+    damaged_metadata,
+    is_sealed,
+    is_store,
+    members_of,
+    open_sealed,
+    read,
+    refuse_damaged,
+    seal,
+)
 
-#: Format of the stores written here; a reader refuses a higher one.
-SCHEMA_VERSION = 1
+#: Format of the stores written here; a reader refuses any other.
+SCHEMA_VERSION = 2
 
 #: Voxels a chunk unless told otherwise: 8 MB of 1024-point FIDs.
 DEFAULT_CHUNK = 1024
@@ -56,6 +73,7 @@ _DIMENSIONS = {
     "z": (VOXEL,),
     "time": (TIME,),
 }
+_SIGNALS = ("fid", "water")
 _REQUIRED = ("fid", "x", "y", "z", "time")
 _ACQUISITION_UNITS = {
     "points": "1",
@@ -69,6 +87,11 @@ _ACQUISITION_UNITS = {
 _PROVENANCE = ("stem", "source", "checksum", "header", "mask_origin", "inputs", "notes")
 _WATER_TIMING = "water_timing"
 _NOISE = "noise"
+
+_AGAIN = (
+    "run the same command again with the files it was made of, or `mrsi import` with --overwrite: "
+    "it is imported again"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,12 +164,19 @@ class ScanStore:
         Raises
         ------
         InputError
-            If there is none, it is of a newer version, or a variable is missing or damaged.
+            If there is none, it is of another version, or a variable is missing.
+        DamagedError
+            If a file is missing or damaged. Signals that are there are checked when they are read,
+            or all at once by :func:`damaged_files`.
         """
         path = Path(path)
-        group = _group_of(path)
-        _check_version(path, group)
+        recorded(path)
+        try:
+            group = open_sealed(path, "r", _AGAIN)
+        except PermissionError as error:
+            raise InputError(f"{path}: no permission to read this scan store") from error
         _check_arrays(path, group)
+        refuse_damaged(path, _damaged_chunks(path, group, signals=False), _AGAIN)
         try:
             return cls._of(path, group)
         except (KeyError, TypeError, ValueError) as error:
@@ -218,9 +248,7 @@ class ScanStore:
             _WATER_TIMING: dict(water_timing or {}),
             _NOISE: dataclasses.asdict(noise),
         }
-        group = zarr.create_group(
-            path, attributes=_attributes(acquisition, shape, affine, provenance)
-        )
+        group = zarr.create_group(path)
         _create_signal(group, "fid", len(places), dimensions or {}, acquisition, chunk)
         if water:
             sizes = _of_the_water(water_dimensions or dimensions or {})
@@ -230,6 +258,7 @@ class ScanStore:
             _create_table(group, "scalp", np.asarray(scalp, dtype=bool), "1")
         if tissue is not None:
             _create_tissue(group, tissue, tissue_classes)
+        seal(path, group, _attributes(acquisition, shape, affine, provenance))
         return cls._of(path, group)
 
     @classmethod
@@ -258,22 +287,22 @@ class ScanStore:
 
     def read_fids(self, start: int, stop: int) -> NDArray[np.complex64]:
         """FIDs of voxels ``start`` to ``stop``, ``(n, [coil,] [dynamic,] time)``."""
-        return np.asarray(self._group["fid"][start:stop])
+        return self._read("fid", start, stop)
 
     def read_water(self, start: int, stop: int) -> NDArray[np.complex64] | None:
         """Water reference of voxels ``start`` to ``stop``; ``None`` without one.
 
         Its dimensions are those of the FIDs, its own number of transients among them.
         """
-        return np.asarray(self._group["water"][start:stop]) if self.has_water else None
+        return self._read("water", start, stop) if self.has_water else None
 
     def read_tissue(self, start: int, stop: int) -> NDArray[np.float32] | None:
         """Tissue fractions of voxels ``start`` to ``stop``, ``(n, class)``; ``None`` without."""
-        return np.asarray(self._group["tissue"][start:stop]) if self.tissue_classes else None
+        return self._read("tissue", start, stop) if self.tissue_classes else None
 
     def read_scalp(self, start: int, stop: int) -> NDArray[np.bool_] | None:
         """Which of voxels ``start`` to ``stop`` are scalp, ``(n,)``; ``None`` if none is marked."""
-        return np.asarray(self._group["scalp"][start:stop]) if self.has_scalp else None
+        return self._read("scalp", start, stop) if self.has_scalp else None
 
     def coordinates(self, start: int = 0, stop: int | None = None) -> NDArray[np.int32]:
         """Voxel indices x, y, z of voxels ``start`` to ``stop``, ``(n, 3)``; of all by default."""
@@ -290,21 +319,25 @@ class ScanStore:
     def to_xarray(self) -> xr.Dataset:
         """The store as a lazily indexed Dataset without Dask arrays."""
         dataset = xr.open_zarr(self.path, chunks=None, consolidated=False, decode_times=False)
+        dataset.attrs.pop(INTEGRITY, None)
         return dataset.set_coords([name for name in ("x", "y", "z", "time") if name in dataset])
 
     @cached_property
     def _places(self) -> NDArray[np.int32]:
         # Each axis is one chunk, so a part of it costs as much to read as all of it.
-        places = np.stack([self._group[axis][:] for axis in "xyz"], axis=1)
+        places = np.stack([self._read(axis, 0, self.voxels) for axis in "xyz"], axis=1)
         places.flags.writeable = False
         return places
+
+    def _read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        return read(self.path, self._group[name], start, stop, _AGAIN)
 
     def _write(self, name: str, start: int, signals: ArrayLike) -> None:
         block = np.asarray(signals, dtype=np.complex64)
         stop = start + len(block)
         if start % self.chunk or (stop % self.chunk and stop != self.voxels):
             raise ValueError(f"voxels {start} to {stop} do not fill chunks of {self.chunk}")
-        self._group[name][start:stop] = block
+        array_of(self._group, name)[start:stop] = block
 
 
 def scan_noise(attributes: Mapping[Any, Any]) -> ScanNoise:
@@ -315,44 +348,72 @@ def scan_noise(attributes: Mapping[Any, Any]) -> ScanNoise:
 
 
 def is_scan_store(path: str | Path) -> bool:
-    """Whether a folder is a scan store of any version."""
-    try:
-        return _schema_of(_group_of(Path(path))) == _SCHEMA
-    except InputError:
-        return False
+    """Whether a folder is a scan store of any version, damaged or not."""
+    return is_store(Path(path), _SCHEMA, _REQUIRED)
 
 
-def _group_of(path: Path) -> zarr.Group:
+def recorded(path: str | Path) -> dict[str, Any]:
+    """Attributes of a scan store, whatever the state of the rest.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it is of another version.
+    DamagedError
+        If the attributes are not as they were written.
+    """
+    path = Path(path)
+    if not is_scan_store(path):
+        raise InputError(_no_scan_store(path))
+    attributes = attributes_of(path) or {}
+    _check_version(path, attributes)
+    if not is_sealed(attributes):
+        refuse_damaged(path, damaged_metadata(path)[:1], _AGAIN)
+    return attributes
+
+
+def damaged_files(path: str | Path) -> list[Damage]:
+    """Every file of a scan store that is missing or not what was written; reads all of them.
+
+    Raises
+    ------
+    InputError, DamagedError
+        As :func:`recorded`: without its attributes nothing can be said of the rest.
+    """
+    path = Path(path)
+    recorded(path)
+    damages = damaged_metadata(path)
+    if damages:
+        return damages
+    return _damaged_chunks(path, open_sealed(path, "r", _AGAIN), signals=True)
+
+
+def _damaged_chunks(path: Path, group: zarr.Group, *, signals: bool) -> list[Damage]:
+    """Damaged chunks of all arrays; those of signals are only missed unless they are to be read."""
+    names = members_of(dict(group.attrs))
+    found = (damaged_chunks(path, group[n], content=signals or n not in _SIGNALS) for n in names)
+    return [damage for damages in found for damage in damages]
+
+
+def _no_scan_store(path: Path) -> str:
     if not path.exists():
-        raise InputError(
-            f"{path}: no such scan store; make one with: mrsi import SCAN --out {path}"
-        )
-    try:
-        return zarr.open_group(path, mode="r", use_consolidated=False)
-    except PermissionError as error:
-        raise InputError(f"{path}: no permission to read this scan store") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: not a scan store (no Zarr v3 group); make one with: mrsi import SCAN"
-        ) from error
+        return f"{path}: no such scan store; make one with: mrsi import SCAN --out {path}"
+    attributes = attributes_of(path)
+    if attributes is None:
+        return f"{path}: not a scan store (no Zarr v3 group); make one with: mrsi import SCAN"
+    return (
+        f"{path}: a Zarr group but not a scan store (schema {attributes.get('schema')!r}, expected "
+        f"{_SCHEMA!r}); give the folder that mrsi import made"
+    )
 
 
-def _schema_of(group: zarr.Group) -> Any:
-    return group.attrs.get("schema")
-
-
-def _check_version(path: Path, group: zarr.Group) -> None:
-    if _schema_of(group) != _SCHEMA:
-        raise InputError(
-            f"{path}: a Zarr group but not a scan store (schema {_schema_of(group)!r}, expected "
-            f"{_SCHEMA!r}); give the folder that mrsi import made"
-        )
-    found = group.attrs.get("schema_version")
-    if not isinstance(found, int) or found > SCHEMA_VERSION:
+def _check_version(path: Path, attributes: Mapping[str, Any]) -> None:
+    found = attributes.get("schema_version", SCHEMA_VERSION)
+    if found != SCHEMA_VERSION:
         raise InputError(
             f"{path}: scan store of schema version {found}, written by mrsi_engine "
-            f"{group.attrs.get('engine_version')}; this is mrsi_engine {version('mrsi-engine')}, "
-            f"which reads up to {SCHEMA_VERSION}: update mrsi_engine or import the scan again"
+            f"{attributes.get('engine_version')}; this is mrsi_engine {version('mrsi-engine')}, "
+            f"which reads {SCHEMA_VERSION}: import the scan again (--overwrite replaces the store)"
         )
 
 
@@ -410,13 +471,13 @@ def _create_signal(
     chunk: int,
 ) -> None:
     fid = (*dimensions.values(), acquisition.points)
-    group.create_array(
+    create_array(
+        group,
         name,
-        shape=(voxels, *fid),
+        (voxels, *fid),
+        np.complex64,
+        (VOXEL, *dimensions, TIME),
         chunks=(max(1, min(chunk, voxels)), *fid),
-        dtype=np.complex64,
-        compressors=BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
-        dimension_names=(VOXEL, *dimensions, TIME),
         attributes={"units": "as in the file"},
     )
 
@@ -431,17 +492,8 @@ def _create_tables(
 
 def _create_tissue(group: zarr.Group, tissue: ArrayLike, classes: Sequence[str]) -> None:
     _create_table(group, "tissue", np.asarray(tissue, dtype=np.float32), "fraction")
-    names = group.create_array(
-        _TISSUE_CLASS, shape=(len(classes),), dtype=str, dimension_names=(_TISSUE_CLASS,)
-    )
-    names[:] = np.array(classes, dtype=object)
+    create_table(group, _TISSUE_CLASS, np.array(classes, dtype=object), (_TISSUE_CLASS,))
 
 
 def _create_table(group: zarr.Group, name: str, values: NDArray[Any], units: str) -> None:
-    group.create_array(
-        name,
-        data=values,
-        chunks=values.shape,
-        dimension_names=_DIMENSIONS[name],
-        attributes={"units": units},
-    )
+    create_table(group, name, values, _DIMENSIONS[name], {"units": units})

@@ -6,6 +6,7 @@ scheduler, and a run that is killed half-way through a pass goes on with the par
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import uuid
@@ -17,7 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_engine.io.result_store import ResultStore, writable
+from mrsi_engine.errors import DamagedError
+from mrsi_engine.io.files import writable
+from mrsi_engine.io.integrity import checksum, chunk_fault, unchecked
+from mrsi_engine.io.result_store import ResultStore
 
 
 @dataclass(frozen=True)
@@ -48,20 +52,34 @@ class Summaries:
         with writable(self.folder):
             self.folder.mkdir(exist_ok=True)
             try:
+                packed = _packed(arrays)
                 with aside.open("wb") as file:
-                    np.savez(file, **arrays)
+                    file.writelines([packed, checksum(packed)])
                 os.replace(aside, self._file(part))
             finally:
                 aside.unlink(missing_ok=True)
 
     def read(self, part: int) -> dict[str, NDArray[Any]]:
-        """The summary of a part."""
-        with np.load(self._file(part), allow_pickle=False) as stored:
+        """The summary of a part.
+
+        Raises
+        ------
+        DamagedError
+            If its file is missing or damaged.
+        """
+        file = self._file(part)
+        data = unchecked(file.read_bytes()) if file.is_file() else None
+        if data is None:
+            raise DamagedError(
+                f"{file}: {chunk_fault(file)}: the summary of part {part} of a pass over the scan; "
+                "run the same command again: it does this part again"
+            )
+        with np.load(io.BytesIO(data.tobytes()), allow_pickle=False) as stored:
             return {name.removeprefix("_"): stored[name] for name in stored.files}
 
     def missing(self, parts: int) -> list[int]:
-        """Which of so many parts are still to be summarised, ascending."""
-        return [part for part in range(parts) if not self._file(part).is_file()]
+        """Which of so many parts are still to be summarised, ascending; damaged ones are."""
+        return [part for part in range(parts) if chunk_fault(self._file(part))]
 
     def remove(self) -> None:
         """Delete all of them."""
@@ -69,3 +87,9 @@ class Summaries:
 
     def _file(self, part: int) -> Path:
         return self.folder / f"{part}.npz"
+
+
+def _packed(arrays: Mapping[str, Any]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()

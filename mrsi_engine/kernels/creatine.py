@@ -1,6 +1,7 @@
-"""Shift and phase from one peak: a Lorentzian line fitted to creatine at 3.03 ppm (CrR, CrRF).
+"""Shift and phase from one peak: a Lorentzian line fitted to creatine (CrR, CrRF).
 
-Creatine peak referencing (Near et al., NMR Biomed 2021;34:e4257). It needs no reference signal and
+Creatine peak referencing (Near et al., NMR Biomed 2021;34:e4257): of protons the methyl singlet at
+3.03 ppm, of phosphorus phosphocreatine at 0. It needs no reference signal and
 gives absolute frequencies, at the price of using one peak of the spectrum. Where the peak is
 looked for comes from the three singlets together: on its own, a shifted choline line would be
 taken for it.
@@ -13,19 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mrsi_engine.conventions import NAA_PPM, Acquisition
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.kernels.alignment import Alignment
 from mrsi_engine.kernels.projection import Projection
 from mrsi_engine.kernels.registration import Registration, Solver, correlate, register
-
-#: Methyl singlet of creatine and phosphocreatine, ppm.
-CREATINE_PPM = 3.027
-
-#: ppm and usual relative height of the singlets of brain spectra.
-SINGLETS = ((NAA_PPM, 1.0), (CREATINE_PPM, 0.7), (3.21, 0.4))
-
-#: Window of the singlets together, ppm.
-_LANDMARK_PPM = (1.85, 3.6)
+from mrsi_engine.nuclei import nucleus
 
 #: Damping of the landmarks, 1/s: wide enough to be met by any shimmed spectrum.
 _LANDMARK_DAMPING = 30.0
@@ -45,7 +38,7 @@ class CreatineReferencing:
     def build(
         cls,
         acquisition: Acquisition,
-        window_ppm: tuple[float, float] | None = (2.8, 3.14),
+        whole: bool = False,
         baseline_order: int = 1,
         damping: tuple[float, float] = (3.0, 90.0),
     ) -> CreatineReferencing:
@@ -55,23 +48,29 @@ class CreatineReferencing:
         ----------
         acquisition
             Axis of the signals.
-        window_ppm
-            What is fitted, (low, high); ``None`` is the whole spectrum without its first 5 ms,
-            in which the broad signals decay.
+        whole
+            Whether to fit the whole spectrum without its first 5 ms, in which the broad signals
+            decay, rather than the line's window.
         baseline_order
             Of the polynomial under the line in the window.
         damping
             Range of the line's damping, 1/s.
+
+        Raises
+        ------
+        InputError
+            If spectra of the nucleus have no such line.
         """
+        table = nucleus(acquisition.nucleus).alignment_for("creatine referencing")
         points, dwell = acquisition.points, acquisition.dwell_time
-        first = 0 if window_ppm else round(_BROAD_DECAY / dwell)
-        window = None if window_ppm is None else _hertz(acquisition, window_ppm)
-        order = None if window_ppm is None else baseline_order
+        first = round(_BROAD_DECAY / dwell) if whole else 0
+        window = None if whole else _hertz(acquisition, table.line_window)
+        order = None if whole else baseline_order
         seen = Projection.build(points - first, dwell, window, order)
         middle = 0.5 * (max(damping[0], 0) + min(damping[1], 50.0))
-        creatine = _lines(acquisition, ((CREATINE_PPM, 1.0),))
-        around = Projection.build(points, dwell, _hertz(acquisition, _LANDMARK_PPM), 2)
-        singlets = _lines(acquisition, SINGLETS, _LANDMARK_DAMPING)
+        creatine = _lines(acquisition, ((table.line, 1.0),))
+        around = Projection.build(points, dwell, _hertz(acquisition, table.singlets_window), 2)
+        singlets = _lines(acquisition, table.singlets, _LANDMARK_DAMPING)
         return cls(
             Registration.build(creatine, seen, damping, middle, first),
             Registration.build(singlets, around),
@@ -85,7 +84,7 @@ class CreatineReferencing:
 def reference_to_creatine(
     referencing: CreatineReferencing, fids: Tensor, noise_sd: Tensor, limit_hz: float = 70.0
 ) -> Alignment:
-    """Shift of creatine from 3.027 ppm, its phase, height and damping.
+    """Shift of creatine from its place, its phase, height and damping.
 
     Parameters
     ----------

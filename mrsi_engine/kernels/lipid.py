@@ -33,19 +33,14 @@ from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
-
-#: Where the methyl and methylene protons of lipids stand, ppm.
-LIPID_PPM = (0.3, 1.8)
-
-#: Where the background is modelled, how far lipids reach beyond their band, and where brain is
-#: seen without them, ppm.
-_METABOLITE_PPM, _LIPID_REACH, _BRAIN_PPM = (1.9, 4.2), 0.6, (2.6, 4.1)
+from mrsi_engine.nuclei import nucleus
+from mrsi_engine.nuclei.nuclei import Lipids
 
 #: Dampings (1/s) of lines of metabolites, macromolecules and lipids, and of singlets of the brain.
 _METABOLITES, _MACROMOLECULES, _LIPIDS, _SINGLETS = (5, 60), (25, 150), (25, 200), (8, 30)
 
 #: Lactate and alanine of a lesion, which are no lipids: their energy over other metabolites'.
-_LACTATE_PPM, _LACTATE_SHARE = (1.2, 1.55), 0.05
+_LACTATE_SHARE = 0.05
 
 #: Singular values below this share of the largest add nothing to a span of lines.
 _LIPID_TOLERANCE, _REACH_TOLERANCE, _BRAIN_TOLERANCE = 1e-2, 1e-3, 0.1
@@ -78,30 +73,33 @@ class LipidPlan:
 
     @classmethod
     def design(
-        cls, acquisition: Acquisition, band_ppm: tuple[float, float] = LIPID_PPM
+        cls, acquisition: Acquisition, band_ppm: tuple[float, float] | None = None
     ) -> LipidPlan:
-        """The plan for lipids in ``band_ppm``.
+        """The plan for lipids in ``band_ppm``, which is that of the nucleus unless given.
 
         Raises
         ------
         InputError
-            If the spectrum does not reach from the band to the metabolites at 4.2 ppm.
+            If the spectrum does not reach from the band to the metabolites at 4.2 ppm, or spectra
+            of the nucleus have no lipids.
         """
-        low, high = band_ppm
-        bins = _window(acquisition, (low - 0.5, max(high, _METABOLITE_PPM[1]) + 0.1))
+        known = _known(acquisition)
+        low, high = band_ppm = band_ppm or known.band
+        bins = _window(acquisition, (low - 0.5, max(high, known.background[1]) + 0.1))
         lipids = _span(_lines(acquisition, bins, band_ppm, _LIPIDS), _LIPID_TOLERANCE)
-        reach = _lines(acquisition, bins, (low, high + _LIPID_REACH), _LIPIDS)
+        reach = _lines(acquisition, bins, (low, high + known.reach), _LIPIDS)
         reach = _span(reach, _REACH_TOLERANCE)
-        brain = _lines(acquisition, bins, _BRAIN_PPM, _SINGLETS)
+        brain = _lines(acquisition, bins, known.brain, _SINGLETS)
         brain = _span(brain - reach @ (reach.mH @ brain), _BRAIN_TOLERANCE)
         return cls(acquisition, band_ppm, bins, lipids, brain)
 
     def background(self, noise_sd: float, metabolites: float, macromolecules: float) -> Tensor:
         """Covariance ``(bin, bin)`` of what is no lipid; energies of a FID in the data's units."""
+        known = _known(self.acquisition)
         parts = (
-            (_METABOLITE_PPM, _METABOLITES, metabolites),
+            (known.background, _METABOLITES, metabolites),
             (self.band_ppm, _MACROMOLECULES, macromolecules),
-            (_LACTATE_PPM, _METABOLITES, _LACTATE_SHARE * metabolites),
+            (known.lactate, _METABOLITES, _LACTATE_SHARE * metabolites),
         )
         total = 2 * noise_sd**2 * torch.eye(len(self.bins), dtype=torch.complex128)
         for ppm, damping, energy in parts:
@@ -225,9 +223,13 @@ def remove(fids: Tensor, lipids: LipidBasis, strength: float = 1.0) -> LipidRemo
 
 
 def lipid_band(acquisition: Acquisition) -> tuple[float, float]:
-    """(low, high) in Hz of :data:`LIPID_PPM`, for :meth:`BandPlan.design`."""
-    low, high = sorted(float(f) for f in acquisition.frequency_of(LIPID_PPM))
+    """(low, high) in Hz of where lipids stand, for :meth:`BandPlan.design`."""
+    low, high = sorted(float(f) for f in acquisition.frequency_of(_known(acquisition).band))
     return low, high
+
+
+def _known(acquisition: Acquisition) -> Lipids:
+    return nucleus(acquisition.nucleus).lipids_for("lipid removal")
 
 
 def _patterns(sums: LipidSums, plan: LipidPlan, background: Tensor, rank: int | None) -> Tensor:
@@ -297,10 +299,12 @@ def _windowed(fids: Tensor, bins: Tensor) -> Tensor:
 
 def _window(acquisition: Acquisition, ppm: tuple[float, float]) -> Tensor:
     """Bins of the unshifted transform between two shifts, as far as the spectrum goes."""
-    if max(acquisition.ppm) < _METABOLITE_PPM[1] or min(acquisition.ppm) > LIPID_PPM[0]:
+    known = _known(acquisition)
+    lowest, highest = known.band[0], known.background[1]
+    if max(acquisition.ppm) < highest or min(acquisition.ppm) > lowest:
         raise InputError(
             f"lipid removal: the spectrum spans {min(acquisition.ppm):.1f} to "
-            f"{max(acquisition.ppm):.1f} ppm and must hold {LIPID_PPM[0]} to {_METABOLITE_PPM[1]} "
+            f"{max(acquisition.ppm):.1f} ppm and must hold {lowest} to {highest} "
             "ppm; use method = 'hsvd'"
         )
     axis = torch.fft.ifftshift(torch.tensor(acquisition.ppm))

@@ -65,8 +65,8 @@ _LONG_ENOUGH = 0.1
 #: the fewest signals and cells of each that tell.
 _SHARED, _FEWEST_SIGNALS, _FEWEST_CELLS = 0.015, 24, 60
 
-#: Fewest bins without signals that tell of noise over time.
-_FEWEST_BINS = 4
+#: Fewest bins without signals, and pieces, that tell of noise over time.
+_FEWEST_BINS, _FEWEST_PIECES = 4, 6
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,6 @@ def noise_course(
         return found
     kept = fids[:, :points].to(torch.complex128)
     cells = _Cells.of(kept)
-    if not cells.holds_noise:
-        return replace(found, unknown="no noise outside the signals: filtered or simulated")
     low, high, weaker = _flat(cells, dwell_time, signal_hz)
     if weaker:
         return replace(found, unknown="the noise is weaker outside the signals: band-limited")
@@ -164,6 +162,8 @@ def noise_course(
     cells = cells.within(low, high, first, last)
     if int(cells.flat.sum()) < _FEWEST_BINS:
         return found
+    if not cells.holds_noise:
+        return replace(found, unknown="no noise outside the signals: filtered or simulated")
     limits = (_CHANCE_TOLD, _CHANGE_TOLD) if apodised else (_CHANCE, _CHANGE)
     envelope, decaying = _envelope(cells, *limits), found
     if envelope:
@@ -173,7 +173,7 @@ def noise_course(
         cells = _Cells.of(kept, len(cells.window)).within(low, high, first, last)
         per_second = Envelope(envelope.linear / dwell_time, envelope.quadratic / dwell_time**2)
         found = replace(found, points=points, envelope=per_second)
-    if cells.unevenness > _LEFT:
+    if len(cells.power) < _FEWEST_PIECES or cells.unevenness > _LEFT:
         return replace(decaying, unknown="the noise changes over time by no law that can be undone")
     if distinct and cells.shared > _SHARED:
         return replace(found, unknown="voxels far apart share their noise: denoised together")
@@ -266,7 +266,8 @@ class _Cells:
     @cached_property
     def quiet(self) -> Tensor:
         """Bins without signals, ``(bin,)`` bool: of the lowest power over all times."""
-        quarters = torch.stack([q.log().mean(0) for q in self.power.tensor_split(4)])
+        parts = self.power.tensor_split(min(4, len(self.power)))
+        quarters = torch.stack([part.log().mean(0) for part in parts])
         # The worst quarter: signals that are gone later spoil a bin, too.
         score = quarters.amax(0)
         among = score[self.flat]
@@ -454,13 +455,14 @@ def _flat(
     inside = (frequencies >= signal_hz[0] * dwell_time) & (frequencies <= signal_hz[1] * dwell_time)
     places = inside.nonzero().squeeze(1)
     narrow = len(places) < 2 * _HALF_LINE or bool(inside.all())
-    if narrow or cells.points * dwell_time < _LONG_ENOUGH:
+    heard = int(cells.heard.sum()) * cells.hop * dwell_time
+    if narrow or heard < _LONG_ENOUGH:
         return *everywhere, False
     middle, late = (torch.fft.fftshift(level) for level in cells.levels)
-    level = late[inside].quantile(0.25)
+    level, before = late[inside].quantile(0.25), middle[inside].quantile(0.25)
     quiet = torch.fft.fftshift(cells.quiet)
-    before = middle[inside].quantile(0.25) / middle[quiet].mean()
-    if level / late[quiet].mean() < _FLAT * before:
+    beside = late[quiet].mean() / middle[quiet].mean()
+    if level < _FLAT * before and level < _FLAT * before * beside:
         # Signals that are alive to the end decay: between them is no noise to compare with.
         return *everywhere, False
     smooth = torch.nn.functional.avg_pool1d(late[None, None], 3, 1, 1, count_include_pad=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mrsi_engine.conventions import REFERENCE_PPM, Acquisition
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.kernels.alignment import Alignment
 from mrsi_engine.kernels.projection import Projection
 from mrsi_engine.kernels.registration import Registration, Solver, register
@@ -19,7 +19,7 @@ _START_DAMPING = 25.0
 
 def water_registration(
     acquisition: Acquisition,
-    water_ppm: float = REFERENCE_PPM,
+    water_ppm: float,
     damping: tuple[float, float] = (2.0, 150.0),
 ) -> Registration:
     """The line of water made ready.

@@ -32,9 +32,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, model
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from mrsi_engine.conventions import is_macromolecule
 from mrsi_engine.kernels.lcm import Layout, LinearCombinationModel
 from mrsi_engine.kernels.linear import solve_spd
+from mrsi_engine.nuclei import nucleus
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.macromolecules import pattern_lines
 
@@ -127,6 +127,8 @@ class Decoder:
     mixing
         ``(column, direction)``, with ``directions``: change of each amplitude, as a share of its
         typical one, that an output of 1 makes.
+    symbol
+        Nucleus of the basis.
     """
 
     settings: DecoderSettings
@@ -134,6 +136,7 @@ class Decoder:
     model: LinearCombinationModel
     typical: Tensor
     mixing: Tensor | None = None
+    symbol: str = "1H"
 
     @property
     def outputs(self) -> int:
@@ -208,7 +211,7 @@ class Decoder:
 
     @property
     def _is_metabolite(self) -> Tensor:
-        kept = [float(not is_macromolecule(name)) for name in self.names]
+        kept = [float(not nucleus(self.symbol).is_macromolecule(name)) for name in self.names]
         return torch.tensor(kept, device=self.typical.device)
 
     @cached_property
@@ -264,7 +267,8 @@ def make_decoder(
     typical = torch.ones(len(full.names)) if typical is None else typical
     model = LinearCombinationModel(columns, group, time)
     mixing = None if mixing is None else mixing.float().to(device)
-    return Decoder(settings, full.names, model, typical.float().to(device), mixing)
+    symbol = full.acquisition.nucleus
+    return Decoder(settings, full.names, model, typical.float().to(device), mixing, symbol)
 
 
 def principal_directions(columns: Tensor, typical: Tensor, spread: Tensor) -> Tensor:

@@ -37,9 +37,12 @@ from mrsi_engine.networks.fpc_decoders import (
 from mrsi_engine.networks.fpc_signals import (
     FpcSimulationSettings,
     MixtureSettings,
+    MixtureSource,
     Source,
     Transients,
+    TransientSource,
 )
+from mrsi_engine.networks.kinds import Given, GivenBasis, NetworkKind
 from mrsi_engine.networks.model import (
     Axis,
     Card,
@@ -48,21 +51,21 @@ from mrsi_engine.networks.model import (
     first_mistake,
     save_model,
 )
-from mrsi_engine.networks.quantifier import SignalAxis, check_unused, member_folder, normalise
-from mrsi_engine.networks.recipe_files import RecipeFile, RecipeKind
+from mrsi_engine.networks.quantifier import normalise
+from mrsi_engine.networks.recipe_files import RecipeFile, SignalAxis
 from mrsi_engine.networks.training import (
     Encode,
     Task,
     TrainingProgress,
     TrainingSettings,
+    check_unused,
+    member_folder,
     seeded_encoder,
     train,
 )
+from mrsi_engine.nuclei import nucleus
 
 TEMPLATE = "template"
-
-#: Where the template is registered, and where its first signal is picked by its tallest peak, ppm.
-_TEMPLATE_PPM, _PICK_PPM = (1.9, 4.1), (1.9, 3.5)
 
 #: Samples (s) that count for the template, signals it is averaged from, signals of the scores.
 _TEMPLATE_SECONDS, _AVERAGED, _SCORED = 0.32, 512, 4096
@@ -117,7 +120,7 @@ class FpcRecipe(RecipeFile):
         See their classes.
     """
 
-    kind: ClassVar[RecipeKind] = "fpc"
+    kind: ClassVar[str] = "fpc"
 
     axis: SignalAxis = SignalAxis()
     input: FpcInput = FpcInput()
@@ -192,6 +195,45 @@ def encoder_input(signals: Tensor, seen: FpcInput, band: Band | None) -> Tensor:
     return normalise(head, head.shape[1])[0]
 
 
+def train_for_user(recipe: FpcRecipe, given: Given) -> tuple[Model, TrainingProgress]:
+    """Train by a recipe on what a user named.
+
+    Raises
+    ------
+    InputError
+        If recipe, basis and folder do not go together, or a scan or model to begin with is given.
+    """
+    for option, name in (("--scan", given.scan and given.scan.name), ("--start", given.start)):
+        if name is not None:
+            raise InputError(
+                f"{name}: recipe {recipe.name} is for frequency and phase correction, which is "
+                f"learned from simulated signals and from the beginning; leave out {option}"
+            )
+    return train_fpc(
+        recipe,
+        _source(recipe, given.basis),
+        given.folder,
+        resume=given.resume,
+        device=given.device,
+        on_point=given.on_point,
+    )
+
+
+def _source(recipe: FpcRecipe, basis: GivenBasis | None) -> Source:
+    settings = recipe.simulation
+    if not isinstance(settings, MixtureSettings):
+        if basis is not None:
+            raise InputError(
+                f"recipe {recipe.name}: simulates a spectrum of its own; leave out --basis"
+            )
+        return TransientSource(settings)
+    if basis is None:
+        raise InputError(
+            f"recipe {recipe.name}: simulates signals from a basis; give it with --basis"
+        )
+    return MixtureSource(settings, basis.on(recipe.axis.of(basis.own_axis())))
+
+
 def train_fpc(
     recipe: FpcRecipe,
     source: Source,
@@ -246,9 +288,10 @@ def averaged(source: Source, seed: int) -> Tensor:
     axis = source.acquisition
     made = source.draw(_AVERAGED, seed)
     points = min(axis.points, round(_TEMPLATE_SECONDS / axis.dwell_time))
-    window = hertz_between(axis, _TEMPLATE_PPM)
+    lines = nucleus(axis.nucleus).alignment_for("frequency and phase correction")
+    window = hertz_between(axis, lines.template)
     projection = Projection.build(points, axis.dwell_time, window, 2)
-    pick = Band.between(axis.points, axis.dwell_time, *hertz_between(axis, _PICK_PPM))
+    pick = Band.between(axis.points, axis.dwell_time, *hertz_between(axis, lines.pick))
     limit = 2 * max(abs(v) for v in source.ranges["shift"]) + 10
     noise = made.noise_sd.double()
     template, _ = averaged_template(made.fids, noise, projection, pick, Solver(limit))
@@ -342,3 +385,6 @@ def _scored(
     rounded = {name: float(f"{value:.4g}") for name, value in scores.items()}
     card = model.card.model_copy(update={"scores": rounded})
     return replace(model, card=card)
+
+
+KIND = NetworkKind("fpc", FpcRecipe, train_for_user, Corrector.of)

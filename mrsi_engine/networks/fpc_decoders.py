@@ -38,9 +38,9 @@ from torch.nn.functional import softplus
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.alignment import turned
-from mrsi_engine.kernels.creatine import CREATINE_PPM
 from mrsi_engine.kernels.projection import LineRange, Projection
 from mrsi_engine.kernels.registration import Registration
+from mrsi_engine.nuclei import nucleus
 
 FpcKind = Literal["dCrR", "dCrRF", "dSR", "dSRF", "projected"]
 
@@ -271,7 +271,8 @@ def make_fpc_decoder(
     time = torch.as_tensor(acquisition.time[: settings.points], dtype=torch.float32, device=device)
     seen = settings.projection(acquisition).to(torch.device(device))
     if not settings.needs_template:
-        angle = 2 * math.pi * float(acquisition.frequency_of(CREATINE_PPM)) * time.double()
+        lines = nucleus(acquisition.nucleus).alignment_for(f"decoder {settings.kind}")
+        angle = 2 * math.pi * float(acquisition.frequency_of(lines.line)) * time.double()
         creatine = torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
         return CreatineDecoder(settings, time, creatine, seen)
     assert template is not None

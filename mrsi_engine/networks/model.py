@@ -32,9 +32,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from mrsi_engine.conventions import REFERENCE_PPM, Acquisition
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.encoders import Encoder, EncoderSettings
+from mrsi_engine.networks.kinds import known_kind
 from mrsi_engine.spectra.basis import Basis
 
 #: Tensors of a quantification model that are no weights: the basis columns it was trained with.
@@ -75,7 +76,7 @@ class Axis(_Part):
     points: PositiveInt
     dwell_time: PositiveFloat
     spectrometer_frequency: PositiveFloat
-    reference_ppm: float = REFERENCE_PPM
+    reference_ppm: float = 4.65  # of cards from before it was stated; all were of protons
     nucleus: str = "1H"
     echo_time: float | None = None
     repetition_time: float | None = None
@@ -150,7 +151,7 @@ class Card(_Part):
     """
 
     format_version: Literal[1] = 1
-    kind: Literal["quantification", "fpc"]
+    kind: Annotated[str, AfterValidator(known_kind)]
     name: str
     encoder: EncoderSettings
     input_points: PositiveInt
@@ -366,7 +367,7 @@ def is_model(folder: Path) -> bool:
     return (folder / _CARD).is_file()
 
 
-def load_model(folder: Path | str, kind: Literal["quantification", "fpc"] | None = None) -> Model:
+def load_model(folder: Path | str, kind: str | None = None) -> Model:
     """A model from its folder, in evaluation mode on the CPU.
 
     Parameters
@@ -423,13 +424,13 @@ def _encoder(card: Card, member: int, stored: Mapping[str, Tensor], path: Path) 
 
 def _read_card(path: Path) -> Card:
     try:
-        return Card.model_validate(json.loads(path.read_text()))
+        return Card.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such file; {path.parent} is no model folder, and none of the shipped "
             f"models {shipped_models()}"
         ) from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid JSON: {error}") from error
     except ValidationError as error:
         raise InputError(f"{path}: {first_mistake(error)}; copy the model again") from error

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.networks.kinds import known_kind
 from mrsi_engine.networks.model import first_mistake
 from mrsi_engine.networks.training import TrainingSettings
 
-RecipeKind = Literal["quantification", "fpc"]
-
-KINDS: tuple[RecipeKind, ...] = ("quantification", "fpc")
-
 #: The folder of recipes inside the package.
 _SHIPPED = resources.files("mrsi_engine") / "networks" / "recipes"
+
+
+class SignalAxis(BaseModel):
+    """Signals to simulate: their number of points, dwell time (s) and frequency (MHz).
+
+    What is not given is the basis' own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    points: PositiveInt | None = None
+    dwell_time: PositiveFloat | None = None
+    spectrometer_frequency: PositiveFloat | None = None
+
+    def of(self, acquisition: Acquisition) -> Acquisition:
+        """The acquisition of a basis with what is given here."""
+        return replace(acquisition, **self.model_dump(exclude_none=True))
 
 
 class RecipeFile(BaseModel):
@@ -36,11 +52,16 @@ class RecipeFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: ClassVar[RecipeKind]
+    kind: ClassVar[str]
 
     name: str
     description: str = ""
     training: TrainingSettings = TrainingSettings()
+
+    @property
+    def calibration_signals(self) -> int:
+        """Simulated signals that the error bars of the model are to be calibrated with."""
+        return 0
 
     @classmethod
     def load(cls, name_or_file: str | Path) -> Self:
@@ -62,23 +83,23 @@ class RecipeFile(BaseModel):
             raise InputError(f"{source}: {first_mistake(error)}") from error
 
 
-def read_recipe(source: str) -> tuple[RecipeKind, dict[str, Any]]:
+def read_recipe(source: str) -> tuple[str, dict[str, Any]]:
     """What a recipe is for, and its settings as they stand in the file.
 
     Raises
     ------
     InputError
-        If there is no such recipe, it is not TOML, or its kind is none of :data:`KINDS`.
+        If there is no such recipe, it is not TOML, or there is no such kind.
     """
     try:
         settings = tomllib.loads(recipe_text(source))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{source}: not valid TOML: {error}") from error
     named = settings.pop("kind", "quantification")
-    for kind in KINDS:
-        if kind == named:
-            return kind, settings
-    raise InputError(f"{source}: kind is {named!r}, expected one of {list(KINDS)}")
+    try:
+        return known_kind(named), settings
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from error
 
 
 def recipe_text(source: str) -> str:
@@ -90,13 +111,16 @@ def recipe_text(source: str) -> str:
         If there is no such recipe.
     """
     if source in _names():
-        return (_SHIPPED / f"{source}.toml").read_text()
+        return (_SHIPPED / f"{source}.toml").read_text(encoding="utf-8")
     if not Path(source).is_file():
         raise InputError(f"{source}: no such recipe; shipped: {_names()}, or give a TOML file")
-    return Path(source).read_text()
+    try:
+        return Path(source).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: not a TOML file, which is text in UTF-8 ({error})") from error
 
 
-def shipped_recipes(kind: RecipeKind | None = None) -> list[str]:
+def shipped_recipes(kind: str | None = None) -> list[str]:
     """Names of the recipes in the package; of one kind, or of all."""
     return [name for name in _names() if kind is None or read_recipe(name)[0] == kind]
 

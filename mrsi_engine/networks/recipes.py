@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mrsi_engine.networks.fpc import FpcRecipe
-from mrsi_engine.networks.quantifier import Recipe
-from mrsi_engine.networks.recipe_files import read_recipe
-
-AnyRecipe = Recipe | FpcRecipe
+from mrsi_engine.networks.kinds import network_kind
+from mrsi_engine.networks.recipe_files import RecipeFile, read_recipe
 
 
-def load_recipe(name_or_file: str | Path) -> AnyRecipe:
+def load_recipe(name_or_file: str | Path) -> RecipeFile:
     """A shipped recipe by name or any by TOML file, as what its ``kind`` says.
 
     Raises
@@ -20,5 +17,4 @@ def load_recipe(name_or_file: str | Path) -> AnyRecipe:
         If there is no such recipe, it is not TOML or a setting is wrong (named).
     """
     kind, _ = read_recipe(str(name_or_file))
-    recipe: type[Recipe] | type[FpcRecipe] = FpcRecipe if kind == "fpc" else Recipe
-    return recipe.load(name_or_file)
+    return network_kind(kind).recipe.load(name_or_file)

@@ -29,19 +29,17 @@ from torch import Tensor
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.lcm import LinearCombinationModel
+from mrsi_engine.nuclei import Nucleus
 from mrsi_engine.spectra.basis import Basis
 
 #: Humps of a simulated baseline: how many, between which ppm, their FWHM in Hz, and when (s) the
 #: narrowest is over.
-_HUMPS, _HUMPS_PPM, _HUMPS_FWHM, _HUMPS_LAST = 6, (0.5, 4.2), (60.0, 150.0), 0.04
+_HUMPS, _HUMPS_BETWEEN, _HUMPS_FWHM, _HUMPS_LAST = 6, (0.5, 4.2), (60.0, 150.0), 0.04
 
-#: Lines of simulated nuisances: how many, between which ppm, and their damping in 1/s. Of water
-#: they are what removal leaves at the feet of a line, most of it broad.
-_WATER, _WATER_PPM, _WATER_DAMPING = 3, (4.2, 5.1), (5.0, 300.0)
-_LIPIDS, _LIPIDS_PPM, _LIPIDS_DAMPING = 3, (0.8, 2.1), (30.0, 90.0)
-
-#: Where the peak of NAA stands, which the SNR refers to (ppm).
-_NAA_PPM = (1.8, 2.2)
+#: Lines of simulated nuisances: how many, and their damping in 1/s; the nucleus says where. Of
+#: water they are what removal leaves at the feet of a line, most of it broad.
+_WATER, _WATER_DAMPING = 3, (5.0, 300.0)
+_LIPIDS, _LIPIDS_DAMPING = 3, (30.0, 90.0)
 
 
 def _ordered(span: tuple[float, float]) -> tuple[float, float]:
@@ -216,8 +214,9 @@ class Simulator:
             sum(span) / 2 for span in (self.settings.amplitudes["NAA"], self.settings.damping)
         )
         spectrum = axis.spectrum(amplitude * self.basis["NAA"] * np.exp(-damping * axis.time)).real
-        first, last = _NAA_PPM
-        height = float(spectrum[(axis.ppm > first) & (axis.ppm < last)].max())
+        table = self.basis.nucleus
+        near = np.abs(axis.ppm - table.landmark("NAA").ppm) < table.lines.search
+        height = float(spectrum[near].max())
         one = height / math.sqrt(axis.points)
         return one / high, one / low
 
@@ -231,18 +230,19 @@ class Simulator:
         nuisances = torch.zeros((), dtype=torch.complex64, device=self.device)
         if self.settings.baseline:
             nuisances = nuisances + self._baseline(count, chance)
-        for largest, lines, ppm, damping in (
-            (self.settings.residual_water, _WATER, _WATER_PPM, _WATER_DAMPING),
-            (self.settings.lipids, _LIPIDS, _LIPIDS_PPM, _LIPIDS_DAMPING),
+        table = self.basis.nucleus
+        for largest, lines, damping, where in (
+            (self.settings.residual_water, _WATER, _WATER_DAMPING, _water_range),
+            (self.settings.lipids, _LIPIDS, _LIPIDS_DAMPING, _lipid_range),
         ):
             if largest:
-                shift, width = self._lines(ppm, damping, count, lines, chance)
+                shift, width = self._lines(where(table), damping, count, lines, chance)
                 sizes, time = self._sizes(largest, count, lines, chance), self._model.time
                 nuisances = nuisances + _summed(sizes, shift, width * time, time)
         return nuisances
 
     def _baseline(self, count: int, chance: torch.Generator) -> Tensor:
-        shift, width = self._lines(_HUMPS_PPM, _HUMPS_FWHM, count, _HUMPS, chance)
+        shift, width = self._lines(_HUMPS_BETWEEN, _HUMPS_FWHM, count, _HUMPS, chance)
         sizes = self._sizes(self.settings.baseline, count, _HUMPS, chance)
         # The narrowest has fallen to 1e-9 by then.
         time = self._model.time[self._model.time < _HUMPS_LAST]
@@ -273,6 +273,14 @@ class Simulator:
         """Complex, SD 1 per real channel."""
         parts = torch.randn((*shape, 2), generator=chance, device=self.device)
         return torch.view_as_complex(parts)
+
+
+def _water_range(table: Nucleus) -> Span:
+    return table.water_for("simulation residual_water").residual
+
+
+def _lipid_range(table: Nucleus) -> Span:
+    return table.lipids_for("simulation lipids").simulated
 
 
 def _summed(size: Tensor, shift: Tensor, decay: Tensor, time: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.networks.encoders import Encoder, EncoderSettings
+from mrsi_engine.networks.model import CHECKPOINTS, check_model_folder, is_model
 
 Data = TypeVar("Data")
 
@@ -127,6 +128,29 @@ class Task(Generic[Data]):
     loss: Callable[[Encode, Data], Tensor]
     identity: dict[str, Any] = field(default_factory=dict)
     batches: int | None = None
+
+
+def check_unused(folder: Path, resume: bool) -> None:
+    """See that no finished model, and no training that could go on, would be lost.
+
+    Raises
+    ------
+    InputError
+        If the folder holds either, or files of something else.
+    """
+    check_model_folder(folder)
+    if is_model(folder):
+        raise InputError(f"{folder}: holds a trained model; give a new folder")
+    if any(folder.glob(f"{CHECKPOINTS}*")) and not resume:
+        raise InputError(
+            f"{folder}: holds a training that was stopped; go on with --resume, or give a new "
+            "folder"
+        )
+
+
+def member_folder(folder: Path, number: int) -> Path:
+    """Where a member of an ensemble keeps its checkpoint while it is trained."""
+    return folder / f"{CHECKPOINTS}{number}"
 
 
 def seeded_encoder(settings: EncoderSettings, points: int, outputs: int, seed: int) -> Encoder:

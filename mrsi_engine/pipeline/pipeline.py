@@ -5,14 +5,20 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, field_validator
 
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
-from mrsi_engine.pipeline.stage import Block, Context, Stage, State
+from mrsi_engine.nuclei import nucleus
+from mrsi_engine.pipeline.ranges import NucleusDefaults
+from mrsi_engine.pipeline.registry import stage_kind
+from mrsi_engine.pipeline.settings import group_of
+from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage, State
 from mrsi_engine.quantities import Declaration
 
 #: The folder of ready-made pipelines inside the package.
@@ -20,12 +26,17 @@ SHIPPED = resources.files("mrsi_engine") / "pipelines"
 
 
 class Pipeline(BaseModel):
-    """An ordered list of stages. ``block_size`` is voxels a task; results do not depend on it."""
+    """An ordered list of stages.
+
+    ``block_size`` is voxels a task; results do not depend on it. ``nucleus`` is the only one it is
+    for; any if not given.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     description: str = ""
+    nucleus: str | None = None
     block_size: int = 2048
     stages: tuple[SerializeAsAny[Stage], ...]
 
@@ -75,7 +86,8 @@ class Pipeline(BaseModel):
         return sum((_declared(stage, known) for stage, known in pairs), Declaration())
 
     def check(self, context: Context) -> Pipeline:
-        """This pipeline, once every stage is known to fit the scan."""
+        """This pipeline, once it is known to be for the nucleus and every stage to fit the scan."""
+        self.check_nucleus(context.acquisition)
         for stage, known in zip(self.stages, self._contexts(context), strict=True):
             stage.check(known)
         return self
@@ -84,6 +96,31 @@ class Pipeline(BaseModel):
         """Plain settings of the stages that are not passed over in this scan, in order."""
         pairs = zip(self.stages, self._contexts(context), strict=True)
         return [_table(stage) for stage, known in pairs if not stage.skipped(known)]
+
+    def check_nucleus(self, acquisition: Acquisition) -> None:
+        """See that the pipeline is for the nucleus of a scan.
+
+        Raises
+        ------
+        InputError
+            If it is for another, or the nucleus is not known.
+        """
+        scan = nucleus(acquisition.nucleus)
+        if self.nucleus in (None, scan.symbol):
+            return
+        other = f"--pipeline {scan.pipeline}" if scan.pipeline else "--pipeline minimal"
+        raise InputError(
+            f"pipeline {self.name}: is for {self.nucleus}, the scan is of {scan.symbol}; give "
+            f"{other}, or a pipeline of your own"
+        )
+
+    def resolved(self, acquisition: Acquisition) -> Pipeline:
+        """This pipeline with all settings stated that are the nucleus' own unless given."""
+        stages = tuple(
+            stage.resolved(acquisition) if isinstance(stage, NucleusDefaults) else stage
+            for stage in self.stages
+        )
+        return self.model_copy(update={"stages": stages})
 
     def processing_methods(self) -> dict[str, str]:
         """What NIfTI-MRS calls the step of each stage."""
@@ -148,7 +185,7 @@ def prepare_pipeline(
     if not any(stage.passes(c) for stage, c in zip(pipeline.stages, contexts, strict=True)):
         states = states or [{}] * len(pipeline.stages)
     steps = [
-        stage.build(replace(before, state=state))
+        prepare_stage(stage, replace(before, state=state))
         for stage, before, state in zip(pipeline.stages, contexts, states, strict=False)
     ]
 
@@ -164,6 +201,32 @@ def _table(stage: Stage) -> dict[str, Any]:
     return {"stage": stage.stage, **stage.model_dump(mode="json")}
 
 
+def prepare_stage(stage: Stage, context: Context) -> Apply:
+    """A stage bound to one scan; a block of no voxel gets what it declares without asking it."""
+    voxels, declared = stage.build(context), stage.declare(context)
+    left = [1 + context.dimensions.index(name) for name in stage.leaves(context.dimensions)]
+
+    def apply(block: Block) -> None:
+        if len(block.fids):
+            voxels(block)
+        else:
+            _write_nothing(block, declared, left)
+
+    return apply
+
+
+def _write_nothing(block: Block, declared: Declaration, left: Sequence[int]) -> None:
+    fids = block.fids
+    block.fids = fids.new_empty((0, *(fids.shape[place] for place in left), fids.shape[-1]))
+    nothing = fids.new_empty(0, dtype=torch.float64)
+    for quantity in declared.parameters:
+        block.estimate[quantity.name] = block.sd[quantity.name] = nothing
+    for quantity in declared.measures:
+        block.measures[quantity.name] = nothing
+    for quantity in declared.signals if block.keep_signals else ():
+        block.signals[quantity.name] = fids.new_empty((0, fids.shape[-1]))
+
+
 def _declared(stage: Stage, context: Context) -> Declaration:
     return stage.declare(context).of_stage(stage.stage)
 
@@ -174,7 +237,12 @@ def _text(name_or_file: str) -> str:
         return shipped.read_text(encoding="utf-8")
     path = Path(name_or_file)
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}: not a TOML file, which is text in UTF-8 ({error})"
+            ) from error
     raise InputError(
         f"{name_or_file}: no such pipeline; shipped are {', '.join(shipped_pipelines())}, or give "
         "a TOML file"
@@ -186,12 +254,10 @@ def _stage(table: Any) -> Stage:
         raise ValueError('every [[stages]] table needs a key stage = "..."')
     settings = dict(table)
     key = settings.pop("stage")
-    if key not in Stage.registry:
-        # Deriving from Stage registers it; importing the room of stages does that for the shipped.
-        import_module("mrsi_engine.stages")
-    if key not in Stage.registry:
-        raise ValueError(f"no stage {key!r}; there are {', '.join(sorted(Stage.registry))}")
-    kind = Stage.registry[key]
+    try:
+        kind = stage_kind(str(key))
+    except InputError as error:
+        raise ValueError(str(error)) from error
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
@@ -205,6 +271,18 @@ def _explained(error: ValidationError, model: type[BaseModel]) -> str:
 def _explained_one(error: Any, model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; allowed are {', '.join(sorted(model.model_fields))}"
+        allowed = sorted(_table_of(model, error["loc"]).model_fields)
+        return f"unknown key {key!r}; allowed are {', '.join(allowed)}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{key}: {message}" if error["type"] != "value_error" else message
+
+
+def _table_of(model: type[BaseModel], place: Sequence[Any]) -> type[BaseModel]:
+    """The model of the table that a key of this place stands in."""
+    for name in place[:-1]:
+        field = model.model_fields.get(name)
+        group = None if field is None else group_of(field.annotation)
+        if group is None:
+            return model
+        model = group
+    return model

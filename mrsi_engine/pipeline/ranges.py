@@ -2,42 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import AfterValidator, ValidationInfo
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition, ScanNoise
 from mrsi_engine.errors import InputError
-from mrsi_engine.kernels.creatine import SINGLETS
 from mrsi_engine.kernels.noise import noise_sd
+from mrsi_engine.nuclei import Nucleus, known_nuclei, nucleus
+from mrsi_engine.pipeline.settings import NucleusRange, setting
 from mrsi_engine.pipeline.stage import Context, Stage
 
 #: Fewest points of the spectrum a noise level is read from.
 MIN_QUIET_BINS = 32
 
-#: Where metabolites are seen best, ppm: away from water and lipids.
-METABOLITE_PPM = (1.9, 4.1)
+
+class NucleusDefaults(Stage):
+    """Base of stages with settings that are the nucleus' own unless given.
+
+    ``of_nucleus`` says what each of them is where it is ``None``; those of a table by
+    ``table.key``.
+    """
+
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {}
+
+    def own(self, key: str, acquisition: Acquisition) -> Any:
+        """A setting, or what the nucleus of the acquisition has for it.
+
+        Raises
+        ------
+        InputError
+            If the nucleus is not known, or its spectra have nothing of the kind.
+        """
+        value = attrgetter(key)(self)
+        return self.of_nucleus[key](nucleus(acquisition.nucleus)) if value is None else value
+
+    def resolved(self, acquisition: Acquisition) -> Self:
+        """This stage with every setting stated: what a run is known by and results keep."""
+        found = self
+        for key in self.of_nucleus:
+            if attrgetter(key)(self) is None:
+                found = found.with_setting(key, self.own(key, acquisition))
+        return found
 
 
-def _ascending(value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
-    low, high = value
-    if not low < high:
-        raise ValueError(f"{info.field_name} must be [low, high] in ppm, found [{low}, {high}]")
-    return value
+class NoiseRange(NucleusDefaults):
+    """Base of stages that measure the noise outside ``noise_ppm``, the range that holds signal.
 
+    It is that of the nucleus unless given.
+    """
 
-#: A setting [low, high] in ppm.
-PpmRange = Annotated[tuple[float, float], AfterValidator(_ascending)]
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
+        "noise_ppm": lambda n: n.windows.signal
+    }
 
-
-class NoiseRange(Stage):
-    """Base of stages that measure the noise outside ``noise_ppm``, the range that holds signal."""
-
-    noise_ppm: PpmRange = (-1.0, 8.5)
+    noise_ppm: NucleusRange = setting(
+        None,
+        "The range that holds signal; noise is measured outside. That of the nucleus if not given.",
+        unit="ppm",
+    )
 
     def quiet_bins(self, acquisition: Acquisition) -> NDArray[np.bool_]:
         """Signal-free bins of the unshifted transform, ``(time,)``.
@@ -48,7 +76,7 @@ class NoiseRange(Stage):
             If there are too few to measure the noise.
         """
         ppm = np.fft.ifftshift(acquisition.ppm)
-        low, high = self.noise_ppm
+        low, high = self.own("noise_ppm", acquisition)
         quiet = (ppm < low) | (ppm > high)
         if quiet.sum() < MIN_QUIET_BINS:
             raise InputError(
@@ -100,7 +128,9 @@ class OptionalStage(Stage):
     #: What to do about what a scan lacks.
     remedy: ClassVar[str]
 
-    optional: bool = False
+    optional: bool = setting(
+        False, "Pass over a scan that lacks what the stage needs, instead of refusing it."
+    )
 
     def lacks(self, context: Context) -> str:
         """What the scan lacks for this stage; empty if nothing."""
@@ -125,12 +155,15 @@ class OptionalStage(Stage):
             )
 
 
-def landmark_lines(nucleus: str) -> tuple[tuple[float, float], ...]:
+def landmark_lines(symbol: str) -> tuple[tuple[float, float], ...]:
     """Chemical shift (ppm) and usual height of the lines that spectra are recognised by.
 
     Empty for a nucleus of which none are known.
     """
-    return SINGLETS if nucleus == "1H" else ()
+    if symbol.upper() not in known_nuclei():
+        return ()
+    alignment = nucleus(symbol).alignment
+    return () if alignment is None else alignment.singlets
 
 
 def one_fid_a_voxel(context: Context, stage: str) -> None:

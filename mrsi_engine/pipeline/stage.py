@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from mrsi_engine.conventions import WHITE, Acquisition, ScanNoise, Status
+from mrsi_engine.pipeline.settings import Settings
 from mrsi_engine.quantities import Declaration, Quantity
 from mrsi_engine.spectra.basis import Basis
 
@@ -112,10 +112,8 @@ class Block:
 Apply = Callable[[Block], None]
 
 
-class Stage(BaseModel):
+class Stage(Settings):
     """Base of all stages. Subclass, set ``stage``, add fields, and implement two methods."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     stage: ClassVar[str] = ""
     #: What NIfTI-MRS calls such a step in ``ProcessingApplied``; the key of the stage by default.

@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import COIL, DYNAMIC, Acquisition
+from mrsi_engine.nuclei import nucleus
 from mrsi_engine.pipeline.trace import StageTrace
 from mrsi_engine.report.examples import (
     ZERO_FILLING,
@@ -23,9 +24,6 @@ MOST_TRANSIENTS = 16
 
 #: Line broadening of single transients, Hz: what differs between them is seen through the noise.
 BROADENING = 5.0
-
-#: Largest shift between a signal and the cleaned one whose phase it is drawn with, ppm.
-_REACH_PPM = 0.4
 
 Fids = NDArray[np.complexfloating]
 
@@ -116,7 +114,7 @@ def _likeness(fid: Fids, clean: Fids, axis: Acquisition) -> complex:
     points = ZERO_FILLING * axis.points
     product = np.fft.fft(fid * clean.conj() * axis.time, points)
     near = np.abs(np.fft.fftfreq(points, axis.dwell_time))
-    product[near > _REACH_PPM * axis.spectrometer_frequency] = 0
+    product[near > nucleus(axis.nucleus).lines.drift * axis.spectrometer_frequency] = 0
     return complex(product[np.abs(product).argmax()])
 
 

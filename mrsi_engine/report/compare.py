@@ -9,11 +9,11 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import COMBINATIONS, label_title
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.result_quantities import fitted_voxels, parameters_of
+from mrsi_engine.nuclei import Nucleus
 from mrsi_engine.quantities import AMPLITUDES, MAIN
-from mrsi_engine.report.tables import measure
+from mrsi_engine.report.tables import measure, nucleus_of
 
 #: Fewest voxels a correlation, and limits of agreement, are given for.
 MIN_VOXELS = 3
@@ -121,11 +121,7 @@ class Comparison:
     passing: int
     compared: int
     missing: tuple[str, ...]
-
-    @property
-    def reference_title(self) -> str:
-        """What people read for the reference."""
-        return label_title(self.reference)
+    reference_title: str
 
     def __getitem__(self, label: str) -> ComparisonRow:
         """The row of one label."""
@@ -168,8 +164,9 @@ def compare_with_lcmodel(
         both, or the reference is not in the result.
     """
     joined = _joined(result, _placed(result, table, voxel), z)
+    nucleus = nucleus_of(result)
     ours = {q.name for q in parameters_of(result, *AMPLITUDES) if q.estimator == MAIN}
-    reference = _reference(str(table.attrs["reference"]), set(table["label"]), ours)
+    reference = _reference(str(table.attrs["reference"]), set(table["label"]), ours, nucleus)
     same = {reference, str(table.attrs["reference"])}
     labels = [n for n in dict.fromkeys(table["label"]) if n in ours - same]
     if not labels:
@@ -179,7 +176,9 @@ def compare_with_lcmodel(
     trusted = _trusted_reference(joined, str(table.attrs["reference"]), max_percent_sd)
     chosen = joined[joined["voxel"].isin(np.flatnonzero(passing)) & joined["voxel"].isin(trusted)]
     certain = chosen[chosen["percent_sd"] <= max_percent_sd]
-    rows = tuple(_row(n, certain[certain["label"] == n], ratios) for n in labels)
+    rows = tuple(
+        _row(n, nucleus.title_of(n), certain[certain["label"] == n], ratios) for n in labels
+    )
     return Comparison(
         rows=rows,
         reference=reference,
@@ -189,6 +188,7 @@ def compare_with_lcmodel(
         passing=int(chosen["voxel"].nunique()),
         compared=int(joined["voxel"].nunique()),
         missing=tuple(n for n in dict.fromkeys(table["label"]) if n not in ours),
+        reference_title=nucleus.title_of(reference),
     )
 
 
@@ -227,9 +227,9 @@ def _joined(result: xr.Dataset, table: pd.DataFrame, z: int | None) -> pd.DataFr
     return joined
 
 
-def _reference(name: str, theirs: set[str], ours: set[str]) -> str:
+def _reference(name: str, theirs: set[str], ours: set[str], nucleus: Nucleus) -> str:
     # LCModel's Cr is all creatine where its basis has no PCr; ours is then tCr.
-    for combination in COMBINATIONS:
+    for combination in nucleus.sums:
         alone = theirs.isdisjoint(set(combination.members) - {name})
         if name in combination.members and alone and combination.label in ours:
             return combination.label
@@ -263,13 +263,13 @@ def _ratios(result: xr.Dataset, reference: str) -> pd.DataFrame:
     return pd.DataFrame(ratios, columns=names)
 
 
-def _row(label: str, rows: pd.DataFrame, ratios: pd.DataFrame) -> ComparisonRow:
+def _row(label: str, title: str, rows: pd.DataFrame, ratios: pd.DataFrame) -> ComparisonRow:
     voxel = rows["voxel"].to_numpy()
     ours, theirs = ratios[label].to_numpy()[voxel], rows["ratio"].to_numpy(dtype=float)
     known = np.isfinite(ours) & np.isfinite(theirs)
     ours, theirs, voxel = ours[known], theirs[known], voxel[known]
     r, slope, intercept = _line(theirs, ours)
-    return ComparisonRow(label, label_title(label), r, slope, intercept, theirs, ours, voxel)
+    return ComparisonRow(label, title, r, slope, intercept, theirs, ours, voxel)
 
 
 def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float, float]:

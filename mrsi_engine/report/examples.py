@@ -12,10 +12,7 @@ from numpy.typing import NDArray
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.fit.details import FitDetails
 from mrsi_engine.io.result_quantities import fitted_voxels, relative_crlb
-from mrsi_engine.report.tables import estimate, measure
-
-#: Range (ppm) shown where the pipeline does not name its own.
-DEFAULT_WINDOW = (0.4, 4.2)
+from mrsi_engine.report.tables import estimate, measure, nucleus_of
 
 _CAPTIONS = {
     "snr": "SNR {:.0f}",
@@ -56,10 +53,15 @@ class SpectrumExample:
     data: NDArray[np.inexact]
     fit: NDArray[np.inexact]
     baseline: NDArray[np.inexact] | None = None
-    window: tuple[float, float] = DEFAULT_WINDOW
+    window: tuple[float, float] | None = None
     caption: str = ""
     components: tuple[Component, ...] = ()
     correlation: NDArray[np.floating] | None = None
+
+    @property
+    def shown(self) -> tuple[float, float]:
+        """The range of ppm drawn; all there is where no window is given."""
+        return self.window or (float(self.ppm.min()), float(self.ppm.max()))
 
 
 def choose_examples(result: xr.Dataset) -> dict[str, int]:
@@ -99,7 +101,7 @@ def example_voxels(result: xr.Dataset) -> dict[int, str]:
 
 
 def stored_examples(
-    result: xr.Dataset, window: tuple[float, float] = DEFAULT_WINDOW
+    result: xr.Dataset, window: tuple[float, float] | None = None
 ) -> list[SpectrumExample]:
     """Examples of a result that kept its signals, else none: phased and aligned by the fit."""
     if "corrected" not in result or "fit" not in result:
@@ -123,7 +125,7 @@ def spectrum_example(
     voxel: int,
     signals: Mapping[str, NDArray[np.complexfloating]],
     title: str,
-    window: tuple[float, float] = DEFAULT_WINDOW,
+    window: tuple[float, float] | None = None,
 ) -> SpectrumExample:
     """Spectra of one voxel, phased and aligned by its fit.
 
@@ -145,7 +147,7 @@ def spectrum_example(
         data=drawn.signal(signals["corrected"]),
         fit=drawn.signal(signals["fit"] - smooth) + baseline,
         baseline=baseline if smooth.any() else None,
-        window=window,
+        window=window or nucleus_of(result).windows.drawn,
         caption=voxel_caption(result, voxel),
     )
 

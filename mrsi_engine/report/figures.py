@@ -81,7 +81,7 @@ def svg_uri(size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
 
 def draw_spectrum(axes: Axes, example: SpectrumExample) -> None:
     """Data, fit and baseline with the residual above, ppm from right to left, on any axes."""
-    low, high = sorted(example.window)
+    low, high = sorted(example.shown)
     shown = (example.ppm >= low) & (example.ppm <= high)
     ppm, data, fit = example.ppm[shown], np.real(example.data[shown]), np.real(example.fit[shown])
     top = float(np.nanmax([data.max(), fit.max()]))

@@ -55,7 +55,7 @@ def draw_fit(axes: Axes, example: SpectrumExample) -> None:
     amplitude and Cramér-Rao bound on the right.
     """
     draw_spectrum(axes, example)
-    low, high = sorted(example.window)
+    low, high = sorted(example.shown)
     shown = (example.ppm >= low) & (example.ppm <= high)
     seen = np.real([example.data[shown], example.fit[shown]])
     curves = [np.real(component.spectrum[shown]) for component in example.components]

@@ -13,20 +13,9 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import COIL, Acquisition
 from mrsi_engine.kernels.noise import noise_sd
+from mrsi_engine.nuclei import nucleus
 from mrsi_engine.pipeline.ranges import MIN_QUIET_BINS
 from mrsi_engine.pipeline.trace import StageTrace
-
-#: Where the tallest line of the cleaned spectrum is looked for, ppm: NAA, creatine or choline.
-SINGLETS_PPM = (1.9, 3.35)
-
-#: How far from it the same line may stand before frequencies are corrected, ppm.
-SEARCH_PPM = 0.2
-
-#: From the tip of a line to its feet, ppm.
-FOOT_PPM = 0.12
-
-#: Outside this range there is noise alone, ppm.
-SIGNAL_PPM = (-1.0, 8.5)
 
 #: Zero-filling of the spectra measured, so that points lie densely on a line.
 _ZERO_FILLING = 8
@@ -98,9 +87,10 @@ def measure_line(fid: Fids, acquisition: Acquisition, ppm: float) -> Line:
     """
     axis = acquisition.with_points(_ZERO_FILLING * acquisition.points)
     spectrum = _zero_filled(fid, axis)
-    near = np.flatnonzero(np.abs(axis.ppm - ppm) <= SEARCH_PPM)
+    lines = nucleus(acquisition.nucleus).lines
+    near = np.flatnonzero(np.abs(axis.ppm - ppm) <= lines.search)
     tip = near[np.abs(spectrum[near]).argmax()]
-    reach = round(FOOT_PPM * axis.spectrometer_frequency * axis.duration)
+    reach = round(lines.foot * axis.spectrometer_frequency * axis.duration)
     around = spectrum[max(tip - reach, 0) : tip + reach + 1]
     risen = around - np.linspace(around[0], around[-1], len(around))
     top = int(np.abs(risen).argmax())
@@ -143,7 +133,7 @@ def _tallest(fids: Fids, acquisition: Acquisition) -> float:
     """Where the tallest line of ``fids (voxel, time)`` stands, ppm."""
     axis = acquisition.with_points(_ZERO_FILLING * acquisition.points)
     height = np.abs(_zero_filled(fids, axis)).mean(0)
-    low, high = SINGLETS_PPM
+    low, high = nucleus(acquisition.nucleus).lines.within
     inside = np.flatnonzero((axis.ppm >= low) & (axis.ppm <= high))
     return float(axis.ppm[inside[height[inside].argmax()]])
 
@@ -174,5 +164,5 @@ def _noise(fid: Fids, acquisition: Acquisition) -> float:
 
 
 def _quiet(acquisition: Acquisition) -> NDArray[np.bool_]:
-    low, high = SIGNAL_PPM
+    low, high = nucleus(acquisition.nucleus).windows.signal
     return (acquisition.ppm < low) | (acquisition.ppm > high)

@@ -12,21 +12,18 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mrsi_engine.io.result_quantities import fitted_voxels
+from mrsi_engine.nuclei import nucleus
 from mrsi_engine.pipeline.trace import StageTrace
 from mrsi_engine.quantities import AMPLITUDES, CRLB, Quantity
 from mrsi_engine.report.before_after import before_and_after
-from mrsi_engine.report.examples import DEFAULT_WINDOW
 from mrsi_engine.report.gain import gain_table
 from mrsi_engine.report.mosaic import View, robust_range, view_of
 from mrsi_engine.report.pictures import Picture, colours_of, histogrammed
 from mrsi_engine.report.stage_figures import before_after_figure, matrix_figure
-from mrsi_engine.report.tables import estimate, measure, median, number
+from mrsi_engine.report.tables import estimate, measure, median, nucleus_of, number
 
 #: Most voxels for which numbers say more than maps.
 FEW_VOXELS = 3
-
-#: Range of 1H spectra that water, metabolites and lipids lie in, ppm.
-WIDE_PPM = (-0.5, 6.0)
 
 _NOISE_NOTE = (
     "This stage takes noise away. What it leaves is neither white nor of known size, and errors of "
@@ -180,7 +177,7 @@ def _matrix(trace: StageTrace) -> tuple[str, int]:
 def _figure(result: xr.Dataset, trace: StageTrace, last: StageTrace) -> str:
     axis = trace.context.acquisition
     ends = float(axis.ppm.min()), float(axis.ppm.max())
-    window, wide = (_window(result), WIDE_PPM) if axis.nucleus == "1H" else (ends, ends)
+    window, wide = _window(result), nucleus(axis.nucleus).windows.shown
     voxels = before_and_after(result, trace, last, window)
     return before_after_figure(voxels, (max(wide[0], ends[0]), min(wide[1], ends[1])), window)
 
@@ -189,5 +186,5 @@ def _window(result: xr.Dataset) -> tuple[float, float]:
     """What the fit looks at."""
     settings: Mapping[str, Any] = result.attrs.get("pipeline", {})
     windows = (s["window_ppm"] for s in settings.get("stages", []) if s["stage"] == "quantify")
-    low, high = next(windows, DEFAULT_WINDOW)
+    low, high = next(windows, nucleus_of(result).windows.drawn)
     return float(low), float(high)

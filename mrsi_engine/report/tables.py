@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import Flag, Status
+from mrsi_engine.conventions import Acquisition, Flag, Status
 from mrsi_engine.io.result_quantities import (
     fitted_voxels,
     measures_of,
@@ -17,6 +17,7 @@ from mrsi_engine.io.result_quantities import (
     relative_crlb,
     scalp_voxels,
 )
+from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.quantities import AMPLITUDES, Quantity, Role
 from mrsi_engine.stages.quality_control import QualityControl
 
@@ -55,11 +56,17 @@ class MetaboliteRow:
 
 
 def limits(result: xr.Dataset) -> QualityControl:
-    """Thresholds of the run's pipeline; the default ones where it has none."""
+    """Thresholds of the run's pipeline; those of the nucleus where it has none."""
     stages = result.attrs.get("pipeline", {}).get("stages", [])
     own = [s for s in stages if s.get("stage") == QualityControl.stage]
     given = own[-1] if own else {}
-    return QualityControl.model_validate({k: v for k, v in given.items() if k != "stage"})
+    found = QualityControl.model_validate({k: v for k, v in given.items() if k != "stage"})
+    return found.resolved(Acquisition(**result.attrs["acquisition"]))
+
+
+def nucleus_of(result: xr.Dataset) -> Nucleus:
+    """What is known of the nucleus of a result."""
+    return nucleus(str(result.attrs["acquisition"]["nucleus"]))
 
 
 def metabolite_table(result: xr.Dataset) -> list[MetaboliteRow]:
@@ -96,6 +103,7 @@ def flags_of(result: xr.Dataset) -> NDArray[np.int32]:
     if any(s.get("stage") == QualityControl.stage for s in stages):
         return flags
     default = limits(result)
+    assert default.max_fwhm_ppm is not None
     flags = flags | np.where(measure(result, "fwhm") > default.max_fwhm_ppm, Flag.BROAD_LINES, 0)
     return flags | np.where(measure(result, "snr") < default.min_snr, Flag.LOW_SNR, 0)
 

@@ -11,9 +11,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mrsi_engine.conventions import label_title
 from mrsi_engine.io.files import write_atomically
 from mrsi_engine.networks.model import Calibration, Card, TrainingCard
+from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.report.figures import FIT, MUTED, RULE, svg_uri
 from mrsi_engine.report.html import template
 from mrsi_engine.report.mosaic import BACKGROUND
@@ -46,7 +46,7 @@ def write_training_report(card: Card, out: Path) -> Path:
         "facts": list(_facts(card)),
         "curve": learning_curve(training) if training and training.curve else None,
         "calibration": card.calibration,
-        "coverage": calibration_figure(card.calibration) if card.calibration else "",
+        "coverage": calibration_figure(card) if card.calibration else "",
         "covered": covered_bins(card.calibration) if card.calibration else (0, 0),
         "loss_text": _LOSSES.get(card.recipe.get("target", ""), ""),
         "scores": [(name, value, _unit(name)) for name, value in card.scores.items()],
@@ -64,9 +64,11 @@ def learning_curve(training: TrainingCard) -> str:
     return svg_uri((9.6, 3.2), lambda figure: _draw(figure.add_subplot(), training))
 
 
-def calibration_figure(calibration: Calibration) -> str:
+def calibration_figure(card: Card) -> str:
     """Coverage of 95 % intervals and factors, by parameter and SNR bin, as a data URI."""
-    return svg_uri((10.6, 5.0), lambda figure: _draw_calibration(figure, calibration))
+    calibration, table = card.calibration, nucleus(card.axis.nucleus)
+    assert calibration is not None
+    return svg_uri((10.6, 5.0), lambda figure: _draw_calibration(figure, calibration, table))
 
 
 def covered_bins(calibration: Calibration) -> tuple[int, int]:
@@ -76,7 +78,7 @@ def covered_bins(calibration: Calibration) -> tuple[int, int]:
     return sum(low <= one <= high for one in percent), len(percent)
 
 
-def _draw_calibration(figure: Figure, calibration: Calibration) -> None:
+def _draw_calibration(figure: Figure, calibration: Calibration, table: Nucleus) -> None:
     above, below = figure.subplots(2, 1, sharex=True)
     percent = {n: [100 * s for s in bins] for n, bins in calibration.coverage.items()}
     names = list(dict.fromkeys([*percent, *calibration.factors]))
@@ -86,7 +88,7 @@ def _draw_calibration(figure: Figure, calibration: Calibration) -> None:
     below.axhline(1, color=RULE, linewidth=0.8)
     above.set(ylabel="coverage, %")
     below.set(ylabel="factor of errors", xticks=range(len(names)))
-    below.set_xticklabels([label_title(name) for name in names], rotation=90)
+    below.set_xticklabels([table.title_of(name) for name in names], rotation=90)
     above.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=len(_bins(calibration)), frameon=False
     )

@@ -9,11 +9,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from mrsi_engine.conventions import label_title
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.result_quantities import fitted_voxels, parameters_of
 from mrsi_engine.quantities import AMPLITUDES
-from mrsi_engine.report.tables import measure
+from mrsi_engine.report.tables import measure, nucleus_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,10 @@ class TruthRow:
 
 
 def truth_table(
-    estimate: Mapping[str, ArrayLike], sd: Mapping[str, ArrayLike], truth: Mapping[str, ArrayLike]
+    estimate: Mapping[str, ArrayLike],
+    sd: Mapping[str, ArrayLike],
+    truth: Mapping[str, ArrayLike],
+    titles: Mapping[str, str] | None = None,
 ) -> list[TruthRow]:
     """One row for every label that is both estimated and known, in the order of ``estimate``.
 
@@ -46,6 +48,8 @@ def truth_table(
     ----------
     estimate, sd, truth
         ``(voxel,)`` each, by label and in one unit. Voxels where any is NaN are left out.
+    titles
+        What people read for labels, where that is not the label.
 
     Raises
     ------
@@ -57,7 +61,10 @@ def truth_table(
         raise InputError(
             f"truth: none of {sorted(truth)} was estimated; estimates are {sorted(estimate)}"
         )
-    return [_row(name, estimate[name], sd[name], truth[name]) for name in labels]
+    known = titles or {}
+    return [
+        _row(name, known.get(name, name), estimate[name], sd[name], truth[name]) for name in labels
+    ]
 
 
 #: SNR from which a fit is compared with the truth: below it the bounds of a non-linear fit grow
@@ -86,6 +93,7 @@ def result_truth_table(
         dict(zip(names, picked["estimate"].values.T, strict=True)),
         dict(zip(names, picked["sd"].values.T, strict=True)),
         known or truth,
+        {name: nucleus_of(result).title_of(name) for name in names},
     )
 
 
@@ -96,19 +104,19 @@ def _volume(result: xr.Dataset, name: str, values: ArrayLike) -> NDArray[np.floa
     return volume
 
 
-def _row(name: str, estimate: ArrayLike, sd: ArrayLike, truth: ArrayLike) -> TruthRow:
+def _row(name: str, title: str, estimate: ArrayLike, sd: ArrayLike, truth: ArrayLike) -> TruthRow:
     columns = [np.asarray(v, float) for v in (estimate, sd, truth)]
     if len({c.shape for c in columns}) > 1:
         raise InputError(f"truth of {name}: shapes {[c.shape for c in columns]} differ")
     known = np.isfinite(columns).all(axis=0)
     found, bound, true = (c[known] for c in columns)
     if not known.any():
-        return TruthRow(name, label_title(name), 0, *[float("nan")] * 6)
+        return TruthRow(name, title, 0, *[float("nan")] * 6)
     error = found - true
     rmse, crlb = _quadratic_mean(error), _quadratic_mean(bound)
     return TruthRow(
         label=name,
-        title=label_title(name),
+        title=title,
         voxels=int(known.sum()),
         truth=float(true.mean()),
         bias=float(error.mean()),

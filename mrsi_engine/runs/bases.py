@@ -17,9 +17,6 @@ from mrsi_engine.spectra.simulation import BASIS_NAME_FORM, parse_basis_name
 #: Echo time (s) from which macromolecules have decayed and are not added to a simulated basis.
 _LONG_ECHO = 0.1
 
-#: Field (MHz) up to which the measured 3 T pattern stands for the macromolecules.
-_PATTERN_MHZ = (110.0, 140.0)
-
 
 @dataclass(frozen=True)
 class BasisChoice:
@@ -35,7 +32,8 @@ def load_basis(choice: BasisChoice, acquisition: Acquisition, sequence: str | No
     """The basis a user named for a scan: a file, a folder, or the name of a simulated one.
 
     A simulated basis is made for the scan's axis, once, and has macromolecules: the measured
-    pattern at 3 T, single lines at other fields, none at echo times of 100 ms or more.
+    pattern at 3 T, single lines at other fields, none at echo times of 100 ms or more or of a
+    nucleus whose spectra have none.
 
     Parameters
     ----------
@@ -78,11 +76,12 @@ def _read_or_simulated(choice: BasisChoice, acquisition: Acquisition) -> Basis:
 def with_default_macromolecules(basis: Basis) -> Basis:
     """A simulated basis with the macromolecules its field and echo time call for."""
     echo_time = basis.acquisition.echo_time or 0.0
-    if basis.macromolecules or (basis.sequence != "fid" and echo_time >= _LONG_ECHO):
+    decayed = basis.sequence != "fid" and echo_time >= _LONG_ECHO
+    known = basis.nucleus.macromolecules
+    if known is None or basis.macromolecules or decayed:
         return basis
-    low, high = _PATTERN_MHZ
-    at_3t = low < basis.acquisition.spectrometer_frequency < high
-    return with_macromolecules(basis, "pattern" if at_3t else "lines")
+    measured = known.pattern.holds_at(basis.acquisition.spectrometer_frequency)
+    return with_macromolecules(basis, "pattern" if measured else "lines")
 
 
 def own_axis(choice: BasisChoice) -> Acquisition:

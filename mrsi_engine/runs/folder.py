@@ -21,6 +21,10 @@ def result_folder(folder: Path) -> Path:
     return folder / "result.zarr"
 
 
+#: What a run writes into its folder.
+_WRITTEN = ("scan.zarr", "result.zarr", "maps", "signals", "voxels.parquet", "report.html")
+
+
 def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
     """The output folder of each scan: ``out`` for one, a folder by its name for each of several.
 
@@ -42,7 +46,7 @@ def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something else than a run.
+    """Refuse a folder that holds something else than a run, or links that lead out of it.
 
     Raises
     ------
@@ -51,6 +55,24 @@ def check_folder(folder: Path) -> None:
     """
     if folder.exists() and not (folder.is_dir() and _is_ours(folder)):
         check_empty(folder, "files that are not of a run of this engine")
+    check_links(folder)
+
+
+def check_links(folder: Path) -> None:
+    """Refuse a folder where a link would have a run write somewhere else.
+
+    Raises
+    ------
+    InputError
+        If there is one.
+    """
+    inside = folder.resolve()
+    for path in (folder / name for name in _WRITTEN):
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise InputError(
+                f"{path}: is a link to {path.resolve()}, outside the output folder, where nothing "
+                "is written; remove the link, or give the folder it leads to with --out"
+            )
 
 
 def check_empty(folder: Path, found: str) -> None:

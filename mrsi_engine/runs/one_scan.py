@@ -19,16 +19,17 @@ from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.clusters import warm_up
 from mrsi_engine.engine.devices import AUTO, check_device, gpu_workers
 from mrsi_engine.engine.driver import PROCESSES_FROM, run
-from mrsi_engine.engine.events import Sink
+from mrsi_engine.engine.events import DamageFound, Sink
 from mrsi_engine.engine.finish import Summary
 from mrsi_engine.engine.plan import plan
 from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import ScanLayout
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.importing import Progress, changed_since, import_scan, signal_dimensions
+from mrsi_engine.io.integrity import Damage, OnDamage
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
 from mrsi_engine.io.result_store import ResultStore, open_result
-from mrsi_engine.io.scan_store import ScanStore, is_scan_store
+from mrsi_engine.io.scan_store import ScanStore, damaged_files, is_scan_store, recorded
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.report.truth import result_truth_table
 from mrsi_engine.report.verdict import Verdict, verdict_on
@@ -167,7 +168,9 @@ def process(
         header, chosen = check_scan(inputs, basis, pipeline, folder, options)
     _warm_up(header, options)
     with clock("import"):
-        store = import_once(inputs, scan_folder(folder), options.overwrite, progress)
+        store = import_once(
+            inputs, scan_folder(folder), options.overwrite, progress, _teller(sinks)
+        )
     with clock("process"):
         summary = _fit(store, chosen, pipeline, folder, options, sinks)
     result = open_result(result_folder(folder))
@@ -211,6 +214,7 @@ def _load_suited_basis(
     Said before the import, which can take minutes and would have to be replaced.
     """
     acquisition = _axis(inputs, header)
+    pipeline.check_nucleus(acquisition)
     sequence = header.extension.get("SequenceName")
     name = sequence if isinstance(sequence, str) else None
     basis = None if choice is None else load_basis(choice, acquisition, name)
@@ -262,6 +266,7 @@ def _fit(
         keep_signals=options.keep,
         overwrite=options.overwrite,
         device=options.device,
+        on_damage=_teller(sinks),
     )
     if options.overwrite:
         remove_exports(folder)
@@ -275,27 +280,53 @@ def _fit(
     return done.summary
 
 
+def _teller(sinks: Sequence[Sink]) -> OnDamage:
+    """Tells the sinks of a run what was damaged."""
+
+    def tell(store: Path, damages: Sequence[Damage]) -> None:
+        for sink in sinks:
+            sink(DamageFound(store, tuple(map(str, damages))))
+
+    return tell
+
+
 def import_once(
-    inputs: Inputs, target: Path, overwrite: bool = False, progress: Progress | None = None
+    inputs: Inputs,
+    target: Path,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    on_damage: OnDamage | None = None,
 ) -> ScanStore:
-    """The scan store of these files, imported unless it is there already.
+    """The scan store of these files, imported unless it is there already and whole.
+
+    Parameters
+    ----------
+    on_damage
+        Called with the store and what is damaged of it, before it is imported again.
 
     Raises
     ------
     InputError
         If ``target`` was made from other files or settings and ``overwrite`` is not set.
+    DamagedError
+        If the attributes of ``target`` are damaged, so that this cannot be told.
     """
     settings = inputs.import_settings()
     if is_scan_store(target) and not overwrite:
-        store = ScanStore.open(target)
-        changed = changed_since(store, inputs.scan, **settings)
-        if not changed:
-            return store
-        raise InputError(
-            f"{target}: imported from other files or with other settings (its scan was "
-            f"{store.source}); changed since: {', '.join(changed)}. Give another --out, or "
-            "--overwrite to replace it"
-        )
+        made = recorded(target)
+        changed = changed_since(made["inputs"], inputs.scan, **settings)
+        if changed:
+            raise InputError(
+                f"{target}: imported from other files or with other settings (its scan was "
+                f"{made['source']}); changed since: {', '.join(changed)}. Give another --out, or "
+                "--overwrite to replace it"
+            )
+        damages = damaged_files(target)
+        if not damages:
+            return ScanStore.open(target)
+        if on_damage is not None:
+            on_damage(target, damages)
+        overwrite = True
     store = import_scan(inputs.scan, target, overwrite=overwrite, progress=progress, **settings)
     for leftover in killed_imports(target):
         shutil.rmtree(leftover, ignore_errors=True)

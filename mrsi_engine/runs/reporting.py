@@ -8,6 +8,7 @@ from pathlib import Path
 import xarray as xr
 
 from mrsi_engine.choices import Fill
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.revisit import detail_voxels, repeat_voxels, trace_voxels
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.fit.settings import FitSettings
@@ -21,7 +22,6 @@ from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.pipeline.trace import StageTrace
 from mrsi_engine.report.compare import Comparison, compare_with_lcmodel
 from mrsi_engine.report.examples import (
-    DEFAULT_WINDOW,
     SpectrumExample,
     choose_examples,
     example_voxels,
@@ -29,8 +29,9 @@ from mrsi_engine.report.examples import (
     with_components,
 )
 from mrsi_engine.report.html import write_report
+from mrsi_engine.report.tables import nucleus_of
 from mrsi_engine.report.truth import TruthRow
-from mrsi_engine.runs.folder import result_folder, scan_folder
+from mrsi_engine.runs.folder import check_links, result_folder, scan_folder
 from mrsi_engine.stages.quantify import Quantify
 
 #: Signals the report draws; recomputed for a few voxels, so that they need not be stored.
@@ -38,7 +39,17 @@ _DRAWN = ("corrected", "fit", "baseline")
 
 
 def export(result: xr.Dataset, folder: Path, fill: Fill) -> list[Path]:
-    """Maps, the voxel table and, where they were kept, the signals of a result."""
+    """Maps, the voxel table and, where they were kept, the signals of a result.
+
+    Raises
+    ------
+    DamagedError
+        If a file of the result store is missing or damaged; nothing is written then.
+    InputError
+        If a link leads out of the folder.
+    """
+    check_links(folder)
+    ResultStore.open(result.encoding["source"]).check()
     maps = export_maps(result, folder / "maps", fill=fill)
     write_table(result, folder / "voxels.parquet")
     if signals_of(result):
@@ -57,7 +68,15 @@ def report_on(
 
     ``timings`` are those of the stored sessions unless given. Where voxels cannot be processed
     again, because the scan store is gone or an older version made the results, the report says so.
+
+    Raises
+    ------
+    DamagedError
+        If a file of the result store is missing or damaged.
+    InputError
+        If a link leads out of the folder.
     """
+    check_links(folder)
     result = open_result(result_folder(folder))
     examples: list[SpectrumExample] = []
     traces: tuple[StageTrace, ...] = ()
@@ -99,7 +118,7 @@ def fitted_examples(folder: Path) -> list[SpectrumExample]:
     few = result.isel(voxel=voxels).drop_vars(signals, errors="ignore")
     drawn = {n: (("voxel", "time"), s) for n, s in signals.items() if s.ndim == 2}
     pipeline = Pipeline.from_settings(few.attrs["pipeline"])
-    examples = stored_examples(few.assign(drawn), _fit_window(pipeline))
+    examples = stored_examples(few.assign(drawn), _fit_window(pipeline, result))
     if not any(isinstance(stage, Quantify) for stage in pipeline.stages):
         return examples
     median = choose_examples(result)["median"]
@@ -134,9 +153,10 @@ def compare_run(
 
     Arguments as for :func:`~mrsi_engine.report.compare.compare_with_lcmodel`.
     """
+    result = open_result(result_folder(folder))
     comparison = compare_with_lcmodel(
-        open_result(result_folder(folder)),
-        read_lcmodel(table),
+        result,
+        read_lcmodel(table, nucleus_of(result).symbol),
         max_percent_sd=max_percent_sd,
         max_fit_quality=max_fit_quality,
         max_relative_residual=max_relative_residual,
@@ -147,6 +167,7 @@ def compare_run(
     return comparison
 
 
-def _fit_window(pipeline: Pipeline) -> tuple[float, float]:
-    fits = (s.window_ppm for s in pipeline.stages if isinstance(s, FitSettings))
-    return next(fits, DEFAULT_WINDOW)
+def _fit_window(pipeline: Pipeline, result: xr.Dataset) -> tuple[float, float]:
+    axis = Acquisition(**result.attrs["acquisition"])
+    fits = (s.window(axis) for s in pipeline.stages if isinstance(s, FitSettings))
+    return next(fits, nucleus_of(result).windows.drawn)

@@ -13,13 +13,12 @@ from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.devices import AUTO, check_device, device_here
 from mrsi_engine.errors import InputError
 from mrsi_engine.fit.calibration import calibrated
-from mrsi_engine.io.result_store import is_result_store, open_result
+from mrsi_engine.io.result_store import ResultStore, is_result_store, open_result
 from mrsi_engine.io.scan_store import ScanStore, is_scan_store
-from mrsi_engine.networks.fpc import FpcRecipe, train_fpc
-from mrsi_engine.networks.fpc_signals import MixtureSettings, MixtureSource, Source, TransientSource
+from mrsi_engine.networks.kinds import Given, GivenBasis, GivenScan, RealSignals, network_kind
 from mrsi_engine.networks.model import REPORT, Model, load_model, save_model
-from mrsi_engine.networks.quantifier import RealSignals, Recipe, train_quantifier
-from mrsi_engine.networks.recipes import AnyRecipe
+from mrsi_engine.networks.quantification import Recipe
+from mrsi_engine.networks.recipe_files import RecipeFile
 from mrsi_engine.networks.simulation import Simulator
 from mrsi_engine.networks.training import TrainingProgress
 from mrsi_engine.pipeline.pipeline import Pipeline
@@ -32,7 +31,7 @@ from mrsi_engine.stages.quantify import Quantify
 
 def train(
     folder: Path,
-    recipe: AnyRecipe,
+    recipe: RecipeFile,
     basis: BasisChoice | None,
     *,
     pipeline: Pipeline | None = None,
@@ -47,7 +46,7 @@ def train(
     Parameters
     ----------
     recipe
-        For quantification, or for frequency and phase correction.
+        Of any kind of network.
     basis
         May be left out where the recipe simulates without one.
     pipeline
@@ -68,49 +67,27 @@ def train(
     """
     check_device(device, here=True)
     here = device_here(device)
-    if isinstance(recipe, FpcRecipe):
-        source = _fpc_source(recipe, basis, scan, start)
-        model, progress = train_fpc(
-            recipe, source, folder, resume=resume, device=here, on_point=on_point
-        )
-    else:
-        model, progress = _train_quantifier(
-            folder, recipe, basis, scan, start, resume=resume, device=here, on_point=on_point
-        )
-        if recipe.calibration:
-            model = calibrate(folder, pipeline or Pipeline.load(DEFAULT_PIPELINE), device=here)
+    given = Given(
+        folder,
+        _given_basis(basis),
+        None if scan is None else GivenScan(str(scan), lambda: signals_to_learn(scan)),
+        start,
+        resume,
+        here,
+        on_point,
+    )
+    model, progress = network_kind(recipe.kind).train(recipe, given)
+    if recipe.calibration_signals:
+        model = calibrate(folder, pipeline or Pipeline.load(DEFAULT_PIPELINE), device=here)
     write_training_report(model.card, folder / REPORT)
     return model, progress
 
 
-def _train_quantifier(
-    folder: Path,
-    recipe: Recipe,
-    basis: BasisChoice | None,
-    scan: Path | None,
-    start: str | None,
-    *,
-    resume: bool,
-    device: torch.device,
-    on_point: Callable[[TrainingProgress], None] | None,
-) -> tuple[Model, TrainingProgress]:
-    if basis is None:
-        raise InputError(f"recipe {recipe.name}: needs a basis; give it with --basis")
-    begun = None if start is None else load_model(start, "quantification")
-    if scan is None:
-        signals, axis = None, recipe.axis.of(own_axis(basis))
-    else:
-        signals, axis = _signals_to_learn(scan)
-    fitted = load_basis(basis, axis).matched_to(axis)
-    return train_quantifier(
-        recipe,
-        fitted,
-        folder,
-        scan=signals,
-        start=begun,
-        resume=resume,
-        device=device,
-        on_point=on_point,
+def _given_basis(choice: BasisChoice | None) -> GivenBasis | None:
+    if choice is None:
+        return None
+    return GivenBasis(
+        lambda: own_axis(choice), lambda axis: load_basis(choice, axis).matched_to(axis)
     )
 
 
@@ -147,31 +124,14 @@ def calibrate(folder: Path, pipeline: Pipeline, *, device: torch.device) -> Mode
     return model
 
 
-def _fpc_source(
-    recipe: FpcRecipe, basis: BasisChoice | None, scan: Path | None, start: str | None
-) -> Source:
-    settings = recipe.simulation
-    for option, given in (("--scan", scan), ("--start", start)):
-        if given is not None:
-            raise InputError(
-                f"{given}: recipe {recipe.name} is for frequency and phase correction, which is "
-                f"learned from simulated signals and from the beginning; leave out {option}"
-            )
-    if not isinstance(settings, MixtureSettings):
-        if basis is not None:
-            raise InputError(
-                f"recipe {recipe.name}: simulates a spectrum of its own; leave out --basis"
-            )
-        return TransientSource(settings)
-    if basis is None:
-        raise InputError(
-            f"recipe {recipe.name}: simulates signals from a basis; give it with --basis"
-        )
-    axis = recipe.axis.of(own_axis(basis))
-    return MixtureSource(settings, load_basis(basis, axis).matched_to(axis))
+def signals_to_learn(path: Path) -> tuple[RealSignals, Acquisition]:
+    """Signals ``(signal, time)`` without water of a run or a scan store, and their axis.
 
-
-def _signals_to_learn(path: Path) -> tuple[RealSignals, Acquisition]:
+    Raises
+    ------
+    InputError
+        If it is neither, or holds no such signals.
+    """
     if is_scan_store(path):
         store = ScanStore.open(path)
         if store.dimensions:
@@ -185,5 +145,6 @@ def _signals_to_learn(path: Path) -> tuple[RealSignals, Acquisition]:
     result = open_result(result_folder(path))
     if "corrected" not in result:
         raise InputError(f"{path}: kept no corrected signals; run it again with --keep corrected")
+    ResultStore.open(result_folder(path)).check()
     axis = Acquisition(**result.attrs["acquisition"])
     return RealSignals(result["corrected"].values, str(path)), axis

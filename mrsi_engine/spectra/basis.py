@@ -12,24 +12,15 @@ from numpy.typing import NDArray
 from scipy.interpolate import make_interp_spline
 from scipy.optimize import minimize_scalar
 
-from mrsi_engine.conventions import (
-    NAA_PPM,
-    PROTON_MHZ_PER_TESLA,
-    Acquisition,
-    canonical_name,
-    is_macromolecule,
-)
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.nuclei import Nucleus, nucleus
+from mrsi_engine.spectra.landmarks import check_landmarks, sightings
 from mrsi_engine.spectra.sequences import sequence_family
 
 #: How far (s) echo times may lie apart: the strongest couplings of protons (16 Hz) turn by three
 #: degrees in it, which changes no amplitude by more than 5 %. LCModel warns from 3 ms on.
 ECHO_TIME_TOLERANCE = 1e-3
-
-#: How far (ppm) NAA's singlet may lie from 2.01 before the basis is refused.
-NAA_TOLERANCE_PPM = 0.03
-
-_MIDDLE_PPM = 2.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,14 +73,19 @@ class Basis:
                 raise InputError(f"{self.source}: {name} is all zero; export the basis again")
 
     @property
+    def nucleus(self) -> Nucleus:
+        """What is known of the basis' nucleus: names, sums, landmarks."""
+        return nucleus(self.acquisition.nucleus)
+
+    @property
     def metabolites(self) -> tuple[str, ...]:
         """Names that are neither macromolecules nor lipids."""
-        return tuple(n for n in self.names if not is_macromolecule(n))
+        return tuple(n for n in self.names if not self.nucleus.is_macromolecule(n))
 
     @property
     def macromolecules(self) -> tuple[str, ...]:
         """Names that are macromolecules or lipids."""
-        return tuple(n for n in self.names if is_macromolecule(n))
+        return tuple(n for n in self.names if self.nucleus.is_macromolecule(n))
 
     @property
     def fingerprint(self) -> str:
@@ -104,7 +100,7 @@ class Basis:
 
     def __getitem__(self, name: str) -> NDArray[np.complex128]:
         """FID of one metabolite, ``(time,)``."""
-        return self.fids[self.names.index(canonical_name(name))]
+        return self.fids[self.names.index(self.nucleus.canonical_name(name))]
 
     def select(self, keep: Iterable[str]) -> Basis:
         """The basis of the named metabolites, in this basis' order.
@@ -114,7 +110,7 @@ class Basis:
         InputError
             If a name is not in the basis.
         """
-        wanted = {canonical_name(n) for n in keep}
+        wanted = {self.nucleus.canonical_name(n) for n in keep}
         missing = sorted(wanted - set(self.names))
         if missing:
             raise InputError(f"{self.source}: no metabolite {missing}; it has {list(self.names)}")
@@ -130,36 +126,24 @@ class Basis:
         """The basis with every FID multiplied by a number."""
         return replace(self, fids=self.fids * factor)
 
-    def naa_position(self) -> float | None:
-        """Where NAA's singlet stands: the tallest point of 1.6 to 2.4 ppm; ``None`` without NAA."""
-        if "NAA" not in self.names:
-            return None
-        padded = self.acquisition.with_points(max(self.acquisition.points, 32768))
-        fid = np.zeros(padded.points, complex)
-        fid[: self.acquisition.points] = self["NAA"]
-        spectrum = np.abs(padded.spectrum(fid))
-        window = (padded.ppm > 1.6) & (padded.ppm < 2.4)
-        return float(padded.ppm[window][spectrum[window].argmax()])
+    def landmarks(self) -> dict[str, float]:
+        """Where the known singlets of the basis stand, ppm, by name."""
+        seen = sightings(self.names, self.fids, self.acquisition)
+        return {sighting.mark.name: sighting.near for sighting in seen}
 
     def check(self) -> Basis:
-        """This basis, once NAA's singlet is known to lie where it should.
+        """This basis, once its landmarks are known to lie where they should.
+
+        See :func:`mrsi_engine.spectra.landmarks.check_landmarks`; a basis without any is not
+        checked.
 
         Raises
         ------
         InputError
-            If it is more than 0.03 ppm from 2.01: names the offset and how to state it.
+            If they do not: names where they lie and how to state it.
         """
-        position = self.naa_position()
-        if position is None or abs(position - NAA_PPM) <= NAA_TOLERANCE_PPM:
-            return self
-        offset = position - NAA_PPM
-        stated = self.acquisition.reference_ppm - offset
-        raise InputError(
-            f"{self.source}: NAA's singlet stands at {position:.3f} ppm, {offset:+.3f} ppm from "
-            f"{NAA_PPM}. If the basis is referenced otherwise, state it with "
-            f"--basis-reference {stated:.3f} (ppm at 0 Hz; {self.acquisition.reference_ppm:g} was "
-            "assumed); if it is mirrored, its FIDs need conjugation (--basis-conjugate)."
-        )
+        check_landmarks(self.names, self.fids, self.acquisition, self.source)
+        return self
 
     def conjugated(self) -> Basis:
         """The basis with its frequency axis turned round, for files that store the other sign."""
@@ -216,7 +200,7 @@ class Basis:
             return ""
         known = [sequence_family(name) for name in (sequence, self.sequence)]
         family = next((f for f in known if f in ("press", "slaser", "steam", "fid")), "press")
-        tesla = round(scan.spectrometer_frequency / PROTON_MHZ_PER_TESLA * 2) / 2
+        tesla = round(self.nucleus.field(scan.spectrometer_frequency) * 2) / 2
         return f", e.g. --basis {family}-{tesla:g}t-te{1e3 * echo_time:g}"
 
     def matched_to(self, scan: Acquisition) -> Basis:
@@ -323,7 +307,7 @@ def _resample(
         return fitted
     # Brought to the middle of the metabolites a FID turns slowly from sample to sample, so a
     # spline of high order is exact to 1e-6 and, unlike a Fourier series, does not ring at t = 0.
-    centre = own.frequency_of(_MIDDLE_PPM)
+    centre = own.frequency_of(nucleus(own.nucleus).windows.middle)
     slow = fids * np.exp(-2j * np.pi * centre * own.time)
     interpolate = make_interp_spline(own.time, slow, k=7, axis=1)
     inside = np.minimum(scan.time, own.time[-1])

@@ -12,7 +12,6 @@ from mrsi_engine.spectra.basis import Basis
 #: LCModel's name of the column.
 CREATINE_CH2 = "-CrCH2"
 
-_CH2_PPM = (3.6, 4.2)
 _ZERO_FILLING = 16
 
 
@@ -28,8 +27,14 @@ def with_creatine_ch2(basis: Basis) -> Basis:
     Raises
     ------
     InputError
-        If the basis has neither Cr nor PCr, or has the column already.
+        If the basis has neither Cr nor PCr, has the column already, or is not of protons.
     """
+    band = basis.nucleus.creatine_ch2
+    if band is None:
+        raise InputError(
+            f'{basis.source}: creatine_ch2 = "free" is for protons, the basis is of '
+            f"{basis.acquisition.nucleus}; leave it out"
+        )
     creatine = [name for name in ("Cr", "PCr") if name in basis.names]
     if not creatine or CREATINE_CH2 in basis.names:
         raise InputError(
@@ -37,7 +42,7 @@ def with_creatine_ch2(basis: Basis) -> Basis:
             f"basis has {list(basis.names)}"
         )
     mean = np.mean([basis[name] for name in creatine], axis=0)
-    return basis.extended([CREATINE_CH2], -_between(mean, basis.acquisition, _CH2_PPM)[None])
+    return basis.extended([CREATINE_CH2], -_between(mean, basis.acquisition, band)[None])
 
 
 def _between(

@@ -1,19 +1,13 @@
 """Parametric macromolecules (MM) and lipids as columns of a basis.
 
-Tables of measured lines ship here. ``PATTERN_3T``: 18 Lorentzian lines, the AMARES
-parametrisation of the macromolecule signal of the ISMRM 2016 fitting challenge used by Shamaei et
-al. (Comput Biol Med 2023;158:106837), fitted at 3 T. Its published offsets count from 4.7 ppm;
-read so, its peaks stand at the literature's 0.92, 1.21, 1.39, 2.04, 2.26, 2.99 and 3.21 ppm
-(Cudalbu et al., NMR Biomed 2021;34:e4393). ``LINES``: the Gaussian MM and lipid components that
-LCModel simulates by default (Provencher, LCModel manual, section 11.7), with the lines between 3
-and 4 ppm that it lacks taken from ``PATTERN_3T``. Above 190 MHz (7 T) they have the widths that
-LCModel 6.3 takes there, a third of those at 3 T in ppm; any line may be Lorentzian instead.
+Their lines stand in the table of the nucleus with their sources: a pattern measured as a whole at
+3 T, and single components, sharper in ppm at high field. Any line of the latter may be Lorentzian
+instead of Gaussian.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -21,97 +15,14 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.nuclei import nucleus
+from mrsi_engine.nuclei.nuclei import Line, Macromolecules
 from mrsi_engine.spectra.basis import Basis
 
 MacromoleculeModel = Literal["none", "pattern", "lines"]
 LineShape = Literal["gaussian", "lorentzian"]
 
 _Envelope = Callable[[float, NDArray[np.float64]], NDArray[np.float64]]
-
-_PATTERN_MHZ = 123.23
-_PATTERN_TOLERANCE = 0.06
-_SHARPER_ABOVE_MHZ, _SEVEN_TESLA_MHZ = 190.0, 298.0
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line: position (ppm), full width at half maximum (ppm), amplitude (protons)."""
-
-    ppm: float
-    fwhm: float
-    amplitude: float
-
-
-# (ppm, FWHM in Hz at 123.23 MHz, amplitude as published)
-_AMARES = (
-    (3.936, 7.39, 0.314),
-    (3.854, 10.6, 1.30),
-    (3.717, 14.9, 1.62),
-    (3.590, 16.6, 1.50),
-    (3.170, 11.3, 0.678),
-    (2.980, 12.9, 2.25),
-    (2.830, 19.1, 0.674),
-    (2.580, 21.4, 1.43),
-    (2.290, 31.7, 4.29),
-    (2.030, 23.9, 8.10),
-    (1.760, 23.1, 1.48),
-    (1.460, 15.6, 1.85),
-    (1.610, 19.1, 2.85),
-    (1.370, 12.0, 1.52),
-    (1.290, 11.4, 0.877),
-    (1.200, 13.5, 1.15),
-    (0.960, 12.0, 1.60),
-    (0.880, 10.8, 2.21),
-)
-
-# The pair at 0.88 and 0.96 ppm is MM09: three protons, as LCModel counts it.
-_PROTONS = 3.0 / (1.60 + 2.21)
-
-PATTERN_3T = tuple(Line(p, width / _PATTERN_MHZ, a * _PROTONS) for p, width, a in _AMARES)
-
-#: Columns of the ``"lines"`` model.
-MACROMOLECULE_LINES: dict[str, tuple[Line, ...]] = {
-    "MM09": (Line(0.91, 0.14, 3.0),),
-    "MM12": (Line(1.21, 0.15, 2.0),),
-    "MM14": (Line(1.43, 0.17, 2.0),),
-    "MM17": (Line(1.67, 0.15, 2.0),),
-    "MM20": (
-        Line(2.08, 0.15, 1.33),
-        Line(2.25, 0.20, 0.33),
-        Line(1.95, 0.15, 0.33),
-        Line(3.00, 0.20, 0.40),
-    ),
-    "MM32": PATTERN_3T[4:5],
-    "MM36": PATTERN_3T[3:4],
-    "MM38": PATTERN_3T[0:3],
-}
-
-#: Mobile lipids, as columns of their own.
-LIPID_LINES: dict[str, tuple[Line, ...]] = {
-    "Lip09": (Line(0.89, 0.14, 3.0),),
-    "Lip13a": (Line(1.28, 0.15, 2.0),),
-    "Lip13b": (Line(1.28, 0.089, 2.0),),
-    "Lip20": (Line(2.04, 0.15, 1.33), Line(2.25, 0.15, 0.67), Line(2.80, 0.20, 0.87)),
-}
-
-
-#: Both at high field, where lines are sharper in ppm.
-_SHARPER: dict[str, tuple[Line, ...]] = {
-    "MM09": (Line(0.91, 0.05, 3.0),),
-    "MM12": (Line(1.21, 0.05, 2.0),),
-    "MM14": (Line(1.43, 0.06, 2.0),),
-    "MM17": (Line(1.67, 0.05, 2.0),),
-    "MM20": (
-        Line(2.08, 0.05, 1.33),
-        Line(2.25, 0.07, 0.33),
-        Line(1.95, 0.05, 0.33),
-        Line(3.00, 0.07, 0.40),
-    ),
-    "Lip09": (Line(0.89, 0.05, 3.0),),
-    "Lip13a": (Line(1.28, 0.05, 2.0),),
-    "Lip13b": (Line(1.28, 0.029, 2.0),),
-    "Lip20": (Line(2.04, 0.05, 1.33), Line(2.25, 0.05, 0.67), Line(2.80, 0.07, 0.87)),
-}
 
 
 def macromolecule_pattern(
@@ -144,15 +55,15 @@ def pattern_lines(
     InputError
         If the spectrometer frequency is not one of 3 T, where the widths were measured.
     """
-    frequency = acquisition.spectrometer_frequency
-    if abs(frequency / _PATTERN_MHZ - 1) > _PATTERN_TOLERANCE:
+    pattern, frequency = _table(acquisition).pattern, acquisition.spectrometer_frequency
+    if not pattern.holds_at(frequency):
         raise InputError(
-            f"macromolecules: the pattern was measured at {_PATTERN_MHZ} MHz (3 T), this is "
+            f"macromolecules: the pattern was measured at {pattern.frequency} MHz (3 T), this is "
             f"{frequency:.1f} MHz; use the model 'lines' or a measured macromolecule basis"
         )
     return {
         f"MM{line.ppm:.2f}": _lines_fid((line,), acquisition, delay, _lorentzian)
-        for line in PATTERN_3T
+        for line in pattern.scaled
     }
 
 
@@ -176,22 +87,47 @@ def macromolecule_lines(
     shape
         Of every line; the widths are the same.
     """
-    table = macromolecule_table(acquisition.spectrometer_frequency, lipids=lipids)
+    table = macromolecule_table(acquisition, lipids=lipids)
     envelope = {"gaussian": _gaussian, "lorentzian": _lorentzian}[shape]
     return {name: _lines_fid(lines, acquisition, delay, envelope) for name, lines in table.items()}
 
 
-def macromolecule_table(frequency: float, *, lipids: bool = False) -> dict[str, tuple[Line, ...]]:
-    """Lines of each macromolecule, and lipid on request, at a spectrometer frequency in MHz."""
-    table = MACROMOLECULE_LINES | (LIPID_LINES if lipids else {})
-    if frequency <= _SHARPER_ABOVE_MHZ:
+def macromolecule_table(
+    acquisition: Acquisition, *, lipids: bool = False
+) -> dict[str, tuple[Line, ...]]:
+    """Lines of each macromolecule, and lipid on request, at the field of an acquisition.
+
+    Raises
+    ------
+    InputError
+        If spectra of its nucleus have none.
+    """
+    known = _table(acquisition)
+    pattern = known.pattern.scaled
+    table = known.columns | {n: tuple(pattern[i] for i in at) for n, at in known.of_pattern.items()}
+    table |= known.lipid_columns if lipids else {}
+    if acquisition.spectrometer_frequency <= known.sharp_above:
         return table
-    return {name: _SHARPER.get(name) or tuple(map(_sharper, table[name])) for name in table}
+    ratio = known.pattern.frequency / known.sharp_frequency
+    return {
+        name: known.sharp_columns.get(name) or tuple(_sharper(line, ratio) for line in lines)
+        for name, lines in table.items()
+    }
 
 
-def _sharper(line: Line) -> Line:
-    # Lines that are not in the table: as wide in Hz at 7 T as at 3 T.
-    return Line(line.ppm, line.fwhm * _PATTERN_MHZ / _SEVEN_TESLA_MHZ, line.amplitude)
+def _table(acquisition: Acquisition) -> Macromolecules:
+    found = nucleus(acquisition.nucleus).macromolecules
+    if found is None:
+        raise InputError(
+            f"macromolecules: no lines are known for {acquisition.nucleus}; set the macromolecule "
+            "model to none, or give a basis that holds them"
+        )
+    return found
+
+
+def _sharper(line: Line, ratio: float) -> Line:
+    """A line that is as wide in Hz as at the field of the pattern."""
+    return line.model_copy(update={"fwhm": line.fwhm * ratio})
 
 
 def with_macromolecules(
@@ -228,6 +164,7 @@ def with_macromolecules(
         )
     if model == "none" and not lipids:
         return basis
+    is_lipid = basis.nucleus.is_lipid
     twice = [n for n in basis.macromolecules if (lipids if is_lipid(n) else model != "none")]
     if twice:
         raise InputError(
@@ -238,15 +175,10 @@ def with_macromolecules(
     delay = (acquisition.echo_time or 0.0) if basis.sequence == "fid" else 0.0
     columns = macromolecule_lines(acquisition, lipids=lipids, delay=delay, shape=shape)
     if model != "lines":
-        columns = {name: fid for name, fid in columns.items() if name in LIPID_LINES}
+        columns = {name: fid for name, fid in columns.items() if is_lipid(name)}
     if model == "pattern":
         columns = {"MM": macromolecule_pattern(acquisition, delay=delay), **columns}
     return basis.extended(columns, np.stack(list(columns.values())))
-
-
-def is_lipid(name: str) -> bool:
-    """Whether a column is a lipid's."""
-    return name.upper().startswith("LIP")
 
 
 def _lines_fid(

@@ -26,11 +26,16 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from mrsi_engine.choices import Nuisance
-from mrsi_engine.conventions import COMBINATIONS, Acquisition, is_macromolecule
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.nuclei import nucleus
 from mrsi_engine.spectra.basis import Basis
 
 Map = NDArray[np.float64]
+
+# The phantom is a brain seen by its protons.
+_PROTON = nucleus("1H")
+_WATER_AT, _NAA_AT = _PROTON.water_for("phantom").ppm, _PROTON.landmark("NAA").ppm
 
 TISSUES = ("gm", "wm", "csf")
 
@@ -65,7 +70,6 @@ _RATIO_TO_MM09 = {"MM12": 0.3, "MM14": 0.75, "MM17": 0.375, "MM20": 1.5}
 
 _WATER_CONTENT = {"gm": 0.78, "wm": 0.65, "csf": 0.97}
 _PURE_WATER = 2 * 55_510.0
-_WATER_PPM = 4.65
 
 # Offset (ppm), damping beyond the voxel's (1/s), share: a water line that is not Lorentzian
 _RESIDUAL_WATER = ((0.0, 6.0, 0.6), (0.08, 15.0, 0.25), (-0.06, 30.0, 0.15))
@@ -321,18 +325,14 @@ def _amplitude(
 
 
 def _concentration(name: str) -> tuple[float, ...]:
-    if is_macromolecule(name) and not name.upper().startswith("LIP"):
+    if _PROTON.is_macromolecule(name) and not _PROTON.is_lipid(name):
         return tuple(_RATIO_TO_MM09.get(name, 1.0) * c for c in _MACROMOLECULE)
     return _CONCENTRATIONS.get(name, (0.0, 0.0, 0.0, 0.0))
 
 
 def _with_combinations(truth: dict[str, Map]) -> dict[str, Map]:
-    sums = {
-        c.label: np.sum([truth[m] for m in c.members], axis=0)
-        for c in COMBINATIONS
-        if all(m in truth for m in c.members)
-    }
-    return truth | sums
+    sums = _PROTON.sums_of(truth)
+    return truth | {c.label: np.sum([truth[m] for m in c.members], axis=0) for c in sums}
 
 
 def _naa_height(basis: Basis, truth: dict[str, Map], mask: NDArray[np.bool_]) -> float:
@@ -340,7 +340,8 @@ def _naa_height(basis: Basis, truth: dict[str, Map], mask: NDArray[np.bool_]) ->
     axis = basis.acquisition
     fid = truth["NAA"][mask].mean() * basis["NAA"]
     spectrum = axis.spectrum(fid * np.exp(-truth["lorentzian"][mask].mean() * axis.time)).real
-    return float(spectrum[(axis.ppm > 1.8) & (axis.ppm < 2.2)].max())
+    near = np.abs(axis.ppm - _NAA_AT) < _PROTON.lines.search
+    return float(spectrum[near].max())
 
 
 def _scan(scene: _Scene, basis: Basis, noise_sd: float) -> NDArray[np.complex64]:
@@ -365,7 +366,7 @@ def _water_reference(scene: _Scene, noise_sd: float) -> NDArray[np.complex64]:
     content = sum(_WATER_CONTENT[t] * scene.head.tissue[t] for t in TISSUES)
     amplitude = _PURE_WATER * np.ravel(content * scene.head.brain)
     phased = amplitude * np.exp(1j * scene.truth["phase"].ravel())
-    line = _line(scene.acquisition, _WATER_PPM, 0.0)
+    line = _line(scene.acquisition, _WATER_AT, 0.0)
     fids = np.empty((phased.size, scene.acquisition.points), np.complex64)
     for voxels in _chunks(phased.size):
         signal = phased[voxels, None] * scene.carrier(voxels) * line
@@ -388,7 +389,7 @@ class _Nuisance:
 def _residual_water(scene: _Scene) -> _Nuisance:
     """What suppression leaves: strength and phase vary over the head, each component by itself."""
     settings, head = scene.settings, scene.head
-    parts = [(_WATER_PPM + o, d, share) for o, d, share in _RESIDUAL_WATER]
+    parts = [(_WATER_AT + o, d, share) for o, d, share in _RESIDUAL_WATER]
     rng = _stream(settings, "water")
     common = np.exp(0.4 * _smooth_field(rng, settings.shape, head.mask, 0.15))
     turn = np.pi * _smooth_field(rng, settings.shape, head.mask, 0.25)

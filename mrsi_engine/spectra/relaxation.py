@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from mrsi_engine.conventions import COMBINATIONS
 from mrsi_engine.errors import InputError
+from mrsi_engine.nuclei import nucleus
 
 _SHIPPED = resources.files("mrsi_engine.spectra") / "relaxation.toml"
 
@@ -62,6 +62,8 @@ class RelaxationTable(_Row):
 
     Parameters
     ----------
+    nucleus
+        Of the metabolites.
     spectrometer_frequency
         Lowest and highest for which the times hold, MHz.
     water_molality
@@ -77,6 +79,7 @@ class RelaxationTable(_Row):
     """
 
     name: str
+    nucleus: str = "1H"
     spectrometer_frequency: tuple[float, float]
     water_molality: Annotated[float, Field(gt=0)] = 55.51
     water_protons: Annotated[float, Field(gt=0)] = 2.0
@@ -94,7 +97,8 @@ class RelaxationTable(_Row):
         """
         if label in self.metabolites:
             return self.metabolites[label]
-        members = next((c.members for c in COMBINATIONS if c.label == label), ())
+        sums = nucleus(self.nucleus).sums
+        members = next((c.members for c in sums if c.label == label), ())
         rows = {self.row(member) for member in members}
         if len(rows) == 1:
             return rows.pop()

@@ -18,36 +18,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import (
-    PROTON_MHZ_PER_TESLA,
-    REFERENCE_PPM,
-    Acquisition,
-    canonical_name,
-)
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.nuclei import nucleus
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.spin_systems import SpinGroup, SpinSystem, select_spin_systems
 
 SEQUENCES = ("press", "slaser", "steam", "fid")
 
-#: What a brain spectrum is fitted with unless the user names others.
-BRAIN_METABOLITES = (
-    "Ala", "Asc", "Asp", "Cr", "GABA", "GPC", "GSH", "Glc", "Gln", "Glu",
-    "Gly", "Ins", "Lac", "NAA", "NAAG", "PCh", "PCr", "PE", "Tau", "sIns",
-)  # fmt: skip
-
 #: Mixing time (s) of a named STEAM basis whose name does not state one.
 NAMED_MIXING_TIME = 0.010
 
 #: How the name of a simulated basis is written, for messages.
-BASIS_NAME_FORM = "SEQUENCE-FIELDt-teMILLISECONDS, e.g. press-3t-te30, steam-7t-te11-tm10"
+BASIS_NAME_FORM = (
+    "SEQUENCE[-NUCLEUS]-FIELDt-teMILLISECONDS, e.g. press-3t-te30, steam-7t-te11-tm10, "
+    "fid-31p-7t-te0.5, fid-2h-7t"
+)
 
 #: A magnet called 3 T may be 2.89 T: how far a scan's field may lie from the one in a name.
 _FIELD_TOLERANCE = 0.06
 
 _NAME = re.compile(
-    r"(?P<sequence>press|slaser|steam|fid)-(?P<field>\d+(?:\.\d+)?)t"
-    r"-te(?P<echo>\d+(?:\.\d+)?)(?:-tm(?P<mixing>\d+(?:\.\d+)?))?",
+    r"(?P<sequence>press|slaser|steam|fid)(?:-(?P<nucleus>\d+[a-z]+))?-(?P<field>\d+(?:\.\d+)?)t"
+    r"(?:-te(?P<echo>\d+(?:\.\d+)?))?(?:-tm(?P<mixing>\d+(?:\.\d+)?))?",
     re.IGNORECASE,
 )
 
@@ -66,8 +59,10 @@ class SimulationSettings:
         MHz.
     points, dwell_time
         Samples of a FID and the time between them, s.
+    nucleus
+        As NIfTI-MRS writes it.
     reference_ppm
-        Chemical shift at 0 Hz, ppm.
+        Chemical shift at 0 Hz, ppm; that of the nucleus unless given.
     te1
         PRESS only: first echo time, s; ``None`` is half of ``echo_time``.
     mixing_time
@@ -77,7 +72,7 @@ class SimulationSettings:
     linewidth
         Lorentzian full width at half maximum of every line, Hz.
     metabolites
-        Names in the spin-system table.
+        Names in the spin-system table of the nucleus; the usual ones of the brain unless given.
 
     Raises
     ------
@@ -90,12 +85,13 @@ class SimulationSettings:
     spectrometer_frequency: float
     points: int = 2048
     dwell_time: float = 0.25e-3
-    reference_ppm: float = REFERENCE_PPM
+    reference_ppm: float = math.nan
     te1: float | None = None
     mixing_time: float | None = None
     acquisition_delay: float = 0.0
     linewidth: float = 1.0
-    metabolites: tuple[str, ...] = BRAIN_METABOLITES
+    metabolites: tuple[str, ...] = ()
+    nucleus: str = "1H"
 
     def __post_init__(self) -> None:
         if self.sequence not in SEQUENCES:
@@ -108,13 +104,13 @@ class SimulationSettings:
         _require("echo_time", self.echo_time, "positive", shortest_ok)
         for name in ("acquisition_delay", "linewidth"):
             _require(name, getattr(self, name), "zero or more", getattr(self, name) >= 0)
-        _require("reference_ppm", self.reference_ppm, "a number", True)
-        if not self.metabolites:
-            raise InputError("metabolites: none named; name at least one")
         self._check_timing()
-        select_spin_systems(self.metabolites)
-        names = tuple(canonical_name(name) for name in self.metabolites)
-        object.__setattr__(self, "metabolites", names)
+        table = nucleus(self.nucleus)
+        if math.isnan(self.reference_ppm) and table.reference_ppm is not None:
+            object.__setattr__(self, "reference_ppm", table.reference_ppm)
+        _require("reference_ppm", self.reference_ppm, "a number", True)
+        chosen = select_spin_systems(self.metabolites or table.simulated, self.nucleus)
+        object.__setattr__(self, "metabolites", tuple(system.name for system in chosen))
 
     def _check_timing(self) -> None:
         if self.te1 is not None:
@@ -155,6 +151,7 @@ class SimulationSettings:
             dwell_time=self.dwell_time,
             spectrometer_frequency=self.spectrometer_frequency,
             reference_ppm=self.reference_ppm,
+            nucleus=self.nucleus,
             echo_time=self.echo_time + delay,
         )
 
@@ -164,7 +161,8 @@ class SimulationSettings:
         timing = f"TE {self.echo_time * 1e3:g} ms"
         if self.mixing_time is not None:
             timing += f", TM {self.mixing_time * 1e3:g} ms"
-        return f"simulated {self.sequence} {timing}, {self.spectrometer_frequency:.3f} MHz"
+        of = "" if self.nucleus == "1H" else f" of {self.nucleus}"
+        return f"simulated {self.sequence}{of} {timing}, {self.spectrometer_frequency:.3f} MHz"
 
     def for_scan(self, scan: Acquisition) -> SimulationSettings:
         """These settings on the frequency, dwell time, length and reference of a scan.
@@ -172,20 +170,22 @@ class SimulationSettings:
         Raises
         ------
         InputError
-            If the scan is not of protons or its field is more than 6 % from this one.
+            If the scan is of another nucleus or its field is more than 6 % from this one.
         """
-        if scan.nucleus != "1H":
+        if scan.nucleus != self.nucleus:
             raise InputError(
-                f"nucleus: simulated bases are of 1H, the scan is of {scan.nucleus}; "
+                f"nucleus: the basis asked for is of {self.nucleus}, the scan is of "
+                f"{scan.nucleus}; name one for it, e.g. fid-{scan.nucleus.lower()}-7t-te0.5, or "
                 "give a basis file"
             )
+        field = nucleus(self.nucleus).field
         ratio = scan.spectrometer_frequency / self.spectrometer_frequency
         if abs(ratio - 1) > _FIELD_TOLERANCE:
             raise InputError(
                 f"field: the basis asked for is {self.spectrometer_frequency:.1f} MHz "
-                f"({self.spectrometer_frequency / PROTON_MHZ_PER_TESLA:.2f} T), the scan has "
+                f"({field(self.spectrometer_frequency):.2f} T), the scan has "
                 f"{scan.spectrometer_frequency:.1f} MHz "
-                f"({scan.spectrometer_frequency / PROTON_MHZ_PER_TESLA:.2f} T); name that field"
+                f"({field(scan.spectrometer_frequency):.2f} T); name that field"
             )
         return replace(
             self,
@@ -200,7 +200,9 @@ def parse_basis_name(name: str) -> SimulationSettings | None:
     """Settings of a named simulated basis, or ``None`` where the text is no such name.
 
     ``press-3t-te30``, ``slaser-3t-te40``, ``fid-7t-te1.3`` (time to the first sample) and
-    ``steam-7t-te11-tm32`` (10 ms of mixing unless stated); times in ms, field in tesla.
+    ``steam-7t-te11-tm32`` (10 ms of mixing unless stated); times in ms, field in tesla. Another
+    nucleus than the proton stands before the field: ``fid-31p-7t-te0.5``. Without ``te`` the FID
+    begins with the excitation.
     :meth:`SimulationSettings.for_scan` then takes frequency and axis from a scan.
 
     Raises
@@ -209,17 +211,18 @@ def parse_basis_name(name: str) -> SimulationSettings | None:
         If the name is well formed but asks for something impossible.
     """
     match = _NAME.fullmatch(name.strip())
-    if match is None:
+    if match is None or (match["echo"] is None and match["sequence"].lower() != "fid"):
         return None
-    sequence = match["sequence"].lower()
+    sequence, symbol = match["sequence"].lower(), (match["nucleus"] or "1H").upper()
     mixing = float(match["mixing"]) * 1e-3 if match["mixing"] else None
     if sequence == "steam" and mixing is None:
         mixing = NAMED_MIXING_TIME
     return SimulationSettings(
         sequence=sequence,
-        echo_time=float(match["echo"]) * 1e-3,
-        spectrometer_frequency=float(match["field"]) * PROTON_MHZ_PER_TESLA,
+        echo_time=float(match["echo"] or 0) * 1e-3,
+        spectrometer_frequency=float(match["field"]) * nucleus(symbol).gyromagnetic_ratio,
         mixing_time=mixing,
+        nucleus=symbol,
     )
 
 
@@ -240,8 +243,9 @@ def simulate_basis(
       +1, 0 and -1, as gradients select them.
     - ``fid``: 90 - TE, where TE is the acquisition delay.
 
-    The amplitude counts protons in every sequence (STEAM's loss of half the signal is made good):
-    without relaxation an uncoupled methyl group starts at 3.
+    The amplitude counts nuclei in every sequence (STEAM's loss of half the signal is made good):
+    without relaxation an uncoupled methyl group starts at 3. Of ATP, ``gATP``, ``aATP`` and
+    ``bATP`` are the signals of one phosphate each, as the coupling to the others leaves them.
 
     Parameters
     ----------
@@ -263,7 +267,8 @@ def simulate_basis(
     if (field is None) == (spectrometer_frequency is None):
         raise InputError("field: give either the field (T) or the spectrometer frequency (MHz)")
     if spectrometer_frequency is None:
-        spectrometer_frequency = float(field or 0) * PROTON_MHZ_PER_TESLA
+        ratio = nucleus(settings.get("nucleus", "1H")).gyromagnetic_ratio
+        spectrometer_frequency = float(field or 0) * ratio
     allowed = SimulationSettings.__dataclass_fields__
     unknown = sorted(set(settings) - set(allowed))
     if unknown:
@@ -273,7 +278,7 @@ def simulate_basis(
 
 def simulate(settings: SimulationSettings) -> Basis:
     """The basis set of complete settings; see :func:`simulate_basis`."""
-    systems = select_spin_systems(settings.metabolites)
+    systems = select_spin_systems(settings.metabolites, settings.nucleus)
     fids = np.stack([_system_fid(system, settings) for system in systems])
     fids *= np.exp(-np.pi * settings.linewidth * settings.acquisition.time)
     return Basis(
@@ -306,15 +311,16 @@ class _Spins:
     """Operators of one spin group in the eigenbasis of its Hamiltonian (states are spin bits)."""
 
     def __init__(self, group: SpinGroup, acquisition: Acquisition) -> None:
-        self._nuclei = group.nuclei
+        self._pulsed = [n == acquisition.nucleus for n in group.nuclei]
+        self._seen = [group.sees(i, acquisition.nucleus) for i in range(len(group.nuclei))]
         self._levels, self._states = np.linalg.eigh(_hamiltonian(group, acquisition))
         moments = _moments(len(group.nuclei))
-        self._order = moments[:, [n == "1H" for n in group.nuclei]].sum(axis=1)
+        self._order = moments[:, self._pulsed].sum(axis=1)
 
     def spin_echoes(self, delays: Sequence[float]) -> NDArray[np.complex128]:
         """Excite to Fx, then evolve through the delays with a 180 about x between each two."""
         refocus = self._pulse(_rotation_x(np.pi))
-        density = self._evolve(self._fx(), delays[0])
+        density = self._evolve(self._fx(self._pulsed), delays[0])
         for delay in delays[1:]:
             density = self._evolve(refocus @ density @ refocus.conj().T, delay)
         return density
@@ -324,7 +330,7 @@ class _Spins:
     ) -> NDArray[np.complex128]:
         """Orders +1, 0, -1 of three 90s about y, times -2: the echo is half and inverted."""
         pulse = self._pulse(_rotation_y(np.pi / 2))
-        density = self._evolve(self._keep_order(self._fx(), 1), halves[0])
+        density = self._evolve(self._keep_order(self._fx(self._pulsed), 1), halves[0])
         density = self._keep_order(pulse @ density @ pulse.conj().T, 0)
         density = self._evolve(density, mixing_time)
         return -2 * self._evolve(pulse @ density @ pulse.conj().T, halves[1])
@@ -333,7 +339,7 @@ class _Spins:
         self, density: NDArray[np.complex128], points: int, dwell_time: float
     ) -> NDArray[np.complex128]:
         """FID ``(time,)`` seen by F+, so that a spin at +f Hz turns as exp(+2*pi*i*f*t)."""
-        raising = self._fx() + 1j * self._fy()
+        raising = self._fx(self._seen) + 1j * self._fy(self._seen)
         amplitudes = density * raising.T * (4 / len(self._levels))
         keep = np.abs(amplitudes) > 1e-12
         frequencies = (self._levels[None, :] - self._levels[:, None])[keep]
@@ -349,23 +355,23 @@ class _Spins:
         return self._states.T @ product @ self._states
 
     def _pulse(self, rotation: NDArray[np.complex128]) -> NDArray[np.complex128]:
-        """A pulse on every proton; 31P is left as it is."""
+        """A pulse on every spin of the nucleus; others are left as they are."""
         whole = np.eye(1, dtype=complex)
-        for nucleus in self._nuclei:
-            whole = np.kron(whole, rotation if nucleus == "1H" else np.eye(2))
+        for pulsed in self._pulsed:
+            whole = np.kron(whole, rotation if pulsed else np.eye(2))
         return self._states.T @ whole @ self._states
 
-    def _fx(self) -> NDArray[np.complex128]:
-        return self._sum_operator(np.array([[0, 0.5], [0.5, 0]]))
+    def _fx(self, spins: Sequence[bool]) -> NDArray[np.complex128]:
+        return self._sum_operator(np.array([[0, 0.5], [0.5, 0]]), spins)
 
-    def _fy(self) -> NDArray[np.complex128]:
-        return self._sum_operator(np.array([[0, -0.5j], [0.5j, 0]]))
+    def _fy(self, spins: Sequence[bool]) -> NDArray[np.complex128]:
+        return self._sum_operator(np.array([[0, -0.5j], [0.5j, 0]]), spins)
 
-    def _sum_operator(self, single: NDArray[Any]) -> NDArray[np.complex128]:
+    def _sum_operator(self, single: NDArray[Any], spins: Sequence[bool]) -> NDArray[np.complex128]:
         size = len(self._levels)
         total = np.zeros((size, size), complex)
-        for spin, nucleus in enumerate(self._nuclei):
-            if nucleus == "1H":
+        for spin, counts in enumerate(spins):
+            if counts:
                 left, right = np.eye(2**spin), np.eye(size // 2 ** (spin + 1))
                 total += np.kron(np.kron(left, single), right)
         return self._states.T @ total @ self._states
@@ -379,18 +385,18 @@ def _moments(spins: int) -> NDArray[np.float64]:
 
 
 def _hamiltonian(group: SpinGroup, acquisition: Acquisition) -> NDArray[np.float64]:
-    """Shifts and couplings in Hz, ``(state, state)``, with proton pairs coupled strongly."""
+    """Shifts and couplings in Hz, ``(state, state)``, pairs of the nucleus coupled strongly."""
     moments = _moments(len(group.nuclei))
-    proton = np.array([n == "1H" for n in group.nuclei])
-    offsets = np.where(proton, acquisition.frequency_of(group.shifts_ppm), 0.0)
+    ours = np.array([n == acquisition.nucleus for n in group.nuclei])
+    offsets = np.where(ours, acquisition.frequency_of(group.shifts_ppm), 0.0)
     energy = moments @ offsets
     flips = np.zeros((len(energy), len(energy)))
     states = np.arange(len(energy))
     for i, j, coupling in group.couplings_hz:
         energy = energy + coupling * moments[:, i] * moments[:, j]
-        if proton[i] and proton[j]:
+        if ours[i] and ours[j]:
             opposite = states[moments[:, i] != moments[:, j]]
-            both = (1 << (len(proton) - 1 - i)) | (1 << (len(proton) - 1 - j))
+            both = (1 << (len(ours) - 1 - i)) | (1 << (len(ours) - 1 - j))
             flips[opposite, opposite ^ both] += coupling / 2
     return np.diag(energy) + flips
 

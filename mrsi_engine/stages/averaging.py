@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 from mrsi_engine.conventions import DYNAMIC
 from mrsi_engine.kernels.averaging import average
 from mrsi_engine.pipeline.ranges import OptionalStage, refuse_coils
+from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context
 from mrsi_engine.quantities import Declaration, quality
 
@@ -21,15 +22,15 @@ SIMILARITY = quality(
 class Averaging(OptionalStage):
     """Mean of the transients of each voxel, without those unlike the others.
 
-    Correct their frequency and phase first: stage ``fpc``. ``reject = false`` averages all. With
-    ``optional`` scans without transients are passed over.
+    Correct their frequency and phase first: stage ``fpc``. With ``optional`` scans without
+    transients are passed over.
     """
 
     stage: ClassVar[str] = "averaging"
     processing_method: ClassVar[str] = "Signal averaging"
     remedy: ClassVar[str] = "leave the stage out"
 
-    reject: bool = True
+    reject: bool = setting(True, "Leave out transients unlike the others; else all are averaged.")
 
     def lacks(self, context: Context) -> str:
         """The dimension ``dynamic``."""

@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
@@ -15,6 +14,7 @@ from mrsi_engine.kernels.coils import CoilWeights, coil_weights, combine, whiten
 from mrsi_engine.kernels.creatine import CreatineReferencing
 from mrsi_engine.kernels.registration import Registration, register
 from mrsi_engine.pipeline.ranges import NoiseRange, OptionalStage, landmark_lines
+from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import Declaration, quality
 
@@ -42,19 +42,19 @@ class CoilCombination(NoiseRange, OptionalStage):
 
     Coils see the same spins: where they differ in frequency they are transients that a converter
     called coils, and one weight a coil would lose signal. Such a scan is refused.
-
-    Parameters
-    ----------
-    max_apart_hz
-        Frequencies of coils that differ by more, and by more than their errors, are apart; where
-        more than a third of a scan's are, it is refused.
     """
 
     stage: ClassVar[str] = "coil_combination"
     processing_method: ClassVar[str] = "RF coil combination"
     remedy: ClassVar[str] = "leave the stage out"
 
-    max_apart_hz: float = Field(default=1.0, gt=0)
+    max_apart_hz: float = setting(
+        1.0,
+        "Frequencies of coils that differ by more, and by more than their errors, are apart; "
+        "where more than half of a scan's are, it is refused.",
+        unit="Hz",
+        gt=0,
+    )
 
     def lacks(self, context: Context) -> str:
         """The dimension ``coil``."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import denoise
 from mrsi_engine.kernels.casorati import refuse_large
 from mrsi_engine.pipeline.ranges import NoiseRange, one_fid_a_voxel
+from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import Declaration, quality
 from mrsi_engine.stages.water_removal import check_rank, gram_with_noise, read_gram_with_noise
@@ -29,26 +29,29 @@ class Denoise(NoiseRange):
 
     The noise left is neither white nor of known size, so error bars are computed from the noise
     before.
-
-    Parameters
-    ----------
-    rank
-        Time courses kept; what exceeds the Marchenko-Pastur edge of the noise if not given.
-    patch
-        Edge in voxels of overlapping spatial patches with time courses of their own, rounded up to
-        odd; those of the whole scan if not given.
-    courses
-        Leading time courses of the scan that those of patches are made of; if not given, those
-        above the noise and a quarter more.
-    noise_ppm
-        The range that holds signal; the noise is measured outside.
     """
 
     stage: ClassVar[str] = "denoise"
 
-    rank: int | None = Field(default=None, ge=1)
-    patch: int | None = Field(default=None, ge=3)
-    courses: int | None = Field(default=None, ge=1, le=denoise.MOST_COURSES)
+    rank: int | None = setting(
+        None,
+        "Time courses kept; what exceeds the Marchenko-Pastur edge of the noise if not given.",
+        ge=1,
+    )
+    patch: int | None = setting(
+        None,
+        "Edge of overlapping spatial patches with time courses of their own, rounded up to odd; "
+        "those of the whole scan if not given.",
+        unit="voxels",
+        ge=3,
+    )
+    courses: int | None = setting(
+        None,
+        "Leading time courses of the scan that those of patches are made of; if not given, those "
+        "above the noise and a quarter more.",
+        ge=1,
+        le=denoise.MOST_COURSES,
+    )
 
     def declare(self, context: Context) -> Declaration:
         """The measure ``denoise_removed``."""
@@ -122,7 +125,7 @@ class Denoise(NoiseRange):
         if not noise > 0:
             raise InputError(
                 f"stage {self.stage!r}: the scan has no noise outside noise_ppm = "
-                f"{list(self.noise_ppm)}; leave the stage out"
+                f"{list(self.own('noise_ppm', context.acquisition))}; leave the stage out"
             )
         if self.patch is None:
             found = denoise.signal_subspace(gram, noise, self.rank)

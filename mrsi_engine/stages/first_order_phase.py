@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field
-
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.delay import first_order_phase, prepend
+from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage
 from mrsi_engine.quantities import Declaration
 
@@ -16,26 +15,30 @@ _WHOLE = 0.05
 
 
 class FirstOrderPhase(Stage):
-    """Make FIDs as if they had been sampled from the excitation on.
-
-    Parameters
-    ----------
-    delay
-        Seconds between excitation and the first sample; negative where sampling began too early.
-    method
-        ``"phase"`` turns the spectrum by its first-order phase and leaves a rolling baseline;
-        ``"predict"`` puts the missing first points back by backward linear prediction, for a
-        delay of whole samples.
-    order
-        Coefficients of the prediction: at least as many as the spectrum has lines.
-    """
+    """Make FIDs as if they had been sampled from the excitation on."""
 
     stage: ClassVar[str] = "first_order_phase"
     processing_method: ClassVar[str] = "Phasing"
 
-    delay: float = Field(ge=-0.01, le=0.01)
-    method: Literal["phase", "predict"] = "phase"
-    order: int = Field(default=32, ge=1, le=256)
+    delay: float = setting(
+        ...,
+        "Between excitation and the first sample; negative where sampling began too early.",
+        unit="s",
+        ge=-0.01,
+        le=0.01,
+    )
+    method: Literal["phase", "predict"] = setting(
+        "phase",
+        "`phase` turns the spectrum by its first-order phase and leaves a rolling baseline; "
+        "`predict` puts the missing first points back by backward linear prediction, for a delay "
+        "of whole samples.",
+    )
+    order: int = setting(
+        32,
+        "Coefficients of the prediction: at least as many as the spectrum has lines.",
+        ge=1,
+        le=256,
+    )
 
     def declare(self, context: Context) -> Declaration:
         """Nothing: it changes the FIDs only."""

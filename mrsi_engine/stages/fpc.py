@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.conventions import DYNAMIC, Acquisition, Flag
 from mrsi_engine.errors import InputError
+from mrsi_engine.fpc.settings import FpcSettings
 from mrsi_engine.kernels.alignment import Alignment, corrected
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.creatine import CreatineReferencing, reference_to_creatine
@@ -38,20 +38,12 @@ from mrsi_engine.networks.correctors import (
     model_template,
     suited_model,
 )
-from mrsi_engine.networks.model import ModelSource
-from mrsi_engine.pipeline.ranges import NoiseRange, PpmRange, hertz_between, refuse_coils
+from mrsi_engine.nuclei import nucleus
+from mrsi_engine.nuclei.nuclei import AlignmentLines
+from mrsi_engine.pipeline.ranges import hertz_between, refuse_coils
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import Declaration, lineshape, quality
 from mrsi_engine.stages.eddy_current import mean_reference
-
-#: Where the first template is picked by its tallest peak, ppm: between lipids and water.
-_PICK_PPM = (1.9, 3.5)
-
-#: The same in the thesis' choice by k-means.
-_K_MEANS_PPM = (2.5, 4.0)
-
-#: Window of the thesis' similarity index, ppm.
-_SIMILARITY_PPM = (2.5, 3.5)
 
 #: Range of dampings (1/s) of water and lipid lines, and the vectors their tails span in the window.
 _WATER_DAMPING, _WATER_RANK = (5.0, 120.0), 12
@@ -135,7 +127,7 @@ class _Signals:
     place: Tensor
 
 
-class FrequencyPhaseCorrection(NoiseRange):
+class FrequencyPhaseCorrection(FpcSettings):
     """Bring every voxel, and every transient, to one frequency and phase.
 
     ``robust``, ``registration``, ``correlation`` and ``network`` compare with a template: the
@@ -146,62 +138,10 @@ class FrequencyPhaseCorrection(NoiseRange):
 
     The state holds ``similarity_matrix_before`` and ``similarity_matrix_after``, scalar products
     of up to 64 signals spread evenly over the scan, ``(signal, signal)``, slice by slice.
-
-    Parameters
-    ----------
-    method
-        ``"robust"``: registration with amplitude and damping, without what ``nuisance`` takes out.
-        ``"registration"``: spectral registration (SR; within a window SRF). ``"correlation"``: the
-        peak of the cross-correlation (Corr, CorrF). ``"creatine"``: a Lorentzian line at 3.03 ppm
-        (CrR within the whole spectrum, CrRF within a window of its own). ``"water"``: the line of
-        the unsuppressed water reference, voxel by voxel. ``"network"``: ``"robust"``, whose
-        search is a network's guess and up to four steps from it; where those lead to no match, the
-        search itself.
-    model
-        Of ``"network"``: a folder that ``mrsi train`` wrote, or the name of a shipped model.
-    window_ppm
-        What counts; ``false`` is the whole spectrum.
-    nuisance
-        What ``"robust"`` and ``"network"`` project out of the window: a ``"baseline"`` (complex
-        polynomial of order ``baseline_order``), or also the ``"subspace"`` of the tails of lines in
-        ``water_ppm`` and ``lipid_ppm``.
-    seconds
-        From the start of the FID that are looked at.
-    max_shift_hz
-        Largest shift looked for.
-    reference
-        The first template: the signal with the ``"highest-peak"`` over its noise, or the choice
-        by ``"k-means"`` (Shamaei et al. 2023) among 256 signals spread evenly over the scan.
-    smooth, smooth_order
-        Combine each voxel's shift with a polynomial of its place fitted to the scan, of total
-        degree ``smooth_order``, by their precisions. Voxels whose own shift is lost in noise get
-        that of their surroundings, those measured well keep theirs.
     """
 
     stage: ClassVar[str] = "fpc"
     processing_method: ClassVar[str] = "Frequency and phase correction"
-
-    method: Literal["robust", "registration", "correlation", "creatine", "water", "network"] = (
-        "robust"
-    )
-    model: ModelSource = "fpc-press-3t-te30"
-    window_ppm: PpmRange | Literal[False] = (1.9, 4.1)
-    nuisance: Literal["baseline", "subspace"] = "subspace"
-    baseline_order: int = Field(default=2, ge=0, le=10)
-    water_ppm: PpmRange = (4.3, 5.0)
-    lipid_ppm: PpmRange = (0.4, 1.75)
-    seconds: float = Field(default=0.3, gt=0)
-    max_shift_hz: float = Field(default=60.0, gt=0, le=1000)
-    template_passes: int = Field(default=2, ge=0, le=10)
-    frame: Literal["creatine", "template"] = "creatine"
-    reference: Literal["highest-peak", "k-means"] = "highest-peak"
-    smooth: bool = False
-    smooth_order: int = Field(default=6, ge=1, le=12)
-
-    @property
-    def uses_template(self) -> bool:
-        """Whether signals are compared with a template made from them."""
-        return self.method in ("robust", "registration", "correlation", "network")
 
     @property
     def _first_step(self) -> int:
@@ -222,11 +162,12 @@ class FrequencyPhaseCorrection(NoiseRange):
         Raises
         ------
         InputError
-            If a window leaves the spectrum or holds too few points, there is no water reference
-            for ``"water"``, coils are not combined, a map cannot be smoothed, or the model is not
-            for the scan.
+            If nothing is known to align spectra of the nucleus by, a window leaves the spectrum or
+            holds too few points, there is no water reference for ``"water"``, coils are not
+            combined, a map cannot be smoothed, or the model is not for the scan.
         """
         refuse_coils(context, self.stage)
+        _lines_of(context.acquisition)
         self.quiet_bins(context.acquisition)
         if self.method == "water" and not context.has_water:
             raise InputError(
@@ -362,7 +303,8 @@ class FrequencyPhaseCorrection(NoiseRange):
         return lambda block, fids: find(fids, self.noise_of(fids, context))
 
     def _by_water(self, context: Context) -> Callable[[Block, Tensor], Alignment]:
-        line = water_registration(context.acquisition).to(context.device)
+        water = nucleus(context.acquisition.nucleus).water_for("stage 'fpc': method = 'water'")
+        line = water_registration(context.acquisition, water.ppm).to(context.device)
 
         def find(block: Block, fids: Tensor) -> Alignment:
             assert block.water is not None
@@ -437,16 +379,17 @@ class FrequencyPhaseCorrection(NoiseRange):
             If the spectrum does not hold it, or too few points of it.
         """
         try:
-            return _creatine_line(acquisition, within_window=bool(self.window_ppm))
+            return _creatine_line(acquisition, whole=self.window_ppm is False)
         except ValueError as error:
             raise InputError(
-                f"stage 'fpc': creatine at 3.03 ppm is not seen: {error}; choose another method, "
+                f"stage 'fpc': creatine at {_lines_of(acquisition).line:.2f} ppm is not seen: "
+                f"{error}; choose another method, "
                 "or frame = 'template'"
             ) from error
 
     def hertz_of(self, acquisition: Acquisition, key: str) -> tuple[float, float]:
         """(low, high) in Hz of the setting ``key``."""
-        return hertz_between(acquisition, getattr(self, key), f"stage 'fpc': {key}")
+        return hertz_between(acquisition, self.own(key, acquisition), f"stage 'fpc': {key}")
 
     def _signals(self, context: Context, block: Block) -> _Signals:
         """Signals that make the template: scalp has none of its peaks."""
@@ -466,7 +409,12 @@ class FrequencyPhaseCorrection(NoiseRange):
         fids, noise, place = signals.fids, signals.noise_sd, signals.place
         extent: State = _extent(place) if step == self._first_step else {}
         if step == 0:
-            return {**_pick(fids, noise, _band(context.acquisition, _PICK_PPM)), **extent}
+            return {
+                **_pick(
+                    fids, noise, _band(context.acquisition, _lines_of(context.acquisition).pick)
+                ),
+                **extent,
+            }
         # A template that is one noisy signal would have its noise fitted by the damping.
         picked = step == 1 and self.method != "network"
         solver = first_pass(self._solver) if picked else self._solver
@@ -483,14 +431,14 @@ class FrequencyPhaseCorrection(NoiseRange):
         if self.reference == "highest-peak":
             return summary["fid"]
         sample = _sample(summary).by_place()
-        band = _band(context.acquisition, _K_MEANS_PPM)
+        band = _band(context.acquisition, _lines_of(context.acquisition).k_means)
         return sample.fids[choose_reference(sample.fids, band)]
 
     def _matrices(self, context: Context, sample: EvenSample) -> State:
         """Similarity matrices of signals spread over the scan, before and after correction."""
         few = sample.first(_MATRIX_SIZE).by_place()
         found = self._to_template(context, self._solver)(few.fids, few.noise_sd)
-        dwell, band = context.acquisition.dwell_time, _band(context.acquisition, _SIMILARITY_PPM)
+        dwell, band = context.acquisition.dwell_time, _similarity_band(context.acquisition)
         straight = corrected(few.fids, dwell, *_where_trusted(found))
         return {
             "similarity_matrix_before": similarity_matrix(few.fids, band),
@@ -509,7 +457,7 @@ class FrequencyPhaseCorrection(NoiseRange):
         """Similarity of signals ``(signal, time)`` before and after to the template."""
         if not self.uses_template:
             return lambda before, after: {}
-        band = _band(context.acquisition, _SIMILARITY_PPM)
+        band = _similarity_band(context.acquisition)
         template = self._reference(context).to(context.device)
 
         def compare(before: Tensor, after: Tensor) -> dict[str, Tensor]:
@@ -520,10 +468,8 @@ class FrequencyPhaseCorrection(NoiseRange):
 
 
 @lru_cache(maxsize=8)
-def _creatine_line(acquisition: Acquisition, within_window: bool) -> CreatineReferencing:
-    if within_window:
-        return CreatineReferencing.build(acquisition)
-    return CreatineReferencing.build(acquisition, None)
+def _creatine_line(acquisition: Acquisition, whole: bool) -> CreatineReferencing:
+    return CreatineReferencing.build(acquisition, whole)
 
 
 @lru_cache(maxsize=8)
@@ -539,23 +485,37 @@ def _view(
     """
     points = min(acquisition.points, round(stage.seconds / acquisition.dwell_time))
     robust = stage.method in ("robust", "network")
-    window = stage.hertz_of(acquisition, "window_ppm") if stage.window_ppm else None
-    order = stage.baseline_order if robust and window else None
+    limited = stage.window_ppm is not False
+    window = stage.hertz_of(acquisition, "window_ppm") if limited else None
+    order = stage.nuisance.baseline_order if robust and window else None
     lines = []
-    if robust and stage.nuisance == "subspace":
+    if robust and stage.nuisance.kind == "subspace":
+        tails = (
+            ("nuisance.water_ppm", _WATER_DAMPING, _WATER_RANK),
+            ("nuisance.lipid_ppm", _LIPID_DAMPING, _LIPID_RANK),
+        )
         lines = [
-            LineRange(*stage.hertz_of(acquisition, "water_ppm"), *_WATER_DAMPING, _WATER_RANK),
-            LineRange(*stage.hertz_of(acquisition, "lipid_ppm"), *_LIPID_DAMPING, _LIPID_RANK),
+            LineRange(*stage.hertz_of(acquisition, key), *damping, rank)
+            for key, damping, rank in tails
+            if stage.own(key, acquisition) is not None
         ]
     try:
         start = Projection.build(points, acquisition.dwell_time, window, order)
         seen = Projection.build(points, acquisition.dwell_time, window, order, lines)
     except ValueError as error:
         raise InputError(
-            f"stage 'fpc': window_ppm = {stage.window_ppm} with seconds = {stage.seconds:g}: "
-            f"{error}"
+            f"stage 'fpc': window_ppm = {stage.own('window_ppm', acquisition)} with seconds = "
+            f"{stage.seconds:g}: {error}"
         ) from error
     return seen, start
+
+
+def _lines_of(acquisition: Acquisition) -> AlignmentLines:
+    return nucleus(acquisition.nucleus).alignment_for("stage 'fpc'")
+
+
+def _similarity_band(acquisition: Acquisition) -> Band:
+    return _band(acquisition, _lines_of(acquisition).similarity)
 
 
 def _band(acquisition: Acquisition, ppm: tuple[float, float]) -> Band:

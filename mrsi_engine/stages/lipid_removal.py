@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import lipid
 from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
+from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.pipeline.ranges import (
-    METABOLITE_PPM,
     NoiseRange,
     OptionalStage,
-    PpmRange,
     energy_between,
     hertz_between,
     one_fid_a_voxel,
 )
+from mrsi_engine.pipeline.settings import NucleusRange, setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import Declaration, quality
 from mrsi_engine.stages.water_removal import check_rank, residual_and_change
@@ -70,40 +70,40 @@ LIPID_METABOLITE_CHANGE = quality(
 
 
 class LipidRemoval(OptionalStage, NoiseRange):
-    """Take away the lipids that leak into the brain from the scalp.
-
-    Parameters
-    ----------
-    method
-        ``"l2"``: L2-regularised projection with the time courses of scalp voxels and a penalty of
-        each voxel's own, :mod:`mrsi_engine.kernels.lipid`; voxels without lipids above metabolites
-        and noise are left as they are. ``"hsvd"``: the damped exponentials in ``band_ppm``, voxel
-        by voxel; lactate, alanine and macromolecules there go with them.
-    scalp
-        Where ``"l2"`` learns: from voxels ``"given"`` as scalp, or from those ``"found"`` by their
-        lipids, ``lipid_ratio`` times as strong against 1.9-4.1 ppm as in the median voxel, or
-        stronger than all there.
-    strength
-        Factor on the level of lipids found in a voxel by ``"l2"``; 1 is the most likely one.
-    rank
-        Lipid time courses of ``"l2"``; those above metabolites and noise if not given.
-    components
-        Damped exponentials of ``"hsvd"``.
-    optional
-        Pass over scans without marked scalp voxels instead of refusing them.
-    """
+    """Take away the lipids that leak into the brain from the scalp."""
 
     stage: ClassVar[str] = "lipid_removal"
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
+        **NoiseRange.of_nucleus,
+        "band_ppm": lambda n: n.lipids_for("stage 'lipid_removal'").band,
+    }
     processing_method: ClassVar[str] = "Nuisance peak removal"
     remedy: ClassVar[str] = "give --scalp MASK, set scalp = 'found' or method = 'hsvd'"
 
-    method: Literal["l2", "hsvd"] = "l2"
-    scalp: Literal["given", "found"] = "given"
-    lipid_ratio: float = Field(default=3.0, gt=1)
-    strength: float = Field(default=1.0, gt=0)
-    rank: int | None = Field(default=None, ge=1)
-    band_ppm: PpmRange = lipid.LIPID_PPM
-    components: int = Field(default=DEFAULT_COMPONENTS, ge=1, le=64)
+    method: Literal["l2", "hsvd"] = setting(
+        "l2",
+        "`l2`: projection with the time courses of scalp voxels and a penalty of each voxel's "
+        "own; voxels without lipids above metabolites and noise are left as they are. `hsvd`: the "
+        "damped exponentials in band_ppm, voxel by voxel; lactate, alanine and macromolecules "
+        "there go with them.",
+    )
+    scalp: Literal["given", "found"] = setting(
+        "given",
+        "Where `l2` learns: from voxels given as scalp, or from those found by their lipids, "
+        "lipid_ratio times as strong against 1.9-4.1 ppm as in the median voxel, or stronger than "
+        "all there.",
+    )
+    lipid_ratio: float = setting(3.0, "How much stronger lipids make a voxel scalp.", gt=1)
+    strength: float = setting(
+        1.0, "Factor on the level of lipids `l2` finds in a voxel; 1 is the most likely one.", gt=0
+    )
+    rank: int | None = setting(
+        None, "Lipid time courses of `l2`; those above metabolites and noise if not given.", ge=1
+    )
+    band_ppm: NucleusRange = setting(
+        None, "Where lipids are, [low, high]; that of the nucleus if not given.", unit="ppm"
+    )
+    components: int = setting(DEFAULT_COMPONENTS, "Damped exponentials of `hsvd`.", ge=1, le=64)
 
     def lacks(self, context: Context) -> str:
         """Scalp voxels, where they are to be given."""
@@ -125,20 +125,22 @@ class LipidRemoval(OptionalStage, NoiseRange):
         Raises
         ------
         InputError
-            If there is no scalp to learn from, the band is outside the spectrum, the noise cannot
-            be measured, the FIDs are too short for components or rank, or they still have coils or
-            transients.
+            If the nucleus has no lipids, there is no scalp to learn from, the band is outside the
+            spectrum, the noise cannot be measured, the FIDs are too short for components or rank,
+            or they still have coils or transients.
         """
         self.refuse_lacking(context)
         if not self.skipped(context):
+            nucleus(context.acquisition.nucleus).lipids_for("stage 'lipid_removal'")
             one_fid_a_voxel(context, self.stage)
             check_rank(self.rank, context.acquisition.points, self.stage)
-            hertz_between(context.acquisition, self.band_ppm, f"stage {self.stage!r}: band_ppm")
+            band = self._band(context.acquisition)
+            hertz_between(context.acquisition, band, f"stage {self.stage!r}: band_ppm")
             if self.method == "hsvd":
                 self._plan(context.acquisition)
             else:
                 self.quiet_bins(context.acquisition)
-                _lines(context.acquisition, self.band_ppm)
+                _lines(context.acquisition, self._band(context.acquisition))
         return self
 
     def passes(self, context: Context) -> int:
@@ -150,13 +152,11 @@ class LipidRemoval(OptionalStage, NoiseRange):
     def summarise(self, context: Context, block: Block, step: int) -> State:
         """The histogram of lipid strength, then the scalp's lipids and the brain's energies."""
         if step < self.passes(context) - 1:
-            return {
-                "histogram": _histogram(
-                    _lipid_strength(block.fids, context.acquisition, self.band_ppm)
-                )
-            }
+            return {"histogram": _histogram(self._strength(block.fids, context.acquisition))}
         scalp = self._is_scalp(context, block)
-        sums = lipid.summarise(block.fids[scalp], _lines(context.acquisition, self.band_ppm))
+        sums = lipid.summarise(
+            block.fids[scalp], _lines(context.acquisition, self._band(context.acquisition))
+        )
         voxels = torch.tensor([sums.voxels, len(scalp)], dtype=torch.float64, device=scalp.device)
         background = self._background(context, block.fids, ~scalp)
         return {"cross": sums.cross, "voxels": voxels, **background}
@@ -178,7 +178,7 @@ class LipidRemoval(OptionalStage, NoiseRange):
                 f"stage {self.stage!r}: no voxel is scalp (scalp = {self.scalp!r}); give another "
                 "mask, lower lipid_ratio, or leave the stage out"
             )
-        plan = _lines(context.acquisition, self.band_ppm)
+        plan = _lines(context.acquisition, self._band(context.acquisition))
         noise = math.sqrt(float(summary["variance"]) / voxels)
         metabolites, macromolecules = (
             2 * noise**2 * self._bins(context.acquisition)[name] * excess
@@ -194,7 +194,7 @@ class LipidRemoval(OptionalStage, NoiseRange):
         """The lipid basis or the filter of the band, bound to the work on a block."""
         if self.skipped(context):
             return lambda block: None
-        axis = context.acquisition
+        axis, measured = context.acquisition, _known(context.acquisition)
         plan = self._plan(axis) if self.method == "hsvd" else None
 
         def apply(block: Block) -> None:
@@ -205,9 +205,9 @@ class LipidRemoval(OptionalStage, NoiseRange):
                 else remove_band(before, plan).removed
             )
             block.fids = before - removed
-            residual, change = residual_and_change(before, removed, axis, lipid.LIPID_PPM)
-            block.measures[LIPID_BEFORE.name] = _lipid_strength(before, axis, lipid.LIPID_PPM)
-            block.measures[LIPID_AFTER.name] = _lipid_strength(block.fids, axis, lipid.LIPID_PPM)
+            residual, change = residual_and_change(before, removed, axis, measured)
+            block.measures[LIPID_BEFORE.name] = _lipid_strength(before, axis, measured)
+            block.measures[LIPID_AFTER.name] = _lipid_strength(block.fids, axis, measured)
             block.measures[LIPID_RESIDUAL.name] = residual
             block.measures[LIPID_METABOLITE_CHANGE.name] = change
 
@@ -215,7 +215,7 @@ class LipidRemoval(OptionalStage, NoiseRange):
 
     def _is_scalp(self, context: Context, block: Block) -> Tensor:
         if self.scalp == "found":
-            strength = _lipid_strength(block.fids, context.acquisition, self.band_ppm)
+            strength = self._strength(block.fids, context.acquisition)
             return strength > context.state["threshold"].to(strength)
         none = torch.zeros(len(block.fids), dtype=torch.bool, device=block.fids.device)
         return none if block.scalp is None else block.scalp
@@ -227,24 +227,33 @@ class LipidRemoval(OptionalStage, NoiseRange):
         axis, bins = context.acquisition, self._bins(context.acquisition)
         over_noise = {
             name: energy_between(fids, axis, ppm) / (2 * bins[name] * noise.square())
-            for name, ppm in self._ranges().items()
+            for name, ppm in self._ranges(axis).items()
         }
         histograms = {name: _histogram(e[brain]) for name, e in over_noise.items()}
         return {"variance": noise.square().sum(), **histograms}
 
-    def _ranges(self) -> dict[str, tuple[float, float]]:
-        return {"metabolites": METABOLITE_PPM, "macromolecules": self.band_ppm}
+    def _band(self, acquisition: Acquisition) -> tuple[float, float]:
+        low, high = self.own("band_ppm", acquisition)
+        return low, high
+
+    def _strength(self, fids: Tensor, acquisition: Acquisition) -> Tensor:
+        return _lipid_strength(fids, acquisition, self._band(acquisition))
+
+    def _ranges(self, acquisition: Acquisition) -> dict[str, tuple[float, float]]:
+        metabolites = nucleus(acquisition.nucleus).windows.metabolites
+        return {"metabolites": metabolites, "macromolecules": self._band(acquisition)}
 
     def _bins(self, acquisition: Acquisition) -> dict[str, int]:
         """Number of points of the spectrum in each of the ranges."""
         axis = acquisition.ppm
         return {
             name: int(((axis >= low) & (axis <= high)).sum())
-            for name, (low, high) in self._ranges().items()
+            for name, (low, high) in self._ranges(acquisition).items()
         }
 
     def _plan(self, acquisition: Acquisition) -> BandPlan:
-        band = hertz_between(acquisition, self.band_ppm, f"stage {self.stage!r}: band_ppm")
+        ppm = self._band(acquisition)
+        band = hertz_between(acquisition, ppm, f"stage {self.stage!r}: band_ppm")
         return BandPlan.design(acquisition.points, acquisition.dwell_time, band, self.components)
 
 
@@ -260,8 +269,15 @@ def _lipids(state: State) -> lipid.LipidBasis:
 
 def _lipid_strength(fids: Tensor, acquisition: Acquisition, ppm: tuple[float, float]) -> Tensor:
     """Energy of the lipids over that of the metabolites, ``(voxel,)``."""
-    metabolites = energy_between(fids, acquisition, METABOLITE_PPM)
+    metabolites = energy_between(
+        fids, acquisition, nucleus(acquisition.nucleus).windows.metabolites
+    )
     return energy_between(fids, acquisition, ppm) / metabolites
+
+
+def _known(acquisition: Acquisition) -> tuple[float, float]:
+    """Where lipids are measured, whatever is removed."""
+    return nucleus(acquisition.nucleus).lipids_for("stage 'lipid_removal'").band
 
 
 def _excesses(summary: State) -> dict[str, float]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.conventions import Flag, Status
 from mrsi_engine.errors import InputError
-from mrsi_engine.pipeline.ranges import energy_between
-from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage, State
+from mrsi_engine.nuclei import Nucleus, nucleus
+from mrsi_engine.pipeline.ranges import NucleusDefaults, energy_between
+from mrsi_engine.pipeline.settings import setting
+from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import AMPLITUDES, Declaration, quality
-
-#: Where lipids and where NAA are looked for, ppm; the first leaves out lactate's neighbour MM1.7.
-_LIPID_PPM, _NAA_PPM = (0.9, 1.6), (1.85, 2.15)
 
 #: Median absolute deviation of a normal distribution to its SD.
 _MAD_TO_SD = 1.4826
@@ -34,45 +33,64 @@ LIPID_RATIO = quality(
 )
 
 
-class QualityControl(Stage):
+class QualityControl(NucleusDefaults):
     """Flag voxels that are not to be trusted; nothing is taken out.
 
     SNR and linewidth are those of the experts' consensus (Kreis et al., NMR Biomed
     2021;34:e4347: peak height over the SD of the noise; Wilson et al., Magn Reson Med
     2019;82:527: at most 0.1 ppm for a usable spectrum).
-
-    Parameters
-    ----------
-    min_snr, max_fwhm_ppm
-        Limits of SNR and of the full width at half height.
-    max_crlb_percent
-        Relative CRLB up to which an estimate counts in the coverage of its metabolite; no flag.
-    max_misfit
-        Largest SD of what the residual holds beyond noise, over the height of the reference peak.
-        In units of the noise alone a residual counts for more the better a spectrum is.
-    max_relative_residual
-        The same where the noise is unknown, as the root of the residual's share of the energy.
-    max_fit_quality
-        Largest residual in units of the noise, if one is wanted beside.
-    max_lipid_ratio
-        Limit of lipid over NAA signal.
-    max_deviations
-        A sum of metabolites farther than so many SDs from the scan's median is an outlier: unlike
-        the rest, as a failed fit is, but also a lesion. So this flag asks to look, it rejects
-        nothing. The SD is that of the scan's good voxels (from the median absolute deviation)
-        with the voxel's own error; fewer than 20 good voxels have no median to compare with.
     """
 
     stage: ClassVar[str] = "quality_control"
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
+        "max_fwhm_ppm": lambda n: n.lines.max_fwhm,
+        "outliers": lambda n: n.outliers,
+    }
 
-    min_snr: float = Field(default=4.0, ge=0)
-    max_fwhm_ppm: float = Field(default=0.1, gt=0)
-    max_crlb_percent: float = Field(default=20.0, gt=0)
-    max_misfit: float = Field(default=0.03, gt=0)
-    max_relative_residual: float = Field(default=0.3, gt=0)
-    max_fit_quality: float | None = Field(default=None, gt=0)
-    max_lipid_ratio: float = Field(default=3.0, gt=0)
-    max_deviations: float = Field(default=5.0, gt=0)
+    min_snr: float = setting(4.0, "Least SNR.", ge=0)
+    max_fwhm_ppm: float | None = setting(
+        None,
+        "Largest full width at half height; that of the nucleus if not given.",
+        unit="ppm",
+        gt=0,
+    )
+    max_crlb_percent: float = setting(
+        20.0,
+        "Relative CRLB up to which an estimate counts in the coverage of its metabolite; no flag.",
+        unit="%",
+        gt=0,
+    )
+    max_misfit: float = setting(
+        0.03,
+        "Largest SD of what the residual holds beyond noise, over the height of the reference "
+        "peak. In units of the noise alone a residual counts for more the better a spectrum is.",
+        gt=0,
+    )
+    max_relative_residual: float = setting(
+        0.3,
+        "Where the noise is unknown, the largest root of the residual's share of the energy.",
+        gt=0,
+    )
+    max_fit_quality: float | None = setting(
+        None, "Largest residual in units of the noise, if one is wanted beside.", gt=0
+    )
+    max_lipid_ratio: float = setting(
+        3.0, "Largest lipid over NAA signal, for nuclei whose spectra have both.", gt=0
+    )
+    outliers: tuple[str, ...] | None = setting(
+        None,
+        "Sums of metabolites that a voxel is compared by; those of the nucleus if not given.",
+    )
+    max_deviations: float = setting(
+        5.0,
+        "Such a sum farther than so many SDs from the scan's median is an outlier: "
+        "unlike the rest, as a failed fit is, but also a lesion. So this flag asks to look, it "
+        "rejects nothing. The SD is that of the scan's good voxels (from the median absolute "
+        "deviation) with the voxel's own error; fewer than 20 good voxels have no median to "
+        "compare with.",
+        unit="SD",
+        gt=0,
+    )
 
     def check(self, context: Context) -> Self:
         """This stage, once it is known that voxels are quantified before it.
@@ -89,32 +107,40 @@ class QualityControl(Stage):
         return self
 
     def declare(self, context: Context) -> Declaration:
-        """The lipid ratio; everything else is in the flags."""
-        return Declaration(measures=(LIPID_RATIO,))
+        """The lipid ratio where there are lipids; everything else is in the flags."""
+        lipids = nucleus(context.acquisition.nucleus).lipids
+        return Declaration(measures=() if lipids is None else (LIPID_RATIO,))
 
     def build(self, context: Context) -> Apply:
         """The thresholds, bound to the axis of the scan."""
         acquisition = context.acquisition
+        lipids = nucleus(acquisition.nucleus).lipids
+        stated = self.resolved(acquisition)
 
         def apply(block: Block) -> None:
-            lipid, naa = (
-                energy_between(block.fids, acquisition, p) for p in (_LIPID_PPM, _NAA_PPM)
-            )
-            block.measures[LIPID_RATIO.name] = (lipid / naa).sqrt()
+            if lipids is not None:
+                lipid, naa = (
+                    energy_between(block.fids, acquisition, p)
+                    for p in (lipids.ratio, lipids.ratio_to)
+                )
+                block.measures[LIPID_RATIO.name] = (lipid / naa).sqrt()
             unknown_noise = (block.flags & int(Flag.UNKNOWN_NOISE)) != 0
-            for flag, rejected in self._rejected(block.measures, unknown_noise).items():
+            for flag, rejected in stated._rejected(block.measures, unknown_noise).items():
                 block.flags[rejected] |= int(flag)
 
         return apply
 
     def review(self, found: State) -> Tensor | None:
-        """Voxels in which a sum of metabolites lies far from the rest of the scan."""
+        """Voxels in which a sum of metabolites lies far from the rest of the scan.
+
+        Of a stage that is :meth:`resolved`, as those of a run are: only then are sums named.
+        """
         outlier = torch.zeros_like(found["flags"], dtype=torch.bool)
         fitted = (found["status"] != Status.NO_FIT) & (found["status"] != Status.CORRECTED)
         good = fitted & ((found["flags"] & ~int(Flag.OUTLIER)) == 0)
         if good.sum() < _FEWEST:
             return None
-        for name in ("NAANAAG", "CrPCr", "GPCPCh"):
+        for name in self.outliers or ():
             if name in found:
                 outlier |= self._far(found[name], found[f"{name}_sd"], good)
         return outlier.to(torch.int32) * int(Flag.OUTLIER)
@@ -124,13 +150,16 @@ class QualityControl(Stage):
 
         But where the noise is unknown, which is a reason of its own, there is no SNR to be low.
         """
-        return {
+        assert self.max_fwhm_ppm is not None
+        rejected = {
             Flag.LOW_SNR: ~(measures["snr"] >= self.min_snr) & ~unknown_noise,
             Flag.BROAD_LINES: ~(measures["fwhm"] <= self.max_fwhm_ppm),
             Flag.POOR_FIT: self._poor(measures, unknown_noise),
             Flag.NOT_CONVERGED: measures["converged"] != 1,
-            Flag.LIPIDS: ~(measures[LIPID_RATIO.name] <= self.max_lipid_ratio),
         }
+        if LIPID_RATIO.name in measures:
+            rejected[Flag.LIPIDS] = ~(measures[LIPID_RATIO.name] <= self.max_lipid_ratio)
+        return rejected
 
     def _poor(self, measures: State, unknown_noise: Tensor) -> Tensor:
         """Voxels whose residual is more than noise and a misfit that may be, ``(voxel,)`` bool."""

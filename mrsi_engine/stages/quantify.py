@@ -16,6 +16,7 @@ from mrsi_engine.fit.tables import parameters
 from mrsi_engine.networks.model import Model, ModelSource, load_model, shipped_model_for
 from mrsi_engine.networks.quantifier import Quantifier
 from mrsi_engine.pipeline.ranges import one_fid_a_voxel
+from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Context
 from mrsi_engine.quantities import CRLB, NETWORK_SD, Declaration, Quantity
 from mrsi_engine.spectra.basis import Basis
@@ -27,24 +28,21 @@ class Quantify(FitSettings):
     The model is that of :mod:`mrsi_engine.kernels.lcm`. Amplitudes and baseline are solved for;
     shift, damping and phase are iterated. The SD of every parameter is the Cramér-Rao bound of the
     full model; with priors it is that of the posterior.
-
-    Parameters
-    ----------
-    method
-        ``"least-squares"`` iterates from the best point of a grid, and where that does not
-        converge from the next best. ``"auto"`` lets a network begin and checks each voxel, see
-        :mod:`mrsi_engine.fit.search`; where no model is given and none of the shipped ones is
-        for the scan and its basis, it is the same as ``"least-squares"``. ``"network"`` takes the
-        network's word, with errors made of the Cramér-Rao bound and of what an ensemble disagrees
-        by, calibrated where the model is.
-    model
-        Folder or name of a trained model; if empty, the shipped one for scan and basis.
     """
 
     stage: ClassVar[str] = "quantify"
 
-    method: Method = "auto"
-    model: ModelSource = ""
+    method: Method = setting(
+        "auto",
+        "`least-squares` iterates from the best point of a grid, and where that does not converge "
+        "from the next best. `auto` lets a network begin and checks each voxel; where no model is "
+        "given and none of the shipped ones is for the scan and its basis, it is the same as "
+        "`least-squares`. `network` takes the network's word, with errors made of the Cramér-Rao "
+        "bound and of what an ensemble disagrees by, calibrated where the model is.",
+    )
+    model: ModelSource = setting(
+        "", "Folder or name of a trained model; if empty, the shipped one for scan and basis."
+    )
 
     def check(self, context: Context) -> Self:
         """This stage, once basis, model, fit window and noise range are known to suit the scan.
@@ -100,7 +98,11 @@ class Quantify(FitSettings):
     def _method(self, context: Context) -> dict[str, Any]:
         model = self._model(context)
         if model is not None:
-            return {"method": self.method, "model": model.source, **self._calibrated(model)}
+            return {
+                "method": self.method,
+                "model": model.source,
+                **self._calibrated(model, context),
+            }
         if self.method == "least-squares":
             return {}
         reason = "no shipped model is for this scan and basis: every voxel is fitted from the grid"
@@ -153,7 +155,7 @@ class Quantify(FitSettings):
                 'leave_out as the model has them, or method = "auto"'
             )
 
-    def _calibrated(self, model: Model) -> dict[str, Any]:
+    def _calibrated(self, model: Model, context: Context) -> dict[str, Any]:
         """Whether the errors of the network's own estimates are calibrated for these settings."""
         if self.method != "network":
             return {}
@@ -161,7 +163,7 @@ class Quantify(FitSettings):
         if calibration is None:
             state = "none: errors of the network's estimates may be too small"
             return {"calibrated": False, "calibration": state}
-        own = self.settings_of_fit
+        own = self.resolved(context.acquisition).settings_of_fit
         other = sorted(k for k in own if calibration.fit.get(k, own[k]) != own[k])
         if other:
             return {"calibrated": False, "calibration": f"made with another {', '.join(other)}"}

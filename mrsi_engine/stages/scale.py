@@ -14,7 +14,7 @@ for ``"molal"`` (``w_j``, mmol/kg), their volume for ``"molar"`` (the fractions,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -26,8 +26,10 @@ from torch import Tensor
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.hsvd import BandPlan, remove_band
 from mrsi_engine.kernels.water_reference import LEAST_SAMPLES, water_amplitude
-from mrsi_engine.pipeline.ranges import one_fid_a_voxel
-from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage
+from mrsi_engine.nuclei import Nucleus
+from mrsi_engine.pipeline.ranges import NucleusDefaults, one_fid_a_voxel
+from mrsi_engine.pipeline.settings import setting
+from mrsi_engine.pipeline.stage import Apply, Block, Context
 from mrsi_engine.quantities import (
     MAIN,
     Declaration,
@@ -53,10 +55,8 @@ _PER = {"molar": "litre of tissue", "molal": "kg of tissue water"}
 #: A reference below this many of its SDs could be nothing: a ratio to it has no meaning.
 _LEAST_REFERENCE_SDS = 3.0
 
-#: Singlets (ppm, protons) that say what a basis set's unit is; those that nothing overlaps first.
-_SINGLETS = {"Cr": (3.027, 3), "PCr": (3.029, 3), "PCh": (3.208, 9), "GPC": (3.212, 9),
-             "NAA": (2.008, 3)}  # fmt: skip
-_SINGLET_HALF_WIDTH_PPM, _SINGLET_COMPONENTS = 0.2, 6
+#: Damped exponentials that a singlet and its surroundings are modelled by.
+_SINGLET_COMPONENTS = 6
 _MOST_DISAGREEMENT = 0.2
 
 NOT_SCALED = reason(
@@ -82,54 +82,66 @@ _Degrees = Annotated[float, Field(gt=0, le=90)]
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class Scale(Stage):
-    """Ratios to a metabolite, or concentrations by the water reference and tissue fractions.
-
-    Parameters
-    ----------
-    quantity
-        ``"ratio"`` to ``reference``; ``"molar"``, mmol per litre of tissue; ``"molal"``, mmol per
-        kg of tissue water; ``"raw"`` leaves amplitudes in data units and writes nothing.
-    reference
-        Label of the metabolite or sum that ratios are to. Ratios are of amplitudes: relaxation is
-        not corrected.
-    tissue
-        ``"maps"``, the fractions that came with the scan, or fractions by class to be assumed in
-        every voxel, e.g. ``{gm = 0.6, wm = 0.4}``.
-    without_water
-        Classes of the maps that hold no water, e.g. ``["background"]``.
-    least_tissue
-        Share of the voxel that must be tissue with metabolites to be given a concentration.
-    table
-        File with relaxation times, water content and protons; the shipped one, of the human brain
-        at 3 T, if not given.
-    echo_time, repetition_time, water_echo_time, water_repetition_time
-        In s, of the scan and of the water reference; those of the files if not given.
-    flip_angle, water_flip_angle
-        Of the excitation, degrees.
-    water_gain
-        What the water's amplitude is to be multiplied by to be on the scan's scale, where receiver
-        gain or averaging differ.
-    proton_amplitude
-        Amplitude of one proton in the basis set; measured on a singlet of the basis if not given.
-    """
+class Scale(NucleusDefaults):
+    """Ratios to a metabolite, or concentrations by the water reference and tissue fractions."""
 
     stage: ClassVar[str] = "scale"
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
+        "reference": lambda n: n.ratio_to
+    }
 
-    quantity: Literal["raw", "ratio", "molar", "molal"] = "ratio"
-    reference: str = "CrPCr"
-    tissue: Literal["maps"] | dict[str, _Fraction] = "maps"
-    without_water: tuple[str, ...] = ()
-    least_tissue: _Fraction = 0.1
-    table: TableSetting | None = None
-    echo_time: _EchoTime | None = None
-    repetition_time: _Seconds | None = None
-    water_echo_time: _EchoTime | None = None
-    water_repetition_time: _Seconds | None = None
-    flip_angle: _Degrees = 90.0
-    water_flip_angle: _Degrees = 90.0
-    water_gain: Annotated[float, Field(gt=0)] = 1.0
-    proton_amplitude: Annotated[float, Field(gt=0)] | None = None
+    quantity: Literal["raw", "ratio", "molar", "molal"] = setting(
+        "ratio",
+        "`ratio` to the reference; `molar`, mmol per litre of tissue; `molal`, mmol per kg of "
+        "tissue water; `raw` leaves amplitudes in data units and writes nothing.",
+    )
+    reference: str | None = setting(
+        None,
+        "Label of the metabolite or sum that ratios are to; that of the nucleus (1H: tCr; 31P: "
+        "tATP; 2H: HDO) if not given. Ratios are of amplitudes: relaxation is not corrected.",
+    )
+    tissue: Literal["maps"] | dict[str, _Fraction] = setting(
+        "maps",
+        "The fractions that came with the scan (`maps`), or fractions by class to be assumed in "
+        "every voxel, e.g. `{gm = 0.6, wm = 0.4}`.",
+    )
+    without_water: tuple[str, ...] = setting(
+        (), 'Classes of the maps that hold no water, e.g. `["background"]`.'
+    )
+    least_tissue: _Fraction = setting(
+        0.1,
+        "Share of the voxel that must be tissue with metabolites to be given a concentration.",
+    )
+    table: TableSetting | None = setting(
+        None,
+        "File with relaxation times, water content and protons; the shipped one, of the human "
+        "brain at 3 T, if not given.",
+    )
+    echo_time: _EchoTime | None = setting(
+        None, "Of the scan; that of its file if not given.", unit="s"
+    )
+    repetition_time: _Seconds | None = setting(
+        None, "Of the scan; that of its file if not given.", unit="s"
+    )
+    water_echo_time: _EchoTime | None = setting(
+        None, "Of the water reference; that of its file if not given.", unit="s"
+    )
+    water_repetition_time: _Seconds | None = setting(
+        None, "Of the water reference; that of its file if not given.", unit="s"
+    )
+    flip_angle: _Degrees = setting(90.0, "Of the scan's excitation.", unit="degrees")
+    water_flip_angle: _Degrees = setting(
+        90.0, "Of the water reference's excitation.", unit="degrees"
+    )
+    water_gain: float = setting(
+        1.0,
+        "What the water's amplitude is to be multiplied by to be on the scan's scale, where "
+        "receiver gain or averaging differ.",
+        gt=0,
+    )
+    proton_amplitude: Annotated[float, Field(gt=0)] | None = setting(
+        None, "Of one proton in the basis set; measured on a singlet of the basis if not given."
+    )
 
     @property
     def by_water(self) -> bool:
@@ -142,7 +154,8 @@ class Scale(Stage):
             return Declaration()
         measures = (WATER_AMPLITUDE, NOT_SCALED) if self.by_water else (NOT_SCALED,)
         return Declaration(
-            parameters=tuple(self._scaled(q) for q in amplitudes(context)), measures=measures
+            parameters=tuple(self._scaled(q, context) for q in amplitudes(context)),
+            measures=measures,
         )
 
     def check(self, context: Context) -> Self:
@@ -171,7 +184,7 @@ class Scale(Stage):
             return {}
         if self.quantity == "ratio":
             return {
-                "Reference": self.reference,
+                "Reference": self._reference(context),
                 "Relaxation": "not corrected: the ratio is of amplitudes at the scan's TE and TR",
             }
         return self._factors(context).described()
@@ -182,13 +195,18 @@ class Scale(Stage):
             return _nothing
         labels = [q.name for q in amplitudes(context)]
         if self.quantity == "ratio":
-            return lambda block: _write_ratios(block, labels, self.reference)
+            reference = self._reference(context)
+            return lambda block: _write_ratios(block, labels, reference)
         return self._factors(context).of_block
 
-    def _scaled(self, amplitude: Quantity) -> Quantity:
+    def _reference(self, context: Context) -> str:
+        return str(self.own("reference", context.acquisition))
+
+    def _scaled(self, amplitude: Quantity, context: Context) -> Quantity:
         if self.quantity == "ratio":
-            doc = f"amplitude of {amplitude.label} over that of {self.reference}"
-            return concentration(amplitude, "1", doc, _SD_OF_RATIO, reference=self.reference)
+            reference = self._reference(context)
+            doc = f"amplitude of {amplitude.label} over that of {reference}"
+            return concentration(amplitude, "1", doc, _SD_OF_RATIO, reference=reference)
         doc = (
             f"{amplitude.label} in mmol per {_PER[self.quantity]}, by the water reference; its SD "
             "holds the errors of the fit and of the water, not those of what is assumed"
@@ -196,15 +214,16 @@ class Scale(Stage):
         return concentration(amplitude, _UNITS[self.quantity], doc, _SD_BY_WATER)
 
     def _check_reference(self, context: Context, labels: list[str]) -> None:
-        if self.reference not in labels:
+        reference = self._reference(context)
+        if reference not in labels:
             raise InputError(
-                f"stage 'scale': reference = {self.reference!r} is not quantified; there are "
+                f"stage 'scale': reference = {reference!r} is not quantified; there are "
                 f"{', '.join(labels)}"
             )
         kept = {q.name for q in context.written if q.role == Role.COMBINATION}
         kept |= {q.reference for q in context.written if q.role == Role.RATIO}
-        if self.reference not in kept:
-            raise InputError(_without_covariance(self.reference))
+        if reference not in kept:
+            raise InputError(_without_covariance(reference))
 
     def _check_water(self, context: Context) -> None:
         if not context.has_water:
@@ -220,6 +239,12 @@ class Scale(Stage):
 
     def _factors(self, context: Context) -> WaterScaling:
         table = self.table or shipped_table()
+        if table.nucleus != context.acquisition.nucleus:
+            raise InputError(
+                f"stage 'scale': relaxation table {table.name!r} is of {table.nucleus}, the scan "
+                f"of {context.acquisition.nucleus}; give a table for it, or set quantity = "
+                '"ratio" or "raw"'
+            )
         table.check_field(context.acquisition.spectrometer_frequency)
         scan, water = self._timing(context)
         labels = [q.name for q in amplitudes(context)]
@@ -296,7 +321,8 @@ class Scale(Stage):
         singlets = proton_amplitudes(context.basis)
         if not singlets:
             raise InputError(
-                f"{context.basis.source}: holds none of {', '.join(_SINGLETS)}, whose singlets say "
+                f"{context.basis.source}: holds none of "
+                f"{', '.join(context.basis.nucleus.unit_singlets)}, whose singlets say "
                 "what the basis set's unit is; state the amplitude of one proton in stage 'scale' "
                 "with proton_amplitude"
             )
@@ -320,15 +346,16 @@ def proton_amplitudes(basis: Basis) -> dict[str, float]:
 
     The line is modelled by HSVD in a band around it, so that its neighbours do not count.
     """
-    axis, found = basis.acquisition, {}
-    for name, (ppm, protons) in _SINGLETS.items():
+    axis, table, found = basis.acquisition, basis.nucleus, {}
+    for name in table.unit_singlets:
         if name in basis.names:
-            band = axis.frequency_of([ppm + _SINGLET_HALF_WIDTH_PPM, ppm - _SINGLET_HALF_WIDTH_PPM])
+            line, reach = table.landmark(name), table.lines.search
+            band = axis.frequency_of([line.ppm + reach, line.ppm - reach])
             plan = BandPlan.design(
                 axis.points, axis.dwell_time, (band.min(), band.max()), _SINGLET_COMPONENTS
             )
             fid = torch.from_numpy(basis[name][None].astype(np.complex64))
-            found[name] = float(remove_band(fid, plan).removed[0, 0].abs()) / protons
+            found[name] = float(remove_band(fid, plan).removed[0, 0].abs()) / line.spins
     return found
 
 

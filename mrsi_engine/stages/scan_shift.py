@@ -7,13 +7,13 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.kernels.alignment import turned
 from mrsi_engine.kernels.landmarks import Landmarks, strongest
 from mrsi_engine.pipeline.ranges import landmark_lines
+from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, Stage, State
 from mrsi_engine.quantities import Declaration, lineshape
 
@@ -43,20 +43,15 @@ class ScanShift(Stage):
     by how much of their spectra the landmark lines of the nucleus explain at each shift
     (:mod:`mrsi_engine.kernels.landmarks`). Where another place than about 0 Hz is clearly better,
     all FIDs are shifted; else they stay as they are, to the bit. Water and lipids have no vote.
-
-    Parameters
-    ----------
-    max_shift_ppm
-        Largest shift looked for.
-    min_shift_hz
-        Shifts up to this are left to the stages after it.
     """
 
     stage: ClassVar[str] = "scan_shift"
     processing_method: ClassVar[str] = "Frequency and phase correction"
 
-    max_shift_ppm: float = Field(default=1.0, gt=0, le=10)
-    min_shift_hz: float = Field(default=12.0, gt=0)
+    max_shift_ppm: float = setting(1.0, "Largest shift looked for.", unit="ppm", gt=0, le=10)
+    min_shift_hz: float = setting(
+        12.0, "Shifts up to this are left to the stages after it.", unit="Hz", gt=0
+    )
 
     def declare(self, context: Context) -> Declaration:
         """The shift that was corrected."""

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import casorati
 from mrsi_engine.kernels.hsvd import DEFAULT_COMPONENTS, BandPlan, remove_band
+from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.pipeline.ranges import (
-    METABOLITE_PPM,
     NoiseRange,
-    PpmRange,
     energy_between,
     hertz_between,
     one_fid_a_voxel,
 )
+from mrsi_engine.pipeline.settings import NucleusRange, setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import Declaration, quality
-
-#: Where residual water is measured, ppm.
-RESIDUAL_PPM = (4.2, 5.1)
 
 WATER_RESIDUAL = quality(
     "water_residual",
@@ -49,33 +46,37 @@ WATER_BY_VOXEL = quality(
 
 
 class WaterRemoval(NoiseRange):
-    """Model the signal around water as damped exponentials and subtract it.
-
-    Parameters
-    ----------
-    method
-        ``"hsvd"``: voxel by voxel, :mod:`mrsi_engine.kernels.hsvd`. ``"casorati"``: in the few time
-        courses that all voxels share, :mod:`mrsi_engine.kernels.casorati`, and voxel by voxel where
-        that leaves too much.
-    band_ppm
-        What is removed, (low, high) in ppm.
-    components
-        Damped exponentials modelled in and around the band.
-    rank
-        Shared time courses of ``"casorati"``; found from the noise if not given.
-    most_residual
-        Roughness in the band over the noise's (1 = noise only) above which ``"casorati"`` does a
-        voxel alone.
-    """
+    """Model the signal around water as damped exponentials and subtract it."""
 
     stage: ClassVar[str] = "water_removal"
+    of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
+        **NoiseRange.of_nucleus,
+        "band_ppm": lambda n: n.water_for("stage 'water_removal'").band,
+    }
     processing_method: ClassVar[str] = "Nuisance peak removal"
 
-    method: Literal["hsvd", "casorati"] = "hsvd"
-    band_ppm: PpmRange = (4.15, 5.15)
-    components: int = Field(default=DEFAULT_COMPONENTS, ge=1, le=64)
-    rank: int | None = Field(default=None, ge=1)
-    most_residual: float = Field(default=casorati.DEFAULT_RESIDUAL, gt=0)
+    method: Literal["hsvd", "casorati"] = setting(
+        "hsvd",
+        "`hsvd`: voxel by voxel. `casorati`: in the few time courses that all voxels share, and "
+        "voxel by voxel where that leaves too much.",
+    )
+    band_ppm: NucleusRange = setting(
+        None,
+        "What is removed, [low, high]; the surroundings of the nucleus' water if not given.",
+        unit="ppm",
+    )
+    components: int = setting(
+        DEFAULT_COMPONENTS, "Damped exponentials modelled in and around the band.", ge=1, le=64
+    )
+    rank: int | None = setting(
+        None, "Shared time courses of `casorati`; found from the noise if not given.", ge=1
+    )
+    most_residual: float = setting(
+        casorati.DEFAULT_RESIDUAL,
+        "Roughness in the band over the noise's (1 = noise only) above which `casorati` does a "
+        "voxel alone.",
+        gt=0,
+    )
 
     def declare(self, context: Context) -> Declaration:
         """The measures ``water_residual`` and ``metabolite_change``; where a voxel went alone."""
@@ -89,9 +90,11 @@ class WaterRemoval(NoiseRange):
         Raises
         ------
         InputError
-            If the band is outside the spectrum, the FIDs are too short for the components or the
-            rank, or they still have coils or transients.
+            If the nucleus has no water beside its metabolites, the band is outside the spectrum,
+            the FIDs are too short for the components or the rank, or they still have coils or
+            transients.
         """
+        nucleus(context.acquisition.nucleus).water_for("stage 'water_removal'")
         one_fid_a_voxel(context, self.stage)
         self._plan(context.acquisition)
         if self.method == "casorati":
@@ -119,6 +122,7 @@ class WaterRemoval(NoiseRange):
     def build(self, context: Context) -> Apply:
         """The filter of the band and the shared time courses, bound to the work on a block."""
         axis, plan = context.acquisition, self._plan(context.acquisition)
+        measured = nucleus(axis.nucleus).water_for("stage 'water_removal'").residual
 
         def alone(block: Block) -> Tensor:
             return remove_band(block.fids, plan).removed
@@ -135,7 +139,7 @@ class WaterRemoval(NoiseRange):
         def apply(block: Block) -> None:
             removed = find(block)
             cleaned = block.fids - removed
-            residual, change = residual_and_change(block.fids, removed, axis, RESIDUAL_PPM)
+            residual, change = residual_and_change(block.fids, removed, axis, measured)
             block.measures[WATER_RESIDUAL.name] = residual
             block.measures[METABOLITE_CHANGE.name] = change
             block.fids = cleaned
@@ -143,7 +147,8 @@ class WaterRemoval(NoiseRange):
         return apply
 
     def _plan(self, acquisition: Acquisition) -> BandPlan:
-        band = hertz_between(acquisition, self.band_ppm, f"stage {self.stage!r}: band_ppm")
+        ppm = self.own("band_ppm", acquisition)
+        band = hertz_between(acquisition, ppm, f"stage {self.stage!r}: band_ppm")
         return BandPlan.design(acquisition.points, acquisition.dwell_time, band, self.components)
 
 
@@ -169,11 +174,11 @@ def residual_and_change(
 
     ``(voxel,)`` each, NaN where there was nothing; ``before`` and ``removed`` ``(voxel, time)``.
     """
-    after = before - removed
+    after, metabolites = before - removed, nucleus(acquisition.nucleus).windows.metabolites
     left = energy_between(after, acquisition, residual_ppm)
     residual = left / energy_between(before, acquisition, residual_ppm)
-    taken = energy_between(removed, acquisition, METABOLITE_PPM)
-    return residual, taken / energy_between(after, acquisition, METABOLITE_PPM)
+    taken = energy_between(removed, acquisition, metabolites)
+    return residual, taken / energy_between(after, acquisition, metabolites)
 
 
 def gram_with_noise(fids: Tensor, noise_sd: Tensor) -> State:

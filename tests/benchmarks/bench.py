@@ -68,7 +68,9 @@ def nlls_simple(quick: bool) -> Figures:
 @measurement
 def nlls_full(quick: bool) -> Figures:
     """Two lineshape groups, Voigt lines and a spline baseline."""
-    stage = Quantify(lineshape="voigt", macromolecule_lineshape="own", baseline="spline")
+    stage = Quantify(
+        lineshape="voigt", macromolecules={"lineshape": "own"}, baseline={"kind": "spline"}
+    )
     truth = Lineshape(gaussian=8.0, lorentzian_mm=15.0, gaussian_mm=12.0)
     return timed(stage, brain(truth), quick)
 

@@ -35,8 +35,8 @@ from numpy.typing import NDArray  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from mrsi_engine.conventions import COMBINATIONS  # noqa: E402
 from mrsi_engine.fit.priors import AmplitudePrior, PriorTable  # noqa: E402
+from mrsi_engine.nuclei import nucleus  # noqa: E402
 from mrsi_engine.pipeline.pipeline import Pipeline  # noqa: E402
 from mrsi_engine.pipeline.stage import Block  # noqa: E402
 from mrsi_engine.spectra.basis import Basis  # noqa: E402
@@ -164,7 +164,7 @@ def _baselines(basis: Basis, rng: np.random.Generator, voxels: int) -> NDArray[n
 def _with_sums(amplitudes: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
     sums = {
         c.label: np.sum([amplitudes[m] for m in c.members], axis=0)
-        for c in COMBINATIONS
+        for c in nucleus("1H").sums
         if set(c.members) <= set(amplitudes)
     }
     return {**amplitudes, **sums}
@@ -217,10 +217,13 @@ def model_error(quick: bool) -> dict[str, dict[str, dict[str, float]]]:
     no_gsh = tuple(n for n in ("GSH", "Asp") if n in basis.names)
     wrong: dict[str, tuple[Quantify, float]] = {
         "right model": (stage, 0.3),
-        "macromolecules as lines": (_changed(stage, macromolecules="lines"), 0.3),
-        "no macromolecules": (_changed(stage, macromolecules="none"), 0.3),
-        "no baseline in the model": (_changed(stage, baseline="none"), 0.3),
-        "stiff baseline": (_changed(stage, baseline_stiffness=10.0), 0.3),
+        "macromolecules as lines": (_changed(stage, macromolecules={"source": "lines"}), 0.3),
+        "no macromolecules": (_changed(stage, macromolecules={"source": "none"}), 0.3),
+        "no baseline in the model": (_changed(stage, baseline={"kind": "none"}), 0.3),
+        "stiff baseline": (
+            _changed(stage, baseline={**stage.baseline.model_dump(), "stiffness": 10.0}),
+            0.3,
+        ),
         "strong baseline": (stage, 1.0),
         "GSH and Asp left out": (_changed(stage, leave_out=no_gsh), 0.3),
     }

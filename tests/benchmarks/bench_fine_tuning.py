@@ -22,18 +22,13 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from mrsi_engine.networks.kinds import RealSignals  # noqa: E402
 from mrsi_engine.networks.model import Model, is_model, load_model  # noqa: E402
-from mrsi_engine.networks.quantifier import (  # noqa: E402
-    Quantifier,
-    RealSignals,
-    Recipe,
-    _split,
-    normalise,
-    train_quantifier,
-)
+from mrsi_engine.networks.quantification import Recipe, _split, train_quantifier  # noqa: E402
+from mrsi_engine.networks.quantifier import Quantifier, normalise  # noqa: E402
 from mrsi_engine.networks.simulation import Simulator  # noqa: E402
 from mrsi_engine.runs.bases import BasisChoice, load_basis  # noqa: E402
-from mrsi_engine.runs.training import _signals_to_learn  # noqa: E402
+from mrsi_engine.runs.training import signals_to_learn  # noqa: E402
 from mrsi_engine.spectra.basis import Basis  # noqa: E402
 
 #: Steps of Adam that find the floor, from the network's estimate, and their size.
@@ -122,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--basis", default="slaser-3t-te40")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args(arguments)
-    scan, axis = _signals_to_learn(chosen.run)
+    scan, axis = signals_to_learn(chosen.run)
     basis = load_basis(BasisChoice(chosen.basis), axis).matched_to(axis)
     measure(scan, basis, chosen.out or Path(tempfile.mkdtemp()), Console(width=120))
 

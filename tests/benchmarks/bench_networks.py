@@ -37,13 +37,8 @@ from safetensors import safe_open  # noqa: E402
 from mrsi_engine.networks.decoders import Decoder  # noqa: E402
 from mrsi_engine.networks.encoders import Encoder  # noqa: E402
 from mrsi_engine.networks.model import is_model, load_model  # noqa: E402
-from mrsi_engine.networks.quantifier import (  # noqa: E402
-    Quantifier,
-    Recipe,
-    _decoder,
-    normalise,
-    train_quantifier,
-)
+from mrsi_engine.networks.quantification import Recipe, _decoder, train_quantifier  # noqa: E402
+from mrsi_engine.networks.quantifier import Quantifier, normalise  # noqa: E402
 from mrsi_engine.networks.simulation import Batch, Simulator  # noqa: E402
 from mrsi_engine.networks.training import CHECKPOINT, TrainingProgress  # noqa: E402
 from mrsi_engine.spectra.basis import Basis  # noqa: E402

@@ -39,7 +39,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from mrsi_engine.conventions import COMBINATIONS, Status, label_title  # noqa: E402
+from mrsi_engine.conventions import Status  # noqa: E402
 from mrsi_engine.fit import search  # noqa: E402
 from mrsi_engine.fit.least_squares import LeastSquares  # noqa: E402
 from mrsi_engine.fit.search import Search  # noqa: E402
@@ -49,8 +49,9 @@ from mrsi_engine.kernels.varpro import evaluate  # noqa: E402
 from mrsi_engine.networks.encoders import Encoder  # noqa: E402
 from mrsi_engine.networks.model import load_model  # noqa: E402
 from mrsi_engine.networks.novelty import Novelty  # noqa: E402
-from mrsi_engine.networks.quantifier import Recipe  # noqa: E402
+from mrsi_engine.networks.quantification import Recipe  # noqa: E402
 from mrsi_engine.networks.simulation import SimulationSettings, Simulator  # noqa: E402
+from mrsi_engine.nuclei import nucleus  # noqa: E402
 from mrsi_engine.pipeline.pipeline import Pipeline  # noqa: E402
 from mrsi_engine.pipeline.stage import Block, Context  # noqa: E402
 from mrsi_engine.runs.bases import BasisChoice, load_basis  # noqa: E402
@@ -239,7 +240,9 @@ def drawn(case: Case, basis: Basis, voxels: int) -> tuple[Tensor, dict[str, Tens
     settings = plain().model_copy(update={**case.ranges, "amplitudes": spans})
     batch = Simulator(settings, basis).draw(voxels, seed=21)
     truth = dict(zip(basis.names, batch.amplitudes.T.double(), strict=True))
-    truth |= {c.label: torch.stack([truth[m] for m in c.members]).sum(0) for c in COMBINATIONS}
+    truth |= {
+        c.label: torch.stack([truth[m] for m in c.members]).sum(0) for c in nucleus("1H").sums
+    }
     turn = np.exp(2j * np.pi * np.random.default_rng(5).random(voxels))
     artefact = case.lipid * np.outer(turn, lipid(basis))
     return batch.fids + torch.from_numpy(artefact.astype(np.complex64)), truth
@@ -262,7 +265,9 @@ def judged(block: Block, grid: Block, truth: dict[str, Tensor]) -> Figures:
     quantiles = torch.tensor([0.5, 0.95], dtype=torch.float64)
     novelty = block.measures.get("novelty")
     return {
-        "errors": {label_title(n): e.nanquantile(quantiles).tolist() for n, e in errors.items()},
+        "errors": {
+            nucleus("1H").title_of(n): e.nanquantile(quantiles).tolist() for n, e in errors.items()
+        },
         "ways": {s.name: share(block.status == s) for s in Status if (block.status == s).any()},
         "novel": None if novelty is None else share(novelty > 1),
         "converged": share(block.measures["converged"] == 1),
@@ -359,7 +364,7 @@ def show_known(console: Console, found: Figures) -> None:
 def show_strange(console: Console, found: Figures) -> None:
     """Errors, ways and beliefs."""
     columns = ("refined", "grid", "no fit", "novel", "converged", "same", "fit quality")
-    table = Table("signals", "method", *map(label_title, SHOWN), *columns)
+    table = Table("signals", "method", *map(nucleus("1H").title_of, SHOWN), *columns)
     table.title = "|error| / bound, median and 95 %; % of voxels; median fit quality"
     for case, methods in found.items():
         for method, row in methods.items():
@@ -384,7 +389,7 @@ def draw(found: Figures) -> Figure:
     """Median to 95 % of the errors of the network alone and of ``auto``, a panel an amplitude."""
     figure = Figure(figsize=(13, 4.5), layout="constrained")
     panels = figure.subplots(1, len(SHOWN), sharey=True)
-    for axes, title in zip(panels, map(label_title, SHOWN), strict=True):
+    for axes, title in zip(panels, map(nucleus("1H").title_of, SHOWN), strict=True):
         axes.axvspan(1e-1, LIMIT, color="0.92")
         for method, colour, offset in (("network", "tab:red", -0.15), ("auto", "tab:blue", 0.15)):
             spans = [row[method]["errors"][title] for row in found.values()]

@@ -17,7 +17,7 @@ from mrsi_engine import cli
 BASIS = "press-3t-te30"
 
 #: What progress bars leave on a standard error that is no terminal.
-PROGRESS = re.compile(r"(import|prepare|fit|dashboard:)\s.*|\s*")
+PROGRESS = re.compile(r"(import|prepare|fit|dashboard:|damaged,)\s.*|\s*")
 
 
 class Mrsi:

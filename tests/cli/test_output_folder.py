@@ -45,7 +45,7 @@ class TestOutputFolder:
     @pytest.mark.parametrize(
         ("changed", "message"),
         [
-            (["--basis", "press-3t-te35"], "changed since: basis '"),
+            (["--basis", "slaser-3t-te30"], "changed since: basis '"),
             (
                 ["--pipeline", "minimal"],
                 r"'water_removal', 'lipid_removal', 'quantify', 'quality_control'] -> ['quantify']",

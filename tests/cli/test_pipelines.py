@@ -31,7 +31,7 @@ class TestPipelines:
     def test_impossible_for_the_scan(self, mrsi: Mrsi, phantom: Path, tmp_path: Path) -> None:
         """Known before the import, so that the corrected command finds an empty folder."""
         run = [*of_phantom(phantom), "--out", tmp_path / "o"]
-        assert "noise is measured; 48 are needed" in mrsi.refused(*run, "--points", 64)
+        assert "window holds 7 points, 8 are needed" in mrsi.refused(*run, "--points", 64)
         error = mrsi.refused(*run, "--keep", "residual")
         assert "writes no signal ['residual']; it writes ['corrected', 'fit', 'baseline']" in error
         assert not (tmp_path / "o").exists()

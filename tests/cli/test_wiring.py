@@ -158,6 +158,7 @@ class TestWiring:
             "field": None,
             "spectrometer_frequency": 297.2,
             "points": 64,
+            "nucleus": "1H",
             "dwell_time": pytest.approx(2e-4),
             "linewidth": 2.0,
             "metabolites": ("NAA", "Cr"),

@@ -1,5 +1,9 @@
 """Synthetic scans for the engine, and the path on which workers find the scripted stages."""
 
+import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -61,3 +65,16 @@ def basis():
     rng = np.random.default_rng(1)
     fids = rng.normal(size=(2, 32)) + 1j * rng.normal(size=(2, 32))
     return Basis(("NAA", "Cr"), fids, ACQUISITION, sequence="press", source="test basis")
+
+
+def drive_until_killed(scan, out, pipeline, workers=0, blocks=-1):
+    """A run in a process of its own that kills itself; nothing of it is left afterwards."""
+    command = [sys.executable, HERE / "drive.py", scan, out, json.dumps(pipeline.settings())]
+    driver = subprocess.Popen(
+        [*map(str, command), str(workers), str(blocks)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
+        stderr=subprocess.PIPE,
+    )
+    # Its workers hold the other end too: this ends with the last of them.
+    _, told = driver.communicate()
+    assert driver.returncode == -signal.SIGKILL, told.decode()

@@ -17,7 +17,8 @@ from mrsi_engine.engine.plan import Plan, default_block_size, plan
 from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import Voxels
 from mrsi_engine.errors import InputError, RunError
-from mrsi_engine.io.result_store import SCHEMA_VERSION, open_result
+from mrsi_engine.io.result_schema import SCHEMA_VERSION
+from mrsi_engine.io.result_store import open_result
 from mrsi_engine.pipeline.pipeline import Pipeline
 
 MOMENTS = Pipeline(name="moments", stages=(scripted.Moments(),))

@@ -3,7 +3,8 @@
 Workers import this module, so it must stay importable on its own.
 """
 
-import time
+import os
+import signal
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,11 +29,13 @@ def counts(folder, what):
 
 
 class Template(Stage):
-    """The mean FID of the scan in one pass, the scatter around it in a second."""
+    """The mean FID of the scan in one pass, the scatter around it in a second.
+
+    Fails or kills its process where a file in ``folder`` says so.
+    """
 
     stage: ClassVar[str] = "test_template"
     folder: str = ""
-    pause: float = 0.0
     fail_at: int = -1
     passes_wanted: int = 2
 
@@ -55,7 +58,10 @@ class Template(Stage):
             count(self.folder, f"step{step}", block)
             if Path(self.folder, "fail").exists() and (block.fids[:, 0].real == self.fail_at).any():
                 raise ValueError("scripted failure")
-        time.sleep(self.pause)
+            kill = Path(self.folder, f"kill-in-step{step}")
+            if kill.exists() and len(counts(self.folder, f"step{step}")) == 5:
+                kill.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
         fids = block.fids.to(torch.complex128)
         voxels = torch.tensor(float(len(fids)), dtype=torch.float64)
         if step == 0:

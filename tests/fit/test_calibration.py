@@ -12,7 +12,7 @@ from mrsi_engine.fit.calibration import SNR_EDGES, calibrated
 from mrsi_engine.networks.decoders import DecoderSettings
 from mrsi_engine.networks.encoders import DenseSettings
 from mrsi_engine.networks.model import Calibration, load_model, save_model
-from mrsi_engine.networks.quantifier import Recipe, train_quantifier
+from mrsi_engine.networks.quantification import Recipe, train_quantifier
 from mrsi_engine.networks.simulation import SimulationSettings, Simulator
 from mrsi_engine.networks.training import TrainingSettings
 from mrsi_engine.pipeline.stage import Block, Context

@@ -190,7 +190,7 @@ def test_a_late_start_is_found_and_a_known_one_taken_out():
     amplitudes = np.array([9.0, 8.0, 2.0, 10.0])
     shape = np.exp((2j * np.pi * 1.5 - 8.0) * axis.time)
     clean = np.stack([amplitudes @ columns(d) for d in delays]) * shape
-    stage = Quantify(first_order_phase_ms=0.5, first_order_phase_sd_ms=0.04)
+    stage = Quantify(first_order_phase={"delay_ms": 0.5, "sd_ms": 0.04})
     fids = clean + noise(rng, voxels, axis.points, 2.0)
     block = run_stage(stage, basis, fids, keep_signals=True)
     truths = dict(zip(basis.names, amplitudes, strict=True))
@@ -240,7 +240,7 @@ def test_an_adaptive_baseline_is_as_stiff_as_each_spectrum_asks():
     hump = hump - 0.8 * np.exp((2j * np.pi * axis.frequency_of(3.3) - 500.0) * axis.time)
     fids = signals(typical(200))
     fids[100:] += 800 * hump
-    stage = Quantify(baseline="spline", baseline_stiffness="adaptive", baseline_splines_per_ppm=6)
+    stage = Quantify(baseline={"kind": "spline", "stiffness": "adaptive", "splines_per_ppm": 6})
     block = run_stage(stage, small_basis(), fids)
     dimension = block.measures["baseline_dimension"]
     assert dimension[:100].mean() < 3.5
@@ -259,7 +259,9 @@ def test_lipids_have_a_lineshape_of_their_own():
     move = np.exp((2j * np.pi * (TRUTH.shift + 2.0) - 40.0) * time + 1j * TRUTH.phase)
     broad = 20.0 * (lipids["Lip13a"] + lipids["Lip09"]) * move
     fids = metabolites + broad + noise(np.random.default_rng(0), 40, axis.points, 4.0)
-    stage = Quantify(lipids="lines", lipid_lineshape="own", macromolecules="none")
+    stage = Quantify(
+        lipids={"source": "lines", "lineshape": "own"}, macromolecules={"source": "none"}
+    )
     block = run_stage(stage, basis, fids)
     mean = {n: block.estimate[n].mean().item() for n in ("NAA", "shift_lip", "lorentzian_lip")}
     assert mean["NAA"] == pytest.approx(GREY_MATTER["NAA"], rel=0.02)

@@ -86,9 +86,9 @@ def assert_efficient_and_unbiased(outcomes: list[Outcome]) -> None:
 
 CASES = {
     "plain": (Quantify(), TRUTH, 40.0),
-    "free spline baseline": (Quantify(baseline="spline", baseline_stiffness=0), TRUTH, 40.0),
+    "free spline baseline": (Quantify(baseline={"kind": "spline", "stiffness": 0}), TRUTH, 40.0),
     "own macromolecule group": (
-        Quantify(macromolecule_lineshape="own"),
+        Quantify(macromolecules={"lineshape": "own"}),
         Lineshape(lorentzian_mm=35.0, shift_mm=1.0),
         40.0,
     ),
@@ -205,7 +205,7 @@ def test_a_shift_by_whole_bins_changes_nothing_else():
 
 @pytest.mark.parametrize(
     ("stage", "voxels"),
-    [(Quantify(), 4096), (Quantify(amplitudes="nonnegative", baseline="spline"), 300)],
+    [(Quantify(), 4096), (Quantify(amplitudes="nonnegative", baseline={"kind": "spline"}), 300)],
 )
 def test_results_do_not_depend_on_blocks_or_order(stage, voxels):
     basis = press_basis()
@@ -269,7 +269,7 @@ def test_signals_add_up():
         (2j * np.pi * basis.acquisition.frequency_of(2.6) - 300.0) * basis.acquisition.time
     )
     fids = spectra(20, snr=200.0) + broad
-    stage = Quantify(baseline="spline", baseline_stiffness=0.01)
+    stage = Quantify(baseline={"kind": "spline", "stiffness": 0.01})
     block = run_stage(stage, basis, fids, keep_signals=True)
     np.testing.assert_allclose(block.signals["corrected"], fids, rtol=1e-5, atol=1e-3)
     window = (basis.acquisition.ppm > 0.4) & (basis.acquisition.ppm < 4.0)
@@ -361,7 +361,9 @@ def test_the_tail_of_a_line_outside_the_window_is_modelled():
 @pytest.mark.parametrize("group", ["shared", "own"])
 def test_noise_alone_gives_no_metabolites(lineshape, amplitudes, group):
     fids = noise(np.random.default_rng(0), 200, 1024, 5.0)
-    stage = Quantify(lineshape=lineshape, amplitudes=amplitudes, macromolecule_lineshape=group)
+    stage = Quantify(
+        lineshape=lineshape, amplitudes=amplitudes, macromolecules={"lineshape": group}
+    )
     block = run_stage(stage, press_basis(), fids)
     fit = block.status == Status.LEAST_SQUARES
     assert fit.float().mean() > 0.97

@@ -49,7 +49,7 @@ def test_the_shipped_table_takes_what_a_basis_has():
     default = PriorTable.default()
     assert {"NAAG", "GABA", "Tau"} <= set(default.constrained(press_basis()))
     assert "MM20" not in default.constrained(press_basis())
-    lines = Quantify(macromolecules="lines").fitted_basis(press_basis())
+    lines = Quantify(macromolecules={"source": "lines"}).fitted_basis(press_basis())
     assert {"MM12", "MM20"} <= set(default.constrained(lines))
     few = press_basis().select(["NAA", "NAAG", "Cr", "Asp"])
     reference = default.on(few).reference[1]

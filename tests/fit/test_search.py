@@ -13,7 +13,7 @@ import torch
 from mrsi_engine.conventions import Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.model import Model, load_model, save_model
-from mrsi_engine.networks.quantifier import Recipe
+from mrsi_engine.networks.quantification import Recipe
 from mrsi_engine.networks.simulation import Batch, Simulator
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.pipeline.stage import Block, Context
@@ -159,7 +159,7 @@ def test_without_a_model_auto_is_the_grid_and_says_so() -> None:
     stage = Quantify()
     assert stage.check(context).method == "auto"
     assert stage.models(context) == {}
-    assert "no shipped model" in stage.assumptions(context)["model"]
+    assert "no shipped model" in stage.assumptions(context)["no_model"]
     assert "novelty" not in [q.name for q in stage.declare(context).measures]
     with pytest.raises(InputError, match=r"no shipped model.*mrsi train"):
         Quantify(method="network").check(context)

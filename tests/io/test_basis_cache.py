@@ -47,7 +47,7 @@ def test_other_settings_version_or_table_are_simulated_anew(
     cached_basis(replace(SETTINGS, linewidth=2.0), tmp_path)
     monkeypatch.setattr(basis_cache, "version", lambda _: "99.0")
     cached_basis(SETTINGS, tmp_path)
-    monkeypatch.setattr(basis_cache, "spin_systems_checksum", lambda: "another table")
+    monkeypatch.setattr(basis_cache, "spin_systems_checksum", lambda symbol: "another table")
     cached_basis(SETTINGS, tmp_path)
     assert len(simulations) == 4
 

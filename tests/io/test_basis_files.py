@@ -43,7 +43,7 @@ class TestAnyFormat:
         with pytest.raises(InputError, match=r"-0\.15\d ppm.*--basis-reference 4\.80"):
             read_basis(folder)
         basis = read_basis(folder, reference_ppm=4.80)
-        assert basis.naa_position() == pytest.approx(2.008, abs=0.005)
+        assert basis.landmarks()["NAA"] == pytest.approx(2.008, abs=0.005)
 
     @pytest.mark.parametrize(
         ("sequence", "echo_time", "field", "dwell", "points"),
@@ -105,7 +105,7 @@ class TestRealFiles:
             "mrsi_3t_te16/sim_se_csi_te16.basis",
         ):
             basis = read_basis(DATA / path)
-            assert basis.naa_position() == pytest.approx(2.008, abs=0.004)
+            assert basis.landmarks()["NAA"] == pytest.approx(2.008, abs=0.004)
             axis = basis.acquisition
             spectrum = np.abs(axis.spectrum(basis["Cr"]))
             at_methyl = (axis.ppm > 2.8) & (axis.ppm < 3.3)

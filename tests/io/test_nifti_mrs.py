@@ -83,10 +83,23 @@ class TestReadHeader:
         assert header_of(extension=stated).acquisition.reference_ppm == pytest.approx(3.0)
         assert header_of(extension=stated).notes == ()
 
-    def test_water_at_0_hz_is_assumed_for_protons_only_and_noted(self, header_of):
+    def test_what_stands_at_0_hz_is_the_nucleus_own_and_noted(self, header_of):
         assert any("4.65" in note for note in header_of().notes)
-        phosphorus = {"SpectrometerFrequency": [49.9], "ResonantNucleus": ["31P"]}
-        refusal(lambda: header_of(extension=phosphorus), "SpecFreqChemShift", "31P")
+        other = {"SpectrometerFrequency": [49.9], "ResonantNucleus": ["31P"]}
+        header = header_of(extension=other)
+        assert header.acquisition.reference_ppm == 0.0
+        assert any("phosphocreatine" in note for note in header.notes)
+
+    @pytest.mark.parametrize("symbol", ["13C", "19F"])
+    def test_nuclei_without_a_usual_reference_have_to_state_it(self, header_of, symbol):
+        other = {"SpectrometerFrequency": [31.0], "ResonantNucleus": [symbol]}
+        refusal(lambda: header_of(extension=other), "SpecFreqChemShift", symbol)
+        stated = header_of(extension={**other, "SpecFreqChemShift": 100.0})
+        assert stated.acquisition.reference_ppm == 100.0
+
+    def test_a_nucleus_without_a_table_is_refused(self, header_of):
+        sodium = {"SpectrometerFrequency": [33.8], "ResonantNucleus": ["23Na"]}
+        refusal(lambda: header_of(extension=sodium), "scan.nii.gz", "23Na", "1H, 13C, 19F, 2H, 31P")
 
     @pytest.mark.parametrize("field", ["SpectrometerFrequency", "ResonantNucleus"])
     def test_missing_required_field(self, header_of, field):

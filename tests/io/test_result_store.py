@@ -1,5 +1,7 @@
 import errno
 import os
+import re
+import shutil
 import warnings
 from dataclasses import replace
 
@@ -9,14 +11,16 @@ import xarray as xr
 import zarr
 
 from mrsi_engine.conventions import Acquisition, Status
-from mrsi_engine.errors import InputError, RunError
+from mrsi_engine.errors import DamagedError, InputError, RunError
+from mrsi_engine.io.files import DiskFullError
 from mrsi_engine.io.result_quantities import parameters_of
+from mrsi_engine.io.result_schema import BlockArrays
 from mrsi_engine.io.result_store import (
-    BlockArrays,
-    DiskFullError,
     ResultStore,
     is_result_store,
+    mend_frame,
     open_result,
+    recorded,
     remove_result,
 )
 from mrsi_engine.io.summaries import Summaries
@@ -151,7 +155,7 @@ def test_creation_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("mrsi_engine.io.result_store._create_tables", full)
+    monkeypatch.setattr("mrsi_engine.io.result_store.create_coordinates", full)
     with pytest.raises(DiskFullError):
         create(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -232,18 +236,18 @@ STATE = {
 
 def test_states_come_back_as_they_were_and_later_steps_win(tmp_path):
     store = create(tmp_path / "out")
-    assert not store.has_state(2, 0)
-    store.write_state(2, 0, STATE)
-    store.write_state(2, 1, {"threshold": np.array(0.5)})
+    assert not store.states.has(2, 0)
+    store.states.write(2, 0, STATE)
+    store.states.write(2, 1, {"threshold": np.array(0.5)})
     again = ResultStore.open(tmp_path / "out")
-    for name, values in again.state(2, 1).items():
+    for name, values in again.states.read(2, 1).items():
         assert values.dtype == STATE[name].dtype
         np.testing.assert_array_equal(values, STATE[name])
         assert values.shape == STATE[name].shape
-    assert again.state(2, 1).keys() == STATE.keys()
-    assert again.state(2, 2)["threshold"] == 0.5
+    assert again.states.read(2, 1).keys() == STATE.keys()
+    assert again.states.read(2, 2)["threshold"] == 0.5
     with pytest.raises(RunError, match=r"pass 3 of 3 of stage 3 .* is not done"):
-        again.state(2, 3)
+        again.states.read(2, 3)
     assert os.listdir(tmp_path) == ["out"]
 
 
@@ -255,8 +259,8 @@ def test_state_that_could_not_be_written_is_not_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(zarr.Group, "create_array", full)
     with pytest.raises(DiskFullError, match="disk full"):
-        store.write_state(0, 0, STATE)
-    assert not store.has_state(0, 0)
+        store.states.write(0, 0, STATE)
+    assert not store.states.has(0, 0)
     assert os.listdir(tmp_path) == ["out"]
 
 
@@ -276,3 +280,183 @@ def test_summaries_are_kept_by_run_and_removed_with_leftovers(tmp_path):
     assert Summaries.of(other, 0, 1).missing(2) == [0, 1]
     assert store.remove_leftovers() == 1
     assert os.listdir(tmp_path) == ["out"]
+
+
+def finished(path, **options):
+    """A store of three blocks, all done, with a signal and a basis."""
+    fids = np.exp(1j * np.arange(16.0)).reshape(2, 8)
+    basis = Basis(("NAA", "Cr"), fids, ACQUISITION, sequence="press", source="a file")
+    store = create(path, signals=["fit"], basis=basis, **options)
+    for start, voxels in [(0, 4), (4, 4), (8, 2)]:
+        store.write_block(start, block(voxels, fill=start + 1, signals=["fit"]))
+    return store.annotate(finished="today")
+
+
+def chunk_of(file):
+    """First index of a chunk by its file; none of a folder."""
+    return file.parts[file.parts.index("c") + 1] if file.is_file() else None
+
+
+def cut(file, by=3):
+    file.write_bytes(file.read_bytes()[:-by])
+
+
+def flip(file, at=None):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 if at is None else at] ^= 16
+    file.write_bytes(content)
+
+
+def fill_with_zeros(file):
+    file.write_bytes(bytes(4))
+
+
+WAYS = {"missing": os.unlink, "cut": cut, "flipped": flip, "zeros": fill_with_zeros}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["estimate", "sd", "quality", "flags", "fit", "status"])
+def test_damaged_block_is_named_and_forgotten(tmp_path, name, way):
+    store = finished(tmp_path / "out")
+    (file,) = (f for f in (store.path / name / "c").rglob("*") if chunk_of(f) == "1")
+    WAYS[way](file)
+    found = "is missing" if way == "missing" else "is cut short or altered"
+    message = f"{file.relative_to(store.path)} {found} (block 1, voxels 4 to 7)"
+    with pytest.raises(DamagedError, match=re.escape(f"out: damaged: {message}; run the same")):
+        store.check()
+    if name != "fit" or way == "missing":
+        with pytest.raises(DamagedError, match=re.escape(message)):
+            open_result(store.path)
+    store, damages = ResultStore.open(store.path).forget_damaged()
+    assert [str(damage) for damage in damages] == [message]
+    assert store.missing() == [1]
+    assert not store.attributes["finished"]
+    store.write_block(4, block(4, fill=5, signals=["fit"]))
+    store.check()
+    np.testing.assert_array_equal(
+        open_result(store.path).estimate[:, 0], [1] * 4 + [5] * 4 + [9] * 2
+    )
+
+
+def test_block_of_nothing_but_fill_values_is_no_damage(tmp_path):
+    store = create(tmp_path / "out", signals=["fit"])
+    shapes = {"fit": (ACQUISITION.points,)}
+    for start, voxels in [(0, 4), (4, 4), (8, 2)]:
+        store.write_block(start, BlockArrays.unfitted(voxels, DECLARATION, shapes))
+    store.check()
+    assert store.forget_damaged()[1] == []
+
+
+def test_unfinished_blocks_are_no_damage_and_are_not_touched(tmp_path):
+    store = create(tmp_path / "out")
+    store.write_block(4, block(4))
+    # A writer is at work on block 0: all but its status is there.
+    (tmp_path / "out" / "estimate" / "c" / "0").mkdir(parents=True)
+    (tmp_path / "out" / "estimate" / "c" / "0" / "0").write_bytes(b"half")
+    store.check()
+    assert store.forget_damaged()[1] == []
+    assert (tmp_path / "out" / "estimate" / "c" / "0" / "0").read_bytes() == b"half"
+
+
+def test_forgetting_deletes_nothing_but_the_word_of_the_ledger(tmp_path):
+    store = finished(tmp_path / "out")
+    cut(store.path / "sd" / "c" / "2" / "0")
+    before = {f for f in store.path.rglob("*") if f.is_file()}
+    store.forget_damaged()
+    assert before - {f for f in store.path.rglob("*") if f.is_file()} == {
+        store.path / "status" / "c" / "2"
+    }
+
+
+@pytest.mark.parametrize("way", ["missing", "cut", "flipped"])
+def test_damaged_attributes_are_refused_and_nothing_is_lost(tmp_path, way):
+    store = finished(tmp_path / "out")
+    WAYS[way](store.path / "zarr.json")
+    before = sorted(store.path.rglob("*"))
+    with pytest.raises(DamagedError, match=r"out: damaged: zarr\.json is .*put the file back"):
+        open_result(store.path)
+    with pytest.raises(DamagedError, match=r"--overwrite"):
+        ResultStore.open(store.path)
+    assert sorted(store.path.rglob("*")) == before
+    assert is_result_store(store.path)
+    remove_result(store.path)
+
+
+def test_flipped_bits_of_the_attributes_are_seen(tmp_path):
+    store = finished(tmp_path / "out", attributes={"affine": np.eye(4).tolist(), "stem": "a"})
+    file = store.path / "zarr.json"
+    whole = file.read_bytes()
+    refused = 0
+    for at in range(0, len(whole), 11):
+        file.write_bytes(whole)
+        flip(file, at)
+        try:
+            # White space, or a key that Zarr does not miss.
+            assert recorded(store.path) == store.attributes
+        except InputError:
+            refused += 1
+    assert refused > 0.8 * len(whole) / 11
+
+
+FRAME = {
+    "estimate/zarr.json": os.unlink,
+    "x/c/0": flip,
+    "unit/c/0": cut,
+    "time/c/0": os.unlink,
+    "state/zarr.json": flip,
+    "basis/zarr.json": os.unlink,
+    "basis/fid/c/0/0": cut,
+}
+
+
+def test_what_a_store_holds_before_its_first_block_is_put_back(tmp_path):
+    whole = finished(tmp_path / "whole")
+    path = tmp_path / "out"
+    shutil.copytree(whole.path, path)
+
+    def create_again(fresh):
+        shutil.copytree(whole.path, fresh)
+
+    for file, spoil in FRAME.items():
+        spoil(path / file)
+        with pytest.raises(DamagedError, match=rf"damaged: {file} is .*run the same command"):
+            open_result(path)
+        assert [d.file for d in mend_frame(path, create_again)] == [file]
+        assert (path / file).read_bytes() == (whole.path / file).read_bytes()
+        assert set(os.listdir(tmp_path)) == {"whole", "out"}
+    open_result(path)
+
+
+def test_another_frame_is_not_put_in(tmp_path):
+    store = finished(tmp_path / "out")
+    cut(store.path / "sd" / "zarr.json")
+    with pytest.raises(DamagedError, match=r"sd/zarr.json is cut short or altered; what it holds"):
+        mend_frame(store.path, lambda path: create(path, block_size=5))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("file", ["template/c/0", "threshold/c", "found/zarr.json", "zarr.json"])
+def test_damaged_state_is_named_and_forgotten(tmp_path, file, way):
+    store = create(tmp_path / "out")
+    store.states.write(0, 0, STATE)
+    store.states.write(0, 1, STATE)
+    assert store.states.damaged() == {}
+    WAYS[way](store.path / "state" / "0" / "1" / file)
+    message = rf"damaged: state/0/1/{file} is .*pass 2 of stage 1 over the scan.*this pass again"
+    with pytest.raises(DamagedError, match=message):
+        store.states.read(0, 2)
+    _, damages = store.forget_damaged()
+    assert [damage.file for damage in damages] == [f"state/0/1/{file}"]
+    assert (store.states.has(0, 0), store.states.has(0, 1)) == (True, False)
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_damaged_summary_is_missing_and_named(tmp_path, way):
+    summaries = Summaries.of(create(tmp_path / "out"), 0, 0)
+    for part in range(3):
+        summaries.write(part, STATE)
+    WAYS[way](summaries.folder / "1.npz")
+    assert summaries.missing(3) == [1]
+    with pytest.raises(DamagedError, match=r"1\.npz: is .*the summary of part 1 of a pass"):
+        summaries.read(1)

@@ -10,8 +10,9 @@ import xarray as xr
 import zarr
 
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.errors import InputError
-from mrsi_engine.io.scan_store import SCHEMA_VERSION, ScanStore, is_scan_store
+from mrsi_engine.errors import DamagedError, InputError
+from mrsi_engine.io.integrity import annotate, seal
+from mrsi_engine.io.scan_store import SCHEMA_VERSION, ScanStore, damaged_files, is_scan_store
 
 ACQUISITION = Acquisition(16, 5e-4, 123.25, 4.7, "1H", 0.03, None)
 AFFINE = np.array([[-9.8, 0.1, 0, 70], [0.1, 9.7, 1.6, -60], [0, -1.1, 14.9, 52], [0, 0, 0, 1]])
@@ -133,34 +134,92 @@ class TestOpen:
             ScanStore.open(tmp_path / "other")
         assert not is_scan_store(tmp_path / "other")
 
-    def test_a_newer_version(self, store):
-        group = zarr.open_group(store.path, mode="r+")
-        group.attrs["schema_version"] = SCHEMA_VERSION + 1
-        group.attrs["engine_version"] = "9.9"
-        with pytest.raises(InputError, match=r"version 2, written by mrsi_engine 9\.9; .* update"):
+    @pytest.mark.parametrize("version", [1, SCHEMA_VERSION + 1])
+    def test_another_version(self, store, version):
+        changed = {"schema_version": version, "engine_version": "9.9"}
+        annotate(zarr.open_group(store.path, mode="r+"), changed)
+        message = rf"version {version}, written by mrsi_engine 9\.9; .* import the scan again"
+        with pytest.raises(InputError, match=message):
             ScanStore.open(store.path)
         assert is_scan_store(store.path)
 
     @pytest.mark.parametrize("name", ["fid", "x", "time"])
     def test_a_missing_variable(self, store, name):
         del zarr.open_group(store.path, mode="r+")[name]
-        with pytest.raises(InputError, match=f"lacks {name}; import the scan again"):
+        with pytest.raises(DamagedError, match=rf"{name}/zarr\.json is missing; run the same"):
             ScanStore.open(store.path)
 
     @pytest.mark.parametrize("name", ["dwell_time", "affine", "header"])
     def test_a_missing_attribute(self, store, name):
-        del zarr.open_group(store.path, mode="r+").attrs[name]
+        group = zarr.open_group(store.path, mode="r+")
+        del group.attrs[name]
+        with pytest.raises(DamagedError, match=r"zarr\.json is cut short or altered"):
+            ScanStore.open(store.path)
+        seal(store.path, group)
         with pytest.raises(InputError, match=f"lacks '{name}'"):
             ScanStore.open(store.path)
 
     def test_variables_of_different_length(self, store):
         group = zarr.open_group(store.path, mode="r+")
         group["y"].resize((29,))
+        seal(store.path, group)
         with pytest.raises(InputError, match="y has 29 voxels, fid has 30"):
             ScanStore.open(store.path)
 
     def test_metadata_cut_short(self, store):
         metadata = store.path / "zarr.json"
         metadata.write_text(metadata.read_text()[:100])
-        with pytest.raises(InputError, match="not a scan store"):
+        with pytest.raises(DamagedError, match=r"zarr\.json is cut short or altered; run the same"):
             ScanStore.open(store.path)
+        assert is_scan_store(store.path)
+
+
+def chunk(store, name, *place):
+    return store.path.joinpath(name, "c", *map(str, place))
+
+
+class TestDamage:
+    def test_none(self, store):
+        assert damaged_files(store.path) == []
+
+    @pytest.mark.parametrize("name", ["fid", "water"])
+    def test_a_chunk_that_is_missing(self, store, name):
+        chunk(store, name, 1, 0).unlink()
+        message = (
+            rf"damaged: {name}/c/1/0 is missing \(voxels 8 to 15\); run the same command again"
+        )
+        with pytest.raises(DamagedError, match=message):
+            ScanStore.open(store.path)
+        read = store.read_fids if name == "fid" else store.read_water
+        assert len(read(0, 8)) == 8
+        with pytest.raises(DamagedError, match=message):
+            read(8, 16)
+
+    def test_chunks_that_are_torn_or_altered(self, store):
+        torn, altered = chunk(store, "fid", 3, 0), chunk(store, "water", 0, 0)
+        torn.write_bytes(torn.read_bytes()[:50])
+        content = bytearray(altered.read_bytes())
+        content[30] ^= 4
+        altered.write_bytes(content)
+        assert [str(damage) for damage in damaged_files(store.path)] == [
+            "fid/c/3/0 is cut short or altered (voxels 24 to 29)",
+            "water/c/0/0 is cut short or altered (voxels 0 to 7)",
+        ]
+        opened = ScanStore.open(store.path)
+        with pytest.raises(DamagedError, match=r"fid/c/3/0 is cut short or altered"):
+            opened.read_fids(20, 30)
+        with pytest.raises(DamagedError, match=r"water/c/0/0 is cut short or altered"):
+            opened.read_water(0, 2)
+
+    @pytest.mark.parametrize("name", ["x", "time", "tissue"])
+    def test_tables(self, store, name):
+        (file,) = (f for f in (store.path / name / "c").rglob("*") if f.is_file())
+        file.write_bytes(file.read_bytes()[:-1])
+        with pytest.raises(DamagedError, match=rf"{name}/c/.* is cut short or altered"):
+            ScanStore.open(store.path)
+
+    def test_a_chunk_of_zeros_is_there(self, tmp_path):
+        made = ScanStore.create(tmp_path / "a", PLACES, ACQUISITION, (5, 3, 2), AFFINE, chunk=8)
+        made.write_fids(0, np.zeros((30, 16), np.complex64))
+        assert damaged_files(made.path) == []
+        assert not ScanStore.open(made.path).read_fids(0, 30).any()

@@ -29,7 +29,7 @@ def water(seed: int, sd: float, ppm: float = 4.65):
 def test_errors_reach_their_bounds():
     fids, shift, phase = water(1, 3.0)
     noise = torch.full((VOXELS,), 3.0, dtype=torch.float64)
-    found = water_shift(water_registration(AXIS), fids, noise)
+    found = water_shift(water_registration(AXIS, 4.65), fids, noise)
     for error, sd in (
         (found.shift - torch.from_numpy(shift), found.shift_sd),
         (angle_between(found.phase, phase), found.phase_sd),

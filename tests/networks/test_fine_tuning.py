@@ -11,18 +11,13 @@ import pytest
 import torch
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.networks import quantifier
+from mrsi_engine.networks import quantification
 from mrsi_engine.networks.decoders import DecoderSettings
 from mrsi_engine.networks.encoders import DenseSettings
+from mrsi_engine.networks.kinds import RealSignals
 from mrsi_engine.networks.model import Model, load_model
-from mrsi_engine.networks.quantifier import (
-    Quantifier,
-    RealSignals,
-    Recipe,
-    normalise,
-    predict,
-    train_quantifier,
-)
+from mrsi_engine.networks.quantification import Recipe, train_quantifier
+from mrsi_engine.networks.quantifier import Quantifier, normalise, predict
 from mrsi_engine.networks.simulation import AugmentationSettings, SimulationSettings, Simulator
 from mrsi_engine.networks.training import TrainingProgress, TrainingSettings
 from mrsi_engine.spectra.basis import Basis
@@ -32,8 +27,8 @@ from mrsi_engine.spectra.basis import Basis
 def _few_signals() -> Iterator[None]:
     """What is usual and the scores, from fewer signals: neither is looked at here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quantifier, "_NOVELTY_SIGNALS", 512)
-        patch.setattr(quantifier, "_SCORED", 64)
+        patch.setattr(quantification, "_NOVELTY_SIGNALS", 512)
+        patch.setattr(quantification, "_SCORED", 64)
         yield
 
 

@@ -9,14 +9,10 @@ import torch
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.decoders import DecoderSettings
 from mrsi_engine.networks.encoders import DenseSettings
+from mrsi_engine.networks.kinds import RealSignals
 from mrsi_engine.networks.model import Model, load_model
-from mrsi_engine.networks.quantifier import (
-    Quantifier,
-    RealSignals,
-    Recipe,
-    predict,
-    train_quantifier,
-)
+from mrsi_engine.networks.quantification import Recipe, train_quantifier
+from mrsi_engine.networks.quantifier import Quantifier, predict
 from mrsi_engine.networks.simulation import SimulationSettings, Simulator
 from mrsi_engine.networks.training import TrainingSettings
 from mrsi_engine.spectra.basis import Basis

@@ -8,7 +8,7 @@ import pytest
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.fpc import FpcRecipe
-from mrsi_engine.networks.quantifier import Recipe
+from mrsi_engine.networks.quantification import Recipe
 from mrsi_engine.networks.recipe_files import shipped_recipes
 from mrsi_engine.networks.recipes import load_recipe
 

@@ -97,7 +97,8 @@ def test_unknown_key_of_a_stage(tmp_path):
 
 def test_unknown_key_of_the_pipeline(tmp_path):
     message = refusal(tmp_path, TEXT.replace("block_size", "blocksize"))
-    assert "unknown key 'blocksize'; allowed are block_size, description, name, stages" in message
+    allowed = "block_size, description, name, nucleus, stages"
+    assert f"unknown key 'blocksize'; allowed are {allowed}" in message
 
 
 def test_unknown_stage(tmp_path):
@@ -117,7 +118,7 @@ def test_unknown_stage(tmp_path):
         ("max_damping = 1000", ["max_damping", "150"]),
         ("max_shift_hz = 0", ["max_shift_hz", "greater than 0"]),
         ("max_iterations = 'many'", ["max_iterations", "integer"]),
-        ("baseline_stiffness = -1", ["baseline_stiffness"]),
+        ("baseline.stiffness = -1", ["baseline.stiffness", "greater than or equal to 0"]),
         ("noise_ppm = [3.0, 3.0]", ["noise_ppm must be [low, high]"]),
     ],
 )

@@ -8,16 +8,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import (
-    COMBINATIONS,
-    Acquisition,
-    Status,
-    is_macromolecule,
-    label_title,
-)
-from mrsi_engine.io.result_store import result_coordinates
+from mrsi_engine.conventions import Acquisition, Status
+from mrsi_engine.io.result_schema import result_coordinates
+from mrsi_engine.nuclei import nucleus
 from mrsi_engine.quantities import Declaration, Quantity, Role, amplitude, lineshape, quality
 
+PROTON = nucleus("1H")
 ACQUISITION = Acquisition(512, 5e-4, 123.25, echo_time=0.03, repetition_time=1.5)
 AFFINE = np.array([[-8.0, 0, 0, 96], [0, -8.0, 0, 96], [0, 0, 10.0, -30], [0, 0, 0, 1]])
 
@@ -103,7 +99,7 @@ def _parameters(
         noise[name] = 0.25 * (1 + 0.6 * radius) * np.ones(len(place))
         smooth = level * edge * (1 + change * lesion) * (1 + 0.12 * np.sin(5 * place[:, 1]))
         columns[name] = np.maximum(smooth + noise[name] * rng.standard_normal(len(place)), 0)
-    for combination in COMBINATIONS:
+    for combination in PROTON.sums:
         columns[combination.label] = sum(columns[m] for m in combination.members)
         noise[combination.label] = 0.9 * noise[combination.members[0]]
     columns["shift"] = 6 * place[:, 1] - 4 * place[:, 2]
@@ -116,17 +112,23 @@ def _parameters(
 
 def amplitudes() -> list[Quantity]:
     """What the columns are, and their sums."""
-    sums = {c.label: Role.COMBINATION for c in COMBINATIONS}
+    sums = {c.label: Role.COMBINATION for c in PROTON.sums}
     return [
         amplitude(
             name,
-            f"Amplitude of {label_title(name)}",
-            role=sums.get(name, Role.MACROMOLECULE if is_macromolecule(name) else Role.METABOLITE),
-            title=label_title(name),
+            f"Amplitude of {PROTON.title_of(name)}",
+            role=sums.get(
+                name, Role.MACROMOLECULE if PROTON.is_macromolecule(name) else Role.METABOLITE
+            ),
+            title=PROTON.title_of(name),
             units="a.u.",
         )
         for name in (*LEVELS, *sums)
     ]
+
+
+def _role(name: str) -> Role:
+    return Role.MACROMOLECULE if PROTON.is_macromolecule(name) else Role.METABOLITE
 
 
 def declared(*more: Quantity) -> Declaration:

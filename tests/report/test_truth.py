@@ -17,6 +17,7 @@ def test_numbers_of_a_small_case() -> None:
         {"CrPCr": [4.0, 5.0, 9.0, np.nan]},
         {"CrPCr": [1.0, 1.0, 2.0, 1.0]},
         {"CrPCr": [3.0, 6.0, 6.0, 1.0]},
+        {"CrPCr": "tCr"},
     )
     assert (row.label, row.title, row.voxels) == ("CrPCr", "tCr", 3)
     assert row.truth == 5.0

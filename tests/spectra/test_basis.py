@@ -60,11 +60,11 @@ def test_names_are_sorted_into_metabolites_and_macromolecules() -> None:
         basis().select(["Foo"])
 
 
-def test_the_check_finds_naa_or_names_the_offset_and_its_cure() -> None:
-    assert basis().check().naa_position() == pytest.approx(2.008, abs=0.002)
-    assert basis().select(["Cr"]).check().naa_position() is None
+def test_the_check_finds_landmarks_or_names_the_offset_and_its_cure() -> None:
+    assert basis().check().landmarks()["NAA"] == pytest.approx(2.008, abs=0.002)
+    assert basis().select(["MM09"]).check().names == ("MM09",)  # nothing to go by
     moved = replace(basis(), acquisition=replace(AXIS, reference_ppm=4.75))
-    with pytest.raises(InputError, match=r"\+0\.09\d ppm.*--basis-reference 4\.65"):
+    with pytest.raises(InputError, match=r"NAA at 2\.10\d ppm, \+0\.10.*--basis-reference 4\.65"):
         moved.check()
     with pytest.raises(InputError, match="--basis-conjugate"):
         basis().conjugated().check()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mrsi_engine.conventions import canonical_name
 from mrsi_engine.errors import InputError
+from mrsi_engine.nuclei import nucleus as table_of
 from mrsi_engine.spectra.spin_systems import select_spin_systems, spin_systems
 
 
@@ -19,12 +19,12 @@ from mrsi_engine.spectra.spin_systems import select_spin_systems, spin_systems
     ],
 )  # fmt: skip
 def test_observed_protons(name: str, protons: int) -> None:
-    assert spin_systems()[name].protons == pytest.approx(protons)
+    assert spin_systems()[name].spins == pytest.approx(protons)
 
 
 def test_names_are_canonical_and_sources_are_named() -> None:
     for name, system in spin_systems().items():
-        assert canonical_name(name) == name == system.name
+        assert table_of("1H").canonical_name(name) == name == system.name
         assert any(year in system.source for year in ("2000", "2013", "2002", "literature"))
 
 

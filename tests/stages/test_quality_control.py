@@ -76,11 +76,11 @@ def test_outliers_are_far_in_units_of_spread_and_own_error() -> None:
     found["NAANAAG"][:3] = torch.tensor([15.0, 15.0, torch.nan])
     found["NAANAAG_sd"][1] = 2.0
     found["status"][2] = Status.NO_FIT
-    first = QualityControl().review(found)
+    first = QualityControl().resolved(ACQUISITION).review(found)
     assert first is not None
     assert first.nonzero().flatten().tolist() == [0]
     # A run that is finished twice says the same.
-    again = QualityControl().review({**found, "flags": first})
+    again = QualityControl().resolved(ACQUISITION).review({**found, "flags": first})
     assert again is not None
     assert torch.equal(first, again)
 
@@ -88,7 +88,7 @@ def test_outliers_are_far_in_units_of_spread_and_own_error() -> None:
 def test_few_good_voxels_have_no_outliers() -> None:
     found = scan(40)
     found["flags"][:30] = int(Flag.LOW_SNR)
-    assert QualityControl().review(found) is None
+    assert QualityControl().resolved(ACQUISITION).review(found) is None
 
 
 def test_it_wants_a_fit_before_it() -> None:

@@ -12,6 +12,12 @@ from hypothesis import strategies as st
 
 from mrsi_engine.conventions import Acquisition, Status
 from mrsi_engine.errors import InputError
+from mrsi_engine.fit.groups import (
+    BaselineSettings,
+    DelaySettings,
+    LipidSettings,
+    MacromoleculeSettings,
+)
 from mrsi_engine.pipeline.stage import Context
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.macromolecules import with_macromolecules
@@ -52,15 +58,15 @@ def test_declares_metabolites_macromolecules_sums_and_lineshape():
         (Quantify(lineshape="gaussian"), ["phase", "shift", "gaussian"]),
         (Quantify(lineshape="voigt"), ["phase", "shift", "lorentzian", "gaussian"]),
         (
-            Quantify(macromolecule_lineshape="own"),
+            Quantify(macromolecules={"lineshape": "own"}),
             ["phase", "shift", "lorentzian", "shift_mm", "lorentzian_mm"],
         ),
         (
-            Quantify(macromolecule_lineshape="own", max_macromolecule_offset_hz=0),
+            Quantify(macromolecules={"lineshape": "own", "max_offset_hz": 0}),
             ["phase", "shift", "lorentzian", "lorentzian_mm"],
         ),
         (
-            Quantify(macromolecule_lineshape="own", macromolecules="none"),
+            Quantify(macromolecules={"lineshape": "own", "source": "none"}),
             ["phase", "shift", "lorentzian"],
         ),
     ],
@@ -82,7 +88,7 @@ def test_titles_and_units():
     [("basis", {"MM"}), ("none", set()), ("pattern", {"MM"}), ("lines", {"MM09", "MM20"})],
 )
 def test_macromolecules_as_asked_for(choice, present):
-    found = {n for n, kind in parameters(Quantify(macromolecules=choice)).items()
+    found = {n for n, kind in parameters(Quantify(macromolecules={"source": choice})).items()
              if kind == "macromolecule"}  # fmt: skip
     assert present <= found
     assert bool(found) == bool(present)
@@ -91,7 +97,7 @@ def test_macromolecules_as_asked_for(choice, present):
 @pytest.mark.parametrize(("choice", "present"), [("none", 0), ("lines", 4), ("basis", 1)])
 def test_lipids_are_apart_from_macromolecules(choice, present):
     lipid = press_basis().extended(("Lip13",), press_basis()["MM"][None])
-    found = parameters(Quantify(lipids=choice, macromolecules="basis"), lipid)
+    found = parameters(Quantify(lipids={"source": choice}), lipid)
     assert "MM" in found
     assert sum(name.startswith("Lip") for name in found) == present
 
@@ -117,7 +123,7 @@ def test_units_of_the_lineshape_are_those_declared():
 
 def test_macromolecule_offset_is_against_the_metabolites():
     truth = Lineshape(shift=4.0, shift_mm=2.0, lorentzian=6.0, lorentzian_mm=25.0)
-    stage = Quantify(macromolecule_lineshape="own")
+    stage = Quantify(macromolecules={"lineshape": "own"})
     for name, value in {
         "shift": 4.0,
         "shift_mm": 2.0,
@@ -173,9 +179,9 @@ def test_refuses_to_leave_out_everything():
 
 
 def test_refuses_more_parameters_than_data():
-    message = refusal(Quantify(baseline="spline", baseline_splines_per_ppm=50))
+    message = refusal(Quantify(baseline={"kind": "spline", "splines_per_ppm": 50}))
     assert "126 complex points lie in window_ppm" in message
-    assert "lower baseline_splines_per_ppm" in message
+    assert "lower splines_per_ppm" in message
     assert "too few for 21 amplitudes" in refusal(Quantify(window_ppm=(2.0, 2.3)))
 
 
@@ -183,7 +189,7 @@ def test_refuses_the_3t_pattern_at_another_field():
     axis = Acquisition(1024, 0.2e-3, 297.2)
     line = np.exp((2j * np.pi * axis.frequency_of(2.0) - 5) * axis.time)
     basis = Basis(("NAA",), line[None], axis)
-    message = refusal(Quantify(macromolecules="pattern"), basis)
+    message = refusal(Quantify(macromolecules={"source": "pattern"}), basis)
     assert "3 T" in message
 
 
@@ -194,26 +200,38 @@ ANY = st.builds(
     window_ppm=st.tuples(st.floats(-0.5, 1.8), st.floats(3.3, 4.4)),
     amplitudes=st.sampled_from(["free", "nonnegative", "map", ("nonnegative", "map", "free")]),
     lineshape=st.sampled_from(["lorentzian", "gaussian", "voigt"]),
-    macromolecules=st.sampled_from(["basis", "none", "pattern", "lines"]),
-    macromolecule_lineshape=st.sampled_from(["shared", "own"]),
+    macromolecules=st.builds(
+        MacromoleculeSettings,
+        source=st.sampled_from(["basis", "none", "pattern", "lines"]),
+        lineshape=st.sampled_from(["shared", "own"]),
+        lines=st.sampled_from(["gaussian", "lorentzian"]),
+        max_offset_hz=st.floats(0, 20),
+    ),
     leave_out=st.sets(st.sampled_from(["NAA", "PCr", "Cr", "Glu", "sIns", "Asp"])).map(tuple),
-    macromolecule_lines=st.sampled_from(["gaussian", "lorentzian"]),
-    lipids=st.sampled_from(["basis", "none", "lines"]),
-    lipid_lineshape=st.sampled_from(["shared", "own"]),
-    baseline=st.sampled_from(["none", "spline", "polynomial"]),
-    baseline_splines_per_ppm=st.floats(0.1, 8),
-    baseline_stiffness=st.sampled_from([0.0, 1e-3, 1.0, 1e6, "adaptive"]),
-    baseline_order=st.integers(0, 4),
+    lipids=st.builds(
+        LipidSettings,
+        source=st.sampled_from(["basis", "none", "lines"]),
+        lineshape=st.sampled_from(["shared", "own"]),
+    ),
+    baseline=st.builds(
+        BaselineSettings,
+        kind=st.sampled_from(["none", "spline", "polynomial"]),
+        splines_per_ppm=st.floats(0.1, 8),
+        stiffness=st.sampled_from([0.0, 1e-3, 1.0, 1e6, "adaptive"]),
+        order=st.integers(0, 4),
+    ),
     metabolite_shift_sd_hz=st.sampled_from([0.0, 0.0, 0.5]),
-    first_order_phase_ms=st.sampled_from([0.0, 0.05]),
-    first_order_phase_sd_ms=st.sampled_from([0.0, 0.05]),
+    first_order_phase=st.builds(
+        DelaySettings,
+        delay_ms=st.sampled_from([0.0, 0.05]),
+        sd_ms=st.sampled_from([0.0, 0.05]),
+    ),
     skip_points=st.integers(0, 5),
     acquired_points=st.sampled_from([None, 450, 512]),
     errors=st.sampled_from(["noise", "residual"]),
     ratio_to=st.sampled_from([(), ("Ins",), ("Ins", "GPCPCh")]),
     max_shift_hz=st.floats(0.1, 60),
     max_damping=st.floats(0.1, 150),
-    max_macromolecule_offset_hz=st.floats(0, 20),
     noise_ppm=st.tuples(st.floats(-5, -0.5), st.floats(5, 12)),
     max_iterations=st.integers(1, 40),
 )

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import PROTON_MHZ_PER_TESLA
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.basis_formats import reading
+from mrsi_engine.nuclei import known_nuclei, nucleus
 from mrsi_engine.spectra.basis import Basis
 
 FORM = "jMRUI .txt (file or folder)"
@@ -29,15 +29,8 @@ _SUMMARY = "jmrui-text_output_summary.txt"
 #: jMRUI's numbers for nuclei; 0 is what programs write that do not say.
 _NUCLEI = {1: "1H", 2: "31P", 3: "13C", 4: "19F", 5: "23Na"}
 
-#: Gyromagnetic ratios over 2 pi, MHz/T.
-_MHZ_PER_TESLA = {
-    "1H": PROTON_MHZ_PER_TESLA,
-    "2H": 6.536,
-    "13C": 10.71,
-    "19F": 40.05,
-    "23Na": 11.26,
-    "31P": 17.24,
-}
+#: Gyromagnetic ratios over 2 pi, MHz/T; that of sodium to tell it from those that are known.
+_MHZ_PER_TESLA = {s: nucleus(s).gyromagnetic_ratio for s in known_nuclei()} | {"23Na": 11.262}
 
 #: A magnet called 3 T may be 2.89 T.
 _FIELD_TOLERANCE = 0.06

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import REFERENCE_PPM, Acquisition, canonical_name
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.nuclei import nucleus
 from mrsi_engine.spectra.basis import Basis
 
 #: Spectrometer frequencies (MHz) there are: deuterium at 1 T to protons at 28 T.
@@ -165,7 +166,7 @@ def _in_unit(
     raise InputError(f"{message}; correct it in the file")
 
 
-def reference(where: str, nucleus: str, stated: float | None, given: float | None) -> float:
+def reference(where: str, symbol: str, stated: float | None, given: float | None) -> float:
     """Chemical shift (ppm) at 0 Hz: what the user says, else the file, else 4.65 of protons.
 
     Raises
@@ -176,16 +177,17 @@ def reference(where: str, nucleus: str, stated: float | None, given: float | Non
     for value in (given, stated):
         if value is not None:
             return value
-    if nucleus != "1H":
+    usual = nucleus(symbol).basis_reference_ppm
+    if usual is None:
         raise InputError(
-            f"{where}: a basis of {nucleus} that does not state its reference; give the chemical "
+            f"{where}: a basis of {symbol} that does not state its reference; give the chemical "
             "shift (ppm) at 0 Hz with --basis-reference"
         )
-    return REFERENCE_PPM
+    return usual
 
 
 def metabolite_name(where: str, name: str) -> str:
-    """The canonical spelling of a name that can stand in tables and file names.
+    """A name that can stand in tables and file names.
 
     Raises
     ------
@@ -200,7 +202,7 @@ def metabolite_name(where: str, name: str) -> str:
             f"{where}: {stripped[:_LONGEST_NAME]!r} is no metabolite's name; rename it without "
             f"slashes, in {_LONGEST_NAME} characters at most"
         )
-    return canonical_name(stripped)
+    return stripped
 
 
 def make_acquisition(where: str | Path, **fields: Any) -> Acquisition:
@@ -225,11 +227,21 @@ def make_basis(
     sequence: str | None,
     notes: Iterable[str] = (),
 ) -> Basis:
-    """The basis of a file, names that stand twice told apart as FSL-MRS does (``Gly_1``).
+    """The basis of a file under canonical names.
 
-    What is not known of it is noted.
+    Names that stand twice are told apart as FSL-MRS does (``Gly_1``). What is not known of it is
+    noted.
+
+    Raises
+    ------
+    InputError
+        If its nucleus is not known.
     """
-    apart, renamed = _named_apart(names)
+    try:
+        table = nucleus(acquisition.nucleus)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    apart, renamed = _named_apart([table.canonical_name(name) for name in names])
     unknown = (
         ("basis: its file does not state its echo time, so the scan's is not compared with it",)
         if acquisition.echo_time is None
