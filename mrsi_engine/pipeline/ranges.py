@@ -14,7 +14,7 @@ from torch import Tensor
 from mrsi_engine.conventions import Acquisition, ScanNoise
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.noise import noise_sd
-from mrsi_engine.nuclei import Nucleus, known_nuclei, nucleus
+from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.pipeline.settings import NucleusRange, setting
 from mrsi_engine.pipeline.stage import Context, Stage
 
@@ -158,10 +158,8 @@ class OptionalStage(Stage):
 def landmark_lines(symbol: str) -> tuple[tuple[float, float], ...]:
     """Chemical shift (ppm) and usual height of the lines that spectra are recognised by.
 
-    Empty for a nucleus of which none are known.
+    Empty for a nucleus whose table names none.
     """
-    if symbol.upper() not in known_nuclei():
-        return ()
     alignment = nucleus(symbol).alignment
     return () if alignment is None else alignment.singlets
 

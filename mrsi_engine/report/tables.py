@@ -96,9 +96,9 @@ def flags_of(result: xr.Dataset) -> NDArray[np.int32]:
 
     Without the stage ``quality_control`` its default limits of SNR and linewidth are applied.
     """
-    if "flags" not in result:
-        return np.zeros(result.sizes["voxel"], np.int32)
-    flags = np.asarray(result["flags"].values, dtype=np.int32)
+    flags = np.zeros(result.sizes["voxel"], np.int32)
+    if "flags" in result:
+        flags |= result["flags"].values
     stages = result.attrs.get("pipeline", {}).get("stages", [])
     if any(s.get("stage") == QualityControl.stage for s in stages):
         return flags

@@ -7,8 +7,12 @@ import pytest
 import torch
 
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.kernels.creatine import SINGLETS
 from mrsi_engine.kernels.landmarks import Landmarks, strongest
+from mrsi_engine.nuclei import nucleus
+
+ALIGNMENT = nucleus("1H").alignment
+assert ALIGNMENT is not None
+SINGLETS = ALIGNMENT.singlets
 
 AXIS = Acquisition(1024, 0.4e-3, 127.7)
 REACH = 128.0

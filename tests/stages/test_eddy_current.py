@@ -13,9 +13,13 @@ import torch
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.io.nifti_mrs import read_header
 from mrsi_engine.kernels import eddy
-from mrsi_engine.kernels.creatine import SINGLETS
+from mrsi_engine.nuclei import nucleus
 from mrsi_engine.stages.eddy_current import EddyCurrent
 from tests.stages.passes import Scan, run
+
+ALIGNMENT = nucleus("1H").alignment
+assert ALIGNMENT is not None
+SINGLETS = ALIGNMENT.singlets
 
 AXIS = Acquisition(1024, 0.4e-3, 127.7)
 TIME = AXIS.time
@@ -118,7 +122,7 @@ def test_transients_of_a_voxel_are_judged_together() -> None:
 
 
 def test_a_nucleus_without_landmarks_is_corrected_unless_far_off() -> None:
-    axis = Acquisition(1024, 0.4e-3, 35.3, 0.0, "129Xe")
+    axis = Acquisition(1024, 0.4e-3, 45.6, 4.65, "2H")
     near, far = scan(WATER * turned(20)), scan(WATER * turned(205))
     corrected = run(EddyCurrent(), Scan(axis, near.fids, near.water))
     assert torch.equal(corrected.fids, as_klose(near))

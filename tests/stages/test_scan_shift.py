@@ -7,9 +7,13 @@ import pytest
 import torch
 
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.kernels.creatine import SINGLETS
+from mrsi_engine.nuclei import nucleus
 from mrsi_engine.stages.scan_shift import ScanShift, chosen_shift
 from tests.stages.passes import Scan, run
+
+ALIGNMENT = nucleus("1H").alignment
+assert ALIGNMENT is not None
+SINGLETS = ALIGNMENT.singlets
 
 AXIS = Acquisition(512, 0.5e-3, 123.25)
 
@@ -95,7 +99,7 @@ def test_scalp_has_no_vote() -> None:
 
 
 def test_a_nucleus_without_landmarks_is_not_searched() -> None:
-    axis = Acquisition(512, 0.5e-3, 49.9, 0.0, "129Xe")
+    axis = Acquisition(512, 0.5e-3, 45.6, 4.65, "2H")
     other = Scan(axis, scan(0.0).fids)
     stage = ScanShift()
     assert stage.passes(other.context) == 0
