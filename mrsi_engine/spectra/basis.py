@@ -203,6 +203,19 @@ class Basis:
         tesla = round(self.nucleus.field(scan.spectrometer_frequency) * 2) / 2
         return f", e.g. --basis {family}-{tesla:g}t-te{1e3 * echo_time:g}"
 
+    def check_nucleus(self, symbol: str) -> None:
+        """Raise unless the basis is of the nucleus of a scan.
+
+        Raises
+        ------
+        InputError
+            If it is of another.
+        """
+        if self.acquisition.nucleus != symbol:
+            raise InputError(
+                f"{self.source}: the basis is of {self.acquisition.nucleus}, the scan of {symbol}"
+            )
+
     def matched_to(self, scan: Acquisition) -> Basis:
         """This basis on the dwell time, length and reference of a scan.
 
@@ -215,10 +228,7 @@ class Basis:
             1 ms, where both are known), or is shorter than the scan's FIDs.
         """
         own = self.acquisition
-        if own.nucleus != scan.nucleus:
-            raise InputError(
-                f"{self.source}: the basis is of {own.nucleus}, the scan of {scan.nucleus}"
-            )
+        self.check_nucleus(scan.nucleus)
         deviation = own.spectrometer_frequency / scan.spectrometer_frequency - 1
         if abs(deviation) > 0.01:
             raise InputError(

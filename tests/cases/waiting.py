@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+<<<<<<< HEAD
 _NOT_LANDED = frozenset({"header", "nuclei", "stores"})
+=======
+_NOT_LANDED = frozenset({"header", "stores", "trust"})
+>>>>>>> main
 
 
 def waits_for(branch: str) -> pytest.MarkDecorator:
