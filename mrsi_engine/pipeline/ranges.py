@@ -157,6 +157,15 @@ class OptionalStage(Stage):
             )
 
 
+def landmark_lines(symbol: str) -> tuple[tuple[float, float], ...]:
+    """Chemical shift (ppm) and usual height of the lines that spectra are recognised by.
+
+    Empty for a nucleus whose table names none.
+    """
+    alignment = nucleus(symbol).alignment
+    return () if alignment is None else alignment.singlets
+
+
 def one_fid_a_voxel(context: Context, stage: str) -> None:
     """Refuse FIDs that still have coils or transients.
 

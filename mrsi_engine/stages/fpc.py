@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from mrsi_engine.conventions import DYNAMIC
+from mrsi_engine.conventions import DYNAMIC, Flag
 from mrsi_engine.errors import InputError
 from mrsi_engine.fpc.bands import band_of, lines_of, similarity_band
 from mrsi_engine.fpc.creatine import by_creatine, creatine_line
@@ -188,6 +188,8 @@ class FrequencyPhaseCorrection(FpcSettings):
             found = believed(align(block, fids), block, len(fids) // len(block.fids))
             straight = corrected(fids, dwell, *for_all_transients(found, block))
             write(block, found)
+            far = block.estimate[SHIFT.name].abs() >= self.max_shift_hz
+            block.flags[far] |= int(Flag.AT_SHIFT_BOUND)
             if self.method == "network":
                 guessed = over_transients(~found.searched, block)
                 block.measures[NETWORK.name] = guessed.double().mean(1)
