@@ -255,7 +255,7 @@ def test_several_scans_get_a_folder_each(phantom: Path, tmp_path: Path) -> None:
         shutil.copy(phantom / "scan.nii.gz", scan)
     values = []
     for scan, folder in folders_of(scans, tmp_path / "out").items():
-        inputs = Inputs(scan, mask=phantom / "mask.nii.gz")
+        inputs = Inputs.of(scan, mask=phantom / "mask.nii.gz")
         done = process(inputs, BASIS, Pipeline.load("minimal"), folder, Options(workers=0))
         assert done.folder == tmp_path / "out" / scan.name.removesuffix(".nii.gz")
         assert all(path.name.startswith(f"{folder.name}_space-orig") for path in done.maps)
