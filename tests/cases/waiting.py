@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-<<<<<<< HEAD
-_NOT_LANDED = frozenset({"header", "nuclei", "stores"})
-=======
-_NOT_LANDED = frozenset({"header", "stores", "trust"})
->>>>>>> main
+_NOT_LANDED = frozenset({"header", "stores"})
 
 
 def waits_for(branch: str) -> pytest.MarkDecorator:
