@@ -198,7 +198,8 @@ def process(
         summary = _fit(store, chosen, pipeline, folder, options, sinks)
     result = open_result(result_folder(folder))
     verdict = verdict_on(result)
-    ResultStore.open(result_folder(folder)).annotate(verdict=verdict.attributes())
+    if result.attrs.get("verdict") != verdict.attributes():
+        ResultStore.open(result_folder(folder)).annotate(verdict=verdict.attributes())
     with clock("export"):
         maps = export(result, folder, options.fill)
     rows = result_truth_table(result, truth) if truth else None
