@@ -32,7 +32,7 @@ def say(text: str) -> None:
 
 
 def announce(outcome: FinishedRun) -> None:
-    """What a run left, and what to think of it, in four lines."""
+    """What a run left, what to think of it, and what had to be assumed on the way in."""
     counts = ", ".join(
         f"{count} {status.meaning.replace('_', ' ')}"
         for status, count in outcome.summary.statuses.items()
@@ -43,6 +43,13 @@ def announce(outcome: FinishedRun) -> None:
     say(f"{len(outcome.maps)} maps in {outcome.folder / 'maps'}")
     say(f"report: {outcome.report}")
     say(outcome.verdict.text)
+    say_notes(outcome.result.attrs["notes"])
+
+
+def say_notes(notes: Sequence[str]) -> None:
+    """What had to be assumed on the way in, a line each."""
+    for note in notes:
+        say(f"note: {note}")
 
 
 def explained(error: Exception) -> str:

@@ -157,6 +157,7 @@ def import_command(
         f"{out}: {store.voxels} voxels of {' x '.join(map(str, store.shape))}, "
         f"{store.acquisition.points} points, mask from {store.mask_origin}"
     )
+    output.say_notes(store.notes)
 
 
 def export_command(folder: Path, /, *, fill: Fill = "nan") -> None:

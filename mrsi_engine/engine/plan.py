@@ -8,12 +8,14 @@ always writes the same bytes into files no other block touches.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mrsi_engine.companions import SCALP
 from mrsi_engine.engine.devices import AUTO
 from mrsi_engine.engine.identity import changes, identity_of, provenance, sha256
 from mrsi_engine.engine.procedure import procedure_for
@@ -70,7 +72,10 @@ class Plan:
         store = ResultStore.open(result_path)
         attributes = store.attributes
         return cls(
-            str(store.path.resolve()), attributes["scan"], attributes["run_fingerprint"], device
+            str(store.path.resolve()),
+            str(scan_folder_of(store)),
+            attributes["run_fingerprint"],
+            device,
         )
 
     @property
@@ -138,13 +143,13 @@ def plan(
         block_size=size,
         signals=procedure.signals,
         dimensions=procedure.signal_dimensions,
-        scalp=scan.read_scalp(0, scan.voxels),
+        scalp=scan.read(SCALP.name, 0, scan.voxels),
         basis=procedure.basis,
         attributes={
             **provenance(scan.to_xarray().attrs, pipeline, basis),
             "assumptions": procedure.assumptions,
             "applied": procedure.applied,
-            "scan": str(scan.path.resolve()),
+            "scan": _from(path, scan.path),
             "stage_modules": sorted({type(s).__module__ for s in pipeline.stages}),
             "identity": identity,
             "run_fingerprint": sha256(identity),
@@ -158,9 +163,19 @@ def plan(
     if damages and on_damage is not None:
         on_damage(path, damages)
     store = ResultStore.open(path)
-    if store.attributes["scan"] != str(scan.path.resolve()):
-        store.annotate(scan=str(scan.path.resolve()))
+    if scan_folder_of(store) != scan.path.resolve():
+        store.annotate(scan=_from(path, scan.path))
     return Plan.open(path, device)
+
+
+def scan_folder_of(results: ResultStore) -> Path:
+    """Where the scan store of a result lies: its attributes say it from the result's own folder."""
+    return (results.path.resolve() / results.attributes["scan"]).resolve()
+
+
+def _from(results: Path, scan: Path) -> str:
+    """The way from one folder to another, so that no absolute path enters a store."""
+    return os.path.relpath(scan.resolve(), results.resolve())
 
 
 def default_block_size(pipeline: Pipeline, voxels: int, layout: ScanLayout = PLAIN) -> int:
@@ -176,13 +191,7 @@ def default_block_size(pipeline: Pipeline, voxels: int, layout: ScanLayout = PLA
 def layout_of(scan: ScanStore) -> ScanLayout:
     """What a scan store holds beside its axis."""
     return ScanLayout(
-        tuple(scan.dimensions.items()),
-        scan.has_water,
-        scan.has_scalp,
-        scan.tissue_classes,
-        scan.water_timing.get("echo_time"),
-        scan.water_timing.get("repetition_time"),
-        scan.noise,
+        tuple(scan.dimensions.items()), scan.companions, scan.classes, scan.timing, scan.noise
     )
 
 

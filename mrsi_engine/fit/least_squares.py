@@ -29,10 +29,11 @@ from mrsi_engine.fit.tables import FitTables
 from mrsi_engine.kernels.alignment import wrapped
 from mrsi_engine.kernels.batching import batch_size, in_batches
 from mrsi_engine.kernels.crlb import Bounds, sd_of_ratio
+from mrsi_engine.kernels.evaluation import Evaluation, Problem, Spectra
 from mrsi_engine.kernels.noise import noise_sd
 from mrsi_engine.kernels.priors import Priors
 from mrsi_engine.kernels.tabulated import TabulatedSteps
-from mrsi_engine.kernels.varpro import Code, Evaluation, Fit, Problem, Spectra, fit
+from mrsi_engine.kernels.varpro import Code, Fit, fit
 from mrsi_engine.networks.model import Calibration
 from mrsi_engine.networks.quantifier import Quantifier
 from mrsi_engine.pipeline.stage import Block

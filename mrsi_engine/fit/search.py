@@ -20,18 +20,10 @@ from mrsi_engine.conventions import Status
 from mrsi_engine.fit.network_start import NetworkStart, Start
 from mrsi_engine.fit.settings import FitSettings
 from mrsi_engine.fit.tables import FitTables
+from mrsi_engine.kernels.evaluation import Problem, Spectra, residual_energy, stiffness_scores
 from mrsi_engine.kernels.linear import inverse_spd
 from mrsi_engine.kernels.tabulated import TabulatedSteps
-from mrsi_engine.kernels.varpro import (
-    Code,
-    Fit,
-    Problem,
-    Spectra,
-    fit,
-    given,
-    residual_energy,
-    stiffness_scores,
-)
+from mrsi_engine.kernels.varpro import Code, Fit, fit, given
 
 Method = Literal["auto", "network", "least-squares"]
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import TIME, VOXEL, Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.dimensions import DIMENSION_TAGS
 from mrsi_engine.io.files import safe_stem
-from mrsi_engine.io.map_files import check_exportable, plain
-from mrsi_engine.io.nifti_mrs import DIMENSION_TAGS, write_nifti_mrs
+from mrsi_engine.io.map_files import check_exportable, plain, position_code
+from mrsi_engine.io.nifti_mrs import write_nifti_mrs
 from mrsi_engine.quantities import RESIDUAL, safe_label
 
 
@@ -43,7 +44,7 @@ def export_signals(result: xr.Dataset, folder: Path, *, stem: str | None = None)
     prefix = safe_stem(stem or result.attrs["stem"])
     header = _signal_header(result)
     acquisition = Acquisition(**result.attrs["acquisition"])
-    affine = np.asarray(result.attrs["affine"], float)
+    affine, code = np.asarray(result.attrs["affine"], float), position_code(result)
     paths = []
     for name, values in signals.items():
         path = folder / f"{prefix}_space-orig_desc-{safe_label(name)}_mrsi.nii.gz"
@@ -52,7 +53,7 @@ def export_signals(result: xr.Dataset, folder: Path, *, stem: str | None = None)
         applied = [*header["ProcessingApplied"], entry]
         full = {**_with_tags(header, values), "ProcessingApplied": applied}
         paths.append(
-            write_nifti_mrs(path, _signal_volume(result, values), acquisition, affine, full)
+            write_nifti_mrs(path, _signal_volume(result, values), acquisition, affine, full, code)
         )
     return paths
 

@@ -88,6 +88,7 @@ _QUALITY = ("snr", "fwhm", "fit_quality", "water_residual")
 _PACKAGES = ("numpy", "scipy", "torch", "xarray", "zarr", "dask", "nibabel", "nifti-mrs")
 _MASKS = {
     "given": "The mask was given with the scan.",
+    "every voxel": "No mask was given: every voxel of the few there are was taken.",
     "signal energy": (
         "No mask was given. This one was made from the signal energy of the scan: it follows where "
         "there is signal, not anatomy, and can hold scalp or miss weak brain."

@@ -9,12 +9,16 @@ import torch
 from torch import Tensor
 
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.errors import InputError
 from mrsi_engine.kernels import eddy
 from mrsi_engine.kernels.landmarks import Landmarks
 from mrsi_engine.kernels.registration import Registration
 from mrsi_engine.kernels.water_phase import water_registration, water_shift
-from mrsi_engine.pipeline.ranges import OptionalStage, landmark_lines, refuse_coils
+from mrsi_engine.pipeline.ranges import (
+    OptionalStage,
+    landmark_lines,
+    mean_reference,
+    refuse_coils,
+)
 from mrsi_engine.pipeline.stage import Apply, Block, Context
 from mrsi_engine.quantities import Declaration, lineshape, quality
 
@@ -162,22 +166,6 @@ class EddyCurrent(OptionalStage):
             return lambda block: None
         judge = _Judge.build(context)
         return lambda block: _correct(block, judge)
-
-
-def mean_reference(water: Tensor, points: int) -> Tensor:
-    """The water reference of a voxel, ``(voxel, time)``: the mean of its transients.
-
-    Raises
-    ------
-    InputError
-        If it is not as long as the FIDs.
-    """
-    if water.shape[-1] != points:
-        raise InputError(
-            f"the water reference has {water.shape[-1]} points, the scan {points}: both must be "
-            "acquired alike"
-        )
-    return water.flatten(1, -2).mean(1) if water.ndim > 2 else water
 
 
 def _line(acquisition: Acquisition) -> Registration:
