@@ -491,8 +491,8 @@ def _on_scan(energy: NDArray[np.float64], resampling: Resampling) -> NDArray[np.
 
 
 def _squared_magnitude(samples: NDArray[np.complex64]) -> NDArray[np.float64]:
-    parts = samples.view(np.float32).reshape(*samples.shape, 2).astype(np.float64)
     with np.errstate(invalid="ignore"):
+        parts = samples.view(np.float32).reshape(*samples.shape, 2).astype(np.float64)
         return np.asarray(np.einsum("tvc,tvc->v", parts, parts))
 
 
