@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -98,8 +99,6 @@ def test_personal_data(engine: Engine, scan: Scan) -> None:
 @waits_for("header")
 def test_announced_size(engine: Engine, scan: Scan) -> None:
     path = scan.save(engine.folder / "scan.nii.gz", corner(scan))
-    import gzip
-
     content = bytearray(gzip.decompress(path.read_bytes()))
     # NIfTI-2: dim is eight int64 at byte 16.
     dim = np.frombuffer(content, "<i8", 8, 16).copy()
@@ -107,5 +106,5 @@ def test_announced_size(engine: Engine, scan: Scan) -> None:
     content[16:80] = dim.tobytes()
     path.write_bytes(gzip.compress(bytes(content)))
     outcome = engine("import", path, "--out", engine.folder / "s.zarr")
-    engine.assert_refused(outcome, "GB|TB|GiB|TiB|space|memory")
+    engine.assert_refused(outcome, "announces|GB|TB|GiB|TiB|space|memory")
     assert not (engine.folder / "s.zarr").exists()
