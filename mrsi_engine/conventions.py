@@ -48,7 +48,7 @@ class Flag(IntFlag):
 
     The status says how a voxel was quantified, the flags whether to use it: 0 is a good voxel.
     ``OUTLIER`` only asks to look: a lesion is unlike the rest of the scan, too. ``UNKNOWN_NOISE``
-    says that the noise could not be measured, so that there is no bound.
+    says that the noise could not be measured, so that there is no bound; the estimate is no worse.
     """
 
     LOW_SNR = 1
@@ -70,7 +70,7 @@ class Flag(IntFlag):
     @classmethod
     def rejecting(cls) -> Flag:
         """The flags that make a voxel unusable."""
-        return ~cls.OUTLIER
+        return ~(cls.OUTLIER | cls.UNKNOWN_NOISE)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ class Acquisition:
     echo_time, repetition_time
         In s; ``None`` where the source does not say.
     start_time
-        From time zero of the spins' evolution, the echo or the excitation, to the first sample, s.
+        Seconds from time zero of the spins' evolution (the echo, or the start of a FID) to the
+        first sample. Amplitudes are those at time zero, from which damping counts.
 
     Raises
     ------
@@ -158,8 +159,13 @@ class Acquisition:
 
     @cached_property
     def time(self) -> NDArray[np.float64]:
-        """Seconds from the first sample, ``(time,)``."""
-        return np.arange(self.points, dtype=np.float64) * self.dwell_time
+        """Seconds from time zero to each sample, ``(time,)``; the first is ``start_time``."""
+        return self.start_time + np.arange(self.points, dtype=np.float64) * self.dwell_time
+
+    @property
+    def end_time(self) -> float:
+        """Seconds from time zero to the end of the last sample."""
+        return self.start_time + self.duration
 
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
@@ -183,9 +189,11 @@ class Acquisition:
         return distance * self.spectrometer_frequency
 
     def spectrum(self, fids: ArrayLike) -> NDArray[np.complexfloating]:
-        """Unnormalised spectrum of ``fids (..., time)`` on :attr:`ppm`."""
-        spectra = np.fft.fft(np.asarray(fids), axis=-1)
-        return np.fft.fftshift(spectra, axes=-1)
+        """Unnormalised spectrum of ``fids (..., time)`` on :attr:`ppm`, its phase at time zero."""
+        spectra = np.fft.fftshift(np.fft.fft(np.asarray(fids), axis=-1), axes=-1)
+        if self.start_time == 0:
+            return spectra
+        return np.asarray(spectra * np.exp(-2j * np.pi * self.frequencies * self.start_time))
 
     def with_points(self, points: int) -> Acquisition:
         """The same acquisition with another number of samples."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.letters import latin
 
 
 class Role(StrEnum):
@@ -330,12 +331,15 @@ def concentration_name(name: str) -> str:
 def safe_label(label: str) -> str:
     """A BIDS label, letters and digits only: ``fit_quality`` is ``fitquality``.
 
+    ``é`` is ``e``, ``γ-ATP`` is ``gammaATP`` and ``GABA+`` is ``GABAplus``, so that names that
+    differ in these keep files of their own.
+
     Raises
     ------
     InputError
         If nothing usable is left.
     """
-    safe = re.sub(r"[^A-Za-z0-9]", "", label)
+    safe = re.sub(r"[^A-Za-z0-9]", "", latin(label).replace("+", "plus"))
     if not safe:
         raise InputError(f"label {label!r}: no letter or digit in it, so no file can be named so")
     return safe

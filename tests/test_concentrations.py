@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -72,15 +73,30 @@ def read(path: Path) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj)
 
 
-def test_the_phantom_has_the_concentrations_it_was_made_with(phantom: Path, tmp_path: Path) -> None:
-    """The truth is mmol a litre of voxel; concentrations are a litre of the tissue in it."""
+def begun(path: Path, samples: int, folder: Path) -> Path:
+    """A file of the phantom whose first samples were not acquired, as its header says."""
+    header = read_header(path)
+    axis = header.acquisition.with_points(header.acquisition.points - samples)
+    late = replace(axis, start_time=samples * axis.dwell_time)
+    new = folder / f"late-{path.name}"
+    return write_nifti_mrs(new, read(path)[..., samples:], late, header.grid.affine)
+
+
+@pytest.mark.parametrize("samples", [(0, 0), (4, 4), (3, 0)])
+def test_the_phantom_has_the_concentrations_it_was_made_with(
+    phantom: Path, tmp_path: Path, samples: tuple[int, int]
+) -> None:
+    """The truth is mmol a litre of voxel; concentrations are a litre of the tissue in it.
+
+    They are those at time zero, when ever sampling of the scan and of its water began.
+    """
     table = tmp_path / "table.toml"
     table.write_text(TABLE)
     store = import_scan(
-        phantom / "scan.nii.gz",
+        begun(phantom / "scan.nii.gz", samples[0], tmp_path),
         tmp_path / "scan.zarr",
         mask=phantom / "mask.nii.gz",
-        water=phantom / "water.nii.gz",
+        water=begun(phantom / "water.nii.gz", samples[1], tmp_path),
         tissue=tissue(phantom),
     )
     basis = load_basis(BasisChoice("press-3t-te30"), store.acquisition)

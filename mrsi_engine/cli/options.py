@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from mrsi_engine.choices import AUTO, Fill
+from mrsi_engine.choices import AUTO, MIN_USABLE, Fill
 from mrsi_engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Files:
         Mask of the scalp: its voxels outside --mask show stages what lipids look like.
     points
         Use only so many points of every FID.
+    keep_personal
+        Keep what the header says of the person and the machine; left out by default.
     """
 
     mask: Path | None = None
@@ -51,6 +53,7 @@ class Files:
     csf: Path | None = None
     scalp: Path | None = None
     points: int | None = None
+    keep_personal: Annotated[bool, Parameter(negative="")] = False
 
     def of(self, scan: Path) -> Inputs:
         """All files of one scan."""
@@ -69,6 +72,7 @@ class Files:
             tissue_classes=self.tissue_classes,
             scalp=self.scalp,
             points=self.points,
+            keep_personal=self.keep_personal,
         )
 
 
@@ -103,7 +107,9 @@ class Where:
     log: Path | None = None
     overwrite: Annotated[bool, Parameter(negative="")] = False
 
-    def options(self, keep: tuple[str, ...] = (), fill: Fill = "nan") -> Options:
+    def options(
+        self, keep: tuple[str, ...] = (), fill: Fill = "nan", min_usable: float = MIN_USABLE
+    ) -> Options:
         """As a run takes them."""
         from mrsi_engine.runs.one_scan import Options
 
@@ -116,6 +122,7 @@ class Where:
             keep=keep,
             fill=fill,
             overwrite=self.overwrite,
+            min_usable=min_usable,
         )
 
 

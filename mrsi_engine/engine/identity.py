@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from mrsi_engine.io.result_schema import SCHEMA_VERSION
@@ -17,6 +18,7 @@ from mrsi_engine.spectra.basis import Basis
 _OF_THE_SCAN = (
     "shape",
     "affine",
+    "position_code",
     "stem",
     "source",
     "checksum",
@@ -40,7 +42,7 @@ def _basis_provenance(basis: Basis | None) -> dict[str, Any] | None:
     if basis is None:
         return None
     return {
-        "source": basis.source,
+        "source": Path(basis.source).name if Path(basis.source).is_absolute() else basis.source,
         "fingerprint": basis.fingerprint,
         "names": list(basis.names),
         "sequence": basis.sequence,

@@ -107,6 +107,7 @@ def quantify(
             {
                 **provenance(dataset.attrs, pipeline, basis),
                 "assumptions": procedure.assumptions,
+                "applied": procedure.applied,
             },
         ),
     )

@@ -8,6 +8,7 @@ always writes the same bytes into files no other block touches.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -70,7 +71,10 @@ class Plan:
         store = ResultStore.open(result_path)
         attributes = store.attributes
         return cls(
-            str(store.path.resolve()), attributes["scan"], attributes["run_fingerprint"], device
+            str(store.path.resolve()),
+            str(scan_folder_of(store)),
+            attributes["run_fingerprint"],
+            device,
         )
 
     @property
@@ -143,7 +147,8 @@ def plan(
         attributes={
             **provenance(scan.to_xarray().attrs, pipeline, basis),
             "assumptions": procedure.assumptions,
-            "scan": str(scan.path.resolve()),
+            "applied": procedure.applied,
+            "scan": _from(path, scan.path),
             "stage_modules": sorted({type(s).__module__ for s in pipeline.stages}),
             "identity": identity,
             "run_fingerprint": sha256(identity),
@@ -157,9 +162,19 @@ def plan(
     if damages and on_damage is not None:
         on_damage(path, damages)
     store = ResultStore.open(path)
-    if store.attributes["scan"] != str(scan.path.resolve()):
-        store.annotate(scan=str(scan.path.resolve()))
+    if scan_folder_of(store) != scan.path.resolve():
+        store.annotate(scan=_from(path, scan.path))
     return Plan.open(path, device)
+
+
+def scan_folder_of(results: ResultStore) -> Path:
+    """Where the scan store of a result lies: its attributes say it from the result's own folder."""
+    return (results.path.resolve() / results.attributes["scan"]).resolve()
+
+
+def _from(results: Path, scan: Path) -> str:
+    """The way from one folder to another, so that no absolute path enters a store."""
+    return os.path.relpath(scan.resolve(), results.resolve())
 
 
 def default_block_size(pipeline: Pipeline, voxels: int, layout: ScanLayout = PLAIN) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from mrsi_engine.engine.opening import procedure_of, read_voxels, states
+from mrsi_engine.engine.plan import scan_folder_of
 from mrsi_engine.engine.procedure import Procedure
 from mrsi_engine.engine.voxels import Voxels, joined
 from mrsi_engine.errors import InputError
@@ -79,7 +79,7 @@ def scan_of(result: ResultStore) -> ScanStore:
     InputError
         If there is none, or it is of another scan or mask.
     """
-    known = Path(result.attributes["scan"])
+    known = scan_folder_of(result)
     beside = result.path.resolve().parent / known.name
     found = next((path for path in (known, beside) if is_scan_store(path)), None)
     if found is None:

@@ -104,7 +104,7 @@ class LipidSettings(Settings):
 
 
 class DelaySettings(Settings):
-    """How much later than the basis the FIDs begin: a first-order phase."""
+    """How much later than the header and the basis say the FIDs begin: a first-order phase."""
 
     leading: ClassVar[str] = "delay_ms"
 

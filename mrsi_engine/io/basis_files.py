@@ -19,7 +19,11 @@ FORMATS = ", ".join(reader.FORM for reader in READERS)
 
 
 def read_basis(
-    path: str | Path, *, reference_ppm: float | None = None, conjugate: bool = False
+    path: str | Path,
+    *,
+    reference_ppm: float | None = None,
+    conjugate: bool = False,
+    symbol: str | None = None,
 ) -> Basis:
     """Read a basis set of any known format.
 
@@ -33,11 +37,13 @@ def read_basis(
         nothing and is of protons).
     conjugate
         Turn the frequency axis round, for files written with the other sign than their format's.
+    symbol
+        Nucleus that it must be of, where that is known.
 
     Returns
     -------
     Basis
-        In the conventions of :mod:`mrsi_engine.conventions`, with NAA's position checked. Where
+        In the conventions of :mod:`mrsi_engine.conventions`, with its landmarks checked. Where
         the file holds half of each first time point (LCModel's way of removing the spectrum's
         offset), the whole is restored.
 
@@ -47,11 +53,13 @@ def read_basis(
         If the path is missing or of no known format; if a field is missing or malformed; if FIDs
         disagree in length, dwell time or frequency, hold NaN or Inf; if a number is in another
         unit than its format's; if it is of another nucleus than 1H and nobody states its
-        reference; if NAA is not at 2.01 ppm.
+        reference; if its known singlets are not where they should be.
         The message names the file and the field or line.
     """
     path = Path(path)
     basis = _reader(path).read(path, reference_ppm)
+    if symbol is not None:
+        basis.check_nucleus(symbol)
     if conjugate:
         basis = basis.conjugated()
     return _with_whole_first_point(basis.check())

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mrsi_engine.errors import InputError, RunError
+from mrsi_engine.letters import latin
 
 #: Suffixes of spectroscopic data in BIDS.
 _SUFFIXES = ("mrsi", "svs", "mrsref", "unloc")
@@ -109,12 +110,14 @@ def safe_stem(stem: str) -> str:
     the scan is dropped, since that of a map follows its own entities: ``sub-01_mrsi`` begins
     ``sub-01_space-orig_desc-snr_mrsi``. A name without a BIDS suffix stays as it is.
 
+    Letters lose their accents (``ñ`` is ``n``), those of other alphabets get their names.
+
     Raises
     ------
     InputError
         If nothing usable is left.
     """
-    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).lstrip(".-")
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", latin(stem)).lstrip(".-")
     safe = re.sub(rf"(?<=.)_({'|'.join(_SUFFIXES)})$", "", safe)
     if not safe:
         raise InputError(f"stem {stem!r}: no letter or digit in it; give another stem")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mrsi_engine.choices import Fill
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
+from mrsi_engine.io.volumes import place
 
 #: What MRSIPrep expects where a CRLB (percent) is unknown; also the largest it is given.
 MRSIPREP_CRLB = 999.0
@@ -82,7 +83,8 @@ def write_map(result: xr.Dataset, described: Map, base: Path, fill: Fill) -> Pat
         data = np.where(np.isfinite(data), data, np.float32(blank))
         if described.units == "%":
             data = np.minimum(data, np.float32(MRSIPREP_CRLB))
-    image, notes = _image(data, np.asarray(result.attrs["affine"], float))
+    affine = np.asarray(result.attrs["affine"], float)
+    image, notes = _image(data, affine, position_code(result))
     path = base.with_name(f"{base.name}_mrsi.nii.gz")
     sidecar = _sidecar(result.attrs, described, fill, notes)
     write_atomically(base.with_name(f"{base.name}_mrsi.json"), _json(sidecar))
@@ -94,27 +96,22 @@ def plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
+def position_code(result: xr.Dataset) -> int:
+    """NIfTI's code of the space of the affine; 0 where the scan states no position."""
+    return int(result.attrs.get("position_code", 1))
+
+
 def _image(
-    data: NDArray[np.float32], affine: NDArray[np.float64]
+    data: NDArray[np.float32], affine: NDArray[np.float64], code: int
 ) -> tuple[nib.Nifti1Image, list[str]]:
     image = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1, strip_shears=True)
-    return image, _qform_notes(image, affine)
-
-
-def _qform_notes(image: nib.Nifti1Image, affine: NDArray[np.float64]) -> list[str]:
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in image.shape[:3]])).reshape(3, -1)
-    apart = (image.get_qform() - affine) @ np.vstack([corners, np.ones(corners.shape[1])])
-    worst = float(np.linalg.norm(apart[:3], axis=0).max())
-    zoom = float(min(image.header.get_zooms()[:3]))
-    if worst <= 0.01 * zoom:
-        return []
-    return [
-        "The affine holds shear, which a qform cannot represent: the sform is exact, the qform the "
-        f"nearest rotation, up to {worst:.2f} mm off at a corner of the volume. Use the sform."
-    ]
+    place(image, affine, code)
+    if code == 0:
+        return image, ["The scan states no position: sform and qform codes are 0."]
+    if int(image.header["qform_code"]) == 0:
+        return image, ["The affine holds shear: the sform is exact, the qform has code 0."]
+    return image, []
 
 
 def _sidecar(

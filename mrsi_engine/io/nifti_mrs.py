@@ -21,23 +21,30 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import ArrayLike, NDArray
 
-from mrsi_engine.conventions import COIL, DYNAMIC, Acquisition
+from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError, RunError
-from mrsi_engine.io.volumes import Grid, load_image
+from mrsi_engine.io.dimensions import fields_of_dimensions, supported_dimensions
+from mrsi_engine.io.header_fields import (
+    first,
+    first_sample,
+    number,
+    refuse_k_space,
+    sequence_notes,
+    spectrometer_frequency,
+    timing,
+)
+from mrsi_engine.io.volumes import Grid, grid_of, load_image, place
 from mrsi_engine.nuclei import nucleus
 
 #: NIfTI header extension code of the NIfTI-MRS JSON.
 EXTENSION_CODE = 44
-
-#: Dimensions 5 to 7 that are supported, by their tags, in the order of our stores.
-DIMENSION_TAGS: Mapping[str, str] = {"DIM_COIL": COIL, "DIM_DYN": DYNAMIC}
 
 #: Version of the specification that files written here follow.
 INTENT_NAME = "mrs_v0_11"
 
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 
-# A dwell time whose unit the header leaves open is believed to be seconds only in this range.
+# A dwell time is believed only in this range, in s.
 _PLAUSIBLE_DWELL_TIME = (1e-6, 1e-2)
 
 
@@ -50,7 +57,9 @@ class NIfTIMRSHeader:
     path
         The file.
     acquisition
-        Axis of the FIDs and how they were acquired.
+        Axis of the FIDs from time zero on and how they were acquired.
+    skipped
+        Samples of each FID from before time zero (an echo within the window), which do not count.
     grid
         Shape (x, y, z) and affine.
     shape
@@ -67,6 +76,7 @@ class NIfTIMRSHeader:
 
     path: Path
     acquisition: Acquisition
+    skipped: int
     grid: Grid
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -85,6 +95,22 @@ class NIfTIMRSHeader:
         return math.prod(self.shape[4:])
 
     @property
+    def points_in_file(self) -> int:
+        """Samples of a FID as stored, those before time zero among them."""
+        return self.shape[3]
+
+    @property
+    def dimensions(self) -> dict[str, int]:
+        """Lengths of the dimensions between voxel and time, ``coil`` before ``dynamic``.
+
+        Raises
+        ------
+        InputError
+            If the file has a dimension other than ``DIM_COIL`` and ``DIM_DYN``, or one twice.
+        """
+        return supported_dimensions(self.path, self.higher_dimensions)
+
+    @property
     def higher_dimensions(self) -> tuple[tuple[str, int], ...]:
         """Tag (``DIM_COIL``, ``DIM_DYN``...) and length of dimensions 5 to 7 longer than 1."""
         lengths = enumerate(self.shape[4:], start=5)
@@ -96,12 +122,14 @@ def read_header(path: str | Path) -> NIfTIMRSHeader:
 
     The dwell time is ``pixdim[4]`` in the time unit of ``xyzt_units``; where the file leaves the
     unit open it is seconds, as the specification says, and ``notes`` say so. The chemical shift at
-    0 Hz is ``SpecFreqChemShift`` (4.65 ppm for 1H without it) plus ``RxOffset``.
+    0 Hz is ``SpecFreqChemShift`` (4.65 ppm for 1H without it) plus ``RxOffset``. Fields that a
+    ``dim_N_header`` states alike for all FIDs count as those of the file.
 
     Raises
     ------
     InputError
-        If the file is not NIfTI, not NIfTI-MRS, not complex, or a field is missing or impossible.
+        If the file is not NIfTI, not NIfTI-MRS, not complex, not of voxels, a field is missing or
+        impossible, or one varies within a dimension.
     """
     path = Path(path)
     if stem_of(path) == path.name:
@@ -109,15 +137,17 @@ def read_header(path: str | Path) -> NIfTIMRSHeader:
     image = load_image(path)
     _check_samples(path, image)
     extension = _read_extension(path, image)
-    notes: list[str] = []
-    grid = Grid(tuple(image.shape[:3]), np.asarray(image.affine, dtype=np.float64))
-    if not grid.has_position:
-        notes.append("voxels of 10 m: the file states no position, masks are matched by index")
+    refuse_k_space(path, extension)
+    fields = _with_dimensions(path, extension, image.shape)
+    grid, notes = grid_of(image)
     dwell_time = _dwell_time(path, image.header, notes)
-    _check_spectral_width(path, extension, dwell_time)
+    _check_spectral_width(path, fields, dwell_time)
+    acquisition, skipped = _acquisition(path, fields, image.shape[3], dwell_time, notes)
+    notes += sequence_notes(fields)
     return NIfTIMRSHeader(
         path=path,
-        acquisition=_acquisition(path, extension, image.shape[3], dwell_time, notes),
+        acquisition=acquisition,
+        skipped=skipped,
         grid=grid,
         shape=tuple(image.shape),
         dtype=image.dataobj.dtype,
@@ -179,23 +209,42 @@ def _dwell_time(path: Path, header: Any, notes: list[str]) -> float:
     seconds = value * _SECONDS.get(unit, 1.0)
     if not (math.isfinite(seconds) and seconds > 0):
         raise InputError(f"{path}: dwell time (pixdim[4]) is {value:g}, expected a positive number")
+    _check_plausible(path, value, unit, seconds)
     if unit == "unknown":
-        _check_plausible(path, seconds)
         notes.append("xyzt_units names no time unit: dwell time read in s, as NIfTI-MRS prescribes")
     return seconds
 
 
-def _check_plausible(path: Path, seconds: float) -> None:
+def _check_plausible(path: Path, value: float, unit: str, seconds: float) -> None:
     low, high = _PLAUSIBLE_DWELL_TIME
-    if not low <= seconds <= high:
-        raise InputError(
-            f"{path}: dwell time (pixdim[4]) is {seconds:g} without a unit in xyzt_units and makes "
-            f"no sense in s ({low:g} to {high:g}); state the unit in xyzt_units"
-        )
+    if low <= seconds <= high:
+        return
+    stated = "without a unit in xyzt_units" if unit == "unknown" else f"in {unit} by xyzt_units"
+    fitting = [name for name, factor in _SECONDS.items() if low <= value * factor <= high]
+    hint = f"; it looks like {fitting[0]}: correct xyzt_units or pixdim[4]" if fitting else ""
+    raise InputError(
+        f"{path}: dwell time (pixdim[4]) is {value:g} {stated}, a spectral width of "
+        f"{1 / seconds:.3g} Hz, and makes no sense ({low:g} to {high:g} s){hint}"
+    )
+
+
+def _with_dimensions(
+    path: Path, extension: Mapping[str, Any], shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """The header extension with what the headers of dimensions say of all FIDs alike."""
+    found = fields_of_dimensions(path, extension, shape)
+    for field, value in found.items():
+        stated = first(extension.get(field))
+        if stated is not None and first(value) != stated:
+            raise InputError(
+                f"{path}: {field} is {stated!r} for the file and {value!r} in the header of a "
+                "dimension; correct one of the two"
+            )
+    return {**extension, **found}
 
 
 def _check_spectral_width(path: Path, extension: Mapping[str, Any], dwell_time: float) -> None:
-    width = _number(path, extension, "SpectralWidth")
+    width = number(path, extension, "SpectralWidth")
     if width is not None and not math.isclose(width * dwell_time, 1, rel_tol=1e-3):
         raise InputError(
             f"{path}: SpectralWidth {width:g} Hz contradicts the dwell time {dwell_time:g} s "
@@ -205,33 +254,26 @@ def _check_spectral_width(path: Path, extension: Mapping[str, Any], dwell_time: 
 
 def _acquisition(
     path: Path, extension: Mapping[str, Any], points: int, dwell_time: float, notes: list[str]
-) -> Acquisition:
+) -> tuple[Acquisition, int]:
+    """The axis from time zero on, and the samples that lie before it."""
     nucleus = _nucleus(path, extension)
-    return Acquisition(
-        points=points,
+    echo_time, repetition_time = timing(path, extension, notes)
+    skipped, start_time = first_sample(path, extension, dwell_time, points, notes)
+    acquisition = Acquisition(
+        points=points - skipped,
         dwell_time=dwell_time,
-        spectrometer_frequency=_spectrometer_frequency(path, extension),
+        spectrometer_frequency=spectrometer_frequency(path, extension),
         reference_ppm=_reference_ppm(path, extension, nucleus, notes),
         nucleus=nucleus,
-        echo_time=_duration(path, extension, "EchoTime", 5),
-        repetition_time=_duration(path, extension, "RepetitionTime", 100),
+        echo_time=echo_time,
+        repetition_time=repetition_time,
+        start_time=start_time,
     )
-
-
-def _spectrometer_frequency(path: Path, extension: Mapping[str, Any]) -> float:
-    value = _number(path, extension, "SpectrometerFrequency")
-    if value is None:
-        raise InputError(
-            f"{path}: the header extension lacks SpectrometerFrequency; add it in MHz, "
-            'e.g. "SpectrometerFrequency": [123.25]'
-        )
-    if not 0 < value < 1e4:
-        raise InputError(f"{path}: SpectrometerFrequency is {value:g}, expected MHz, e.g. 123.25")
-    return value
+    return acquisition, skipped
 
 
 def _nucleus(path: Path, extension: Mapping[str, Any]) -> str:
-    value = _first(extension.get("ResonantNucleus"))
+    value = first(extension.get("ResonantNucleus"))
     if value is None:
         raise InputError(
             f"{path}: the header extension lacks ResonantNucleus; add it, "
@@ -249,7 +291,7 @@ def _reference_ppm(
         table = nucleus(symbol)
     except InputError as error:
         raise InputError(f"{path}: ResonantNucleus: {error}") from error
-    stated, usual = _number(path, extension, "SpecFreqChemShift"), table.reference_ppm
+    stated, usual = number(path, extension, "SpecFreqChemShift"), table.reference_ppm
     if stated is None and usual is None:
         raise InputError(
             f"{path}: {symbol} data without SpecFreqChemShift; add the chemical shift (ppm) at "
@@ -259,30 +301,7 @@ def _reference_ppm(
         notes.append(f"no SpecFreqChemShift: {usual} ppm ({table.reference}) taken at 0 Hz")
     shift = usual if stated is None else stated
     assert shift is not None
-    return shift + (_number(path, extension, "RxOffset") or 0.0)
-
-
-def _duration(path: Path, extension: Mapping[str, Any], key: str, longest: float) -> float | None:
-    value = _number(path, extension, key)
-    if value is not None and not 0 <= value <= longest:
-        raise InputError(f"{path}: {key} is {value:g}, expected seconds (0 to {longest:g})")
-    return value
-
-
-def _number(path: Path, extension: Mapping[str, Any], key: str) -> float | None:
-    value = _first(extension.get(key))
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{path}: {key} is {value!r}, expected a number")
-    return float(value)
-
-
-def _first(value: Any) -> Any:
-    """The entry of the spectral axis: some fields are lists with one entry an axis."""
-    if isinstance(value, list):
-        return value[0] if value else None
-    return value
+    return shift + (number(path, extension, "RxOffset") or 0.0)
 
 
 def write_nifti_mrs(
@@ -291,6 +310,7 @@ def write_nifti_mrs(
     acquisition: Acquisition,
     affine: ArrayLike,
     header: Mapping[str, Any] | None = None,
+    code: int = 1,
 ) -> Path:
     """Write FIDs as a NIfTI-2 NIfTI-MRS file; ``.gz`` in the name compresses it.
 
@@ -307,6 +327,8 @@ def write_nifti_mrs(
         ``(4, 4)`` voxel index to scanner coordinates, mm.
     header
         Further fields of the header extension, e.g. those of the source file.
+    code
+        What space the affine is of, 0 where it claims no position.
 
     Raises
     ------
@@ -322,7 +344,7 @@ def write_nifti_mrs(
             f"complex (x, y, z, {acquisition.points} points)"
         )
     extension = _extension_of(acquisition, header or {}, fids.ndim)
-    image = _image(fids.astype(np.complex64, copy=False), affine)
+    image = _image(fids.astype(np.complex64, copy=False), affine, code)
     image.header["intent_name"] = INTENT_NAME.encode()
     image.header["pixdim"][4] = acquisition.dwell_time
     image.header.set_xyzt_units("mm", "sec")
@@ -331,7 +353,7 @@ def write_nifti_mrs(
     return _save(image, Path(path))
 
 
-def write_volume(path: str | Path, data: ArrayLike, affine: ArrayLike) -> Path:
+def write_volume(path: str | Path, data: ArrayLike, affine: ArrayLike, code: int = 1) -> Path:
     """Write a mask, a map or tissue fractions ``(x, y, z[, class])`` as plain NIfTI.
 
     Raises
@@ -340,14 +362,14 @@ def write_volume(path: str | Path, data: ArrayLike, affine: ArrayLike) -> Path:
         If the file cannot be written.
     """
     values = np.asarray(data)
-    return _save(_image(values.astype(np.uint8) if values.dtype == bool else values, affine), path)
+    kept = values.astype(np.uint8) if values.dtype == bool else values
+    return _save(_image(kept, affine, code), path)
 
 
-def _image(data: NDArray[Any], affine: ArrayLike) -> Any:
+def _image(data: NDArray[Any], affine: ArrayLike, code: int) -> Any:
     matrix = np.asarray(affine, dtype=float)
     image = nib.Nifti2Image(data, matrix)
-    image.set_sform(matrix, code=1)
-    image.set_qform(matrix, code=1)
+    place(image, matrix, code)
     image.header.set_xyzt_units("mm")
     return image
 
@@ -377,7 +399,7 @@ def _extension_of(
     extension = {k: v for k, v in header.items() if not _is_stale(k, dimensions)}
     extension["SpectrometerFrequency"] = [float(acquisition.spectrometer_frequency)]
     extension["ResonantNucleus"] = [acquisition.nucleus]
-    offset = float(header.get("RxOffset", 0.0))
+    offset = float(first(header.get("RxOffset")) or 0.0)
     extension["SpecFreqChemShift"] = float(acquisition.reference_ppm) - offset
     for key, seconds in _timing(acquisition).items():
         extension.pop(key, None)
@@ -387,7 +409,11 @@ def _extension_of(
 
 
 def _timing(acquisition: Acquisition) -> dict[str, float | None]:
-    return {"EchoTime": acquisition.echo_time, "RepetitionTime": acquisition.repetition_time}
+    return {
+        "EchoTime": acquisition.echo_time,
+        "RepetitionTime": acquisition.repetition_time,
+        "AcquisitionStartTime": acquisition.start_time,
+    }
 
 
 def _is_stale(key: str, dimensions: int) -> bool:

@@ -51,14 +51,9 @@ class NoiseAtImport:
         kept = fids[..., : self.points]
         if not self.envelope:
             return kept
-        time = torch.from_numpy(acquisition.time[: self.points])
+        # Filters count from the first sample, wherever time zero is.
+        time = torch.from_numpy(acquisition.time[: self.points] - acquisition.start_time)
         return np.asarray(kept * (-self.envelope.log(time)).exp().numpy(), np.complex64)
-
-    def cut(self, water: NDArray[np.complex64]) -> NDArray[np.complex64]:
-        """A water reference ``(..., time)`` of as many samples, zeros after its own."""
-        kept = water[..., : self.points]
-        missing = self.points - kept.shape[-1]
-        return np.pad(kept, [(0, 0)] * (kept.ndim - 1) + [(0, missing)]) if missing else kept
 
 
 def noise_of_scan(

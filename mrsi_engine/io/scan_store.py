@@ -57,7 +57,7 @@ from mrsi_engine.io.integrity import (
 )
 
 #: Format of the stores written here; a reader refuses any other.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 #: Voxels a chunk unless told otherwise: 8 MB of 1024-point FIDs.
 DEFAULT_CHUNK = 1024
@@ -83,6 +83,7 @@ _ACQUISITION_UNITS = {
     "nucleus": "",
     "echo_time": "s",
     "repetition_time": "s",
+    "start_time": "s",
 }
 _PROVENANCE = ("stem", "source", "checksum", "header", "mask_origin", "inputs", "notes")
 _WATER_TIMING = "water_timing"
@@ -108,6 +109,8 @@ class ScanStore:
         Voxels of the volume along x, y, z.
     affine
         ``(4, 4)`` voxel index to scanner coordinates, mm.
+    position_code
+        NIfTI's code of the space those coordinates are of; 0 where the scan states no position.
     voxels
         Number of voxels in the mask and of scalp voxels, the length of dimension ``voxel``.
     chunk
@@ -121,11 +124,11 @@ class ScanStore:
     stem
         The input's file name without ``.nii`` or ``.nii.gz``.
     source, checksum
-        The input file and its SHA-256.
+        The input file's name and its SHA-256.
     header
-        The complete NIfTI-MRS header extension.
+        The NIfTI-MRS header extension, without what is personal unless it was to be kept.
     mask_origin
-        ``"given"`` or ``"signal energy"``.
+        ``"given"``, ``"signal energy"`` or ``"every voxel"``, where there are only a handful.
     inputs
         SHA-256 of every file the store was made of, and the settings it was made with.
     notes
@@ -140,6 +143,7 @@ class ScanStore:
     acquisition: Acquisition
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
+    position_code: int
     voxels: int
     chunk: int
     dimensions: Mapping[str, int]
@@ -193,6 +197,7 @@ class ScanStore:
         shape: Sequence[int],
         affine: ArrayLike,
         *,
+        position_code: int = 1,
         chunk: int = DEFAULT_CHUNK,
         dimensions: Mapping[str, int] | None = None,
         water: bool = False,
@@ -258,7 +263,7 @@ class ScanStore:
             _create_table(group, "scalp", np.asarray(scalp, dtype=bool), "1")
         if tissue is not None:
             _create_tissue(group, tissue, tissue_classes)
-        seal(path, group, _attributes(acquisition, shape, affine, provenance))
+        seal(path, group, _attributes(acquisition, shape, affine, position_code, provenance))
         return cls._of(path, group)
 
     @classmethod
@@ -273,6 +278,7 @@ class ScanStore:
             acquisition=Acquisition(**{name: attributes[name] for name in _ACQUISITION_UNITS}),
             shape=tuple(attributes["shape"]),
             affine=np.array(attributes["affine"], dtype=np.float64),
+            position_code=attributes["position_code"],
             voxels=fid.shape[0],
             chunk=fid.chunks[0],
             dimensions=_lengths(fid),
@@ -438,6 +444,7 @@ def _attributes(
     acquisition: Acquisition,
     shape: Sequence[int],
     affine: ArrayLike,
+    position_code: int,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     return {
@@ -448,6 +455,7 @@ def _attributes(
         "units": {**_ACQUISITION_UNITS, "shape": "voxel", "affine": "mm"},
         "shape": [int(n) for n in shape],
         "affine": np.asarray(affine, dtype=float).tolist(),
+        "position_code": int(position_code),
         **provenance,
     }
 

@@ -14,17 +14,19 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import TIME, VOXEL, Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.dimensions import DIMENSION_TAGS
 from mrsi_engine.io.files import safe_stem
-from mrsi_engine.io.map_files import check_exportable, plain
-from mrsi_engine.io.nifti_mrs import DIMENSION_TAGS, write_nifti_mrs
+from mrsi_engine.io.map_files import check_exportable, plain, position_code
+from mrsi_engine.io.nifti_mrs import write_nifti_mrs
 from mrsi_engine.quantities import RESIDUAL, safe_label
 
 
 def export_signals(result: xr.Dataset, folder: Path, *, stem: str | None = None) -> list[Path]:
     """Write every signal that was kept as NIfTI-MRS, and the residual where data and fit were.
 
-    Each header extension is the scan's own plus ``ProcessingApplied`` entries, one a pipeline
-    stage. Voxels outside the mask are zero; those without a fit hold what the store holds, NaN.
+    Each header extension is the scan's own plus ``ProcessingApplied`` entries, one a stage
+    that was not passed over. Voxels outside the mask are zero; those without a fit hold what the
+    store holds, NaN.
 
     Raises
     ------
@@ -42,7 +44,7 @@ def export_signals(result: xr.Dataset, folder: Path, *, stem: str | None = None)
     prefix = safe_stem(stem or result.attrs["stem"])
     header = _signal_header(result)
     acquisition = Acquisition(**result.attrs["acquisition"])
-    affine = np.asarray(result.attrs["affine"], float)
+    affine, code = np.asarray(result.attrs["affine"], float), position_code(result)
     paths = []
     for name, values in signals.items():
         path = folder / f"{prefix}_space-orig_desc-{safe_label(name)}_mrsi.nii.gz"
@@ -51,7 +53,7 @@ def export_signals(result: xr.Dataset, folder: Path, *, stem: str | None = None)
         applied = [*header["ProcessingApplied"], entry]
         full = {**_with_tags(header, values), "ProcessingApplied": applied}
         paths.append(
-            write_nifti_mrs(path, _signal_volume(result, values), acquisition, affine, full)
+            write_nifti_mrs(path, _signal_volume(result, values), acquisition, affine, full, code)
         )
     return paths
 
@@ -85,8 +87,10 @@ def _signal_header(result: xr.Dataset) -> dict[str, Any]:
     header = dict(result.attrs.get("header", {}))
     version = str(result.attrs["engine_version"])
     methods = result.attrs.get("processing_methods", {})
-    stages = result.attrs.get("pipeline", {}).get("stages", [])
-    done = [_stage_entry(settings, methods, version) for settings in stages]
+    finished = result.attrs.get("finished")
+    time = {} if finished is None else {"Time": _without_zone(datetime.fromisoformat(finished))}
+    stages = result.attrs.get("applied", result.attrs.get("pipeline", {}).get("stages", []))
+    done = [{**time, **_stage_entry(settings, methods, version)} for settings in stages]
     return {**header, "ProcessingApplied": [*header.get("ProcessingApplied", []), *done]}
 
 
@@ -98,8 +102,11 @@ def _stage_entry(
 
 
 def _export_entry(details: str, version: str) -> dict[str, str]:
-    now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
-    return {"Time": now, **_entry("Export", details, version)}
+    return {"Time": _without_zone(datetime.now(UTC)), **_entry("Export", details, version)}
+
+
+def _without_zone(time: datetime) -> str:
+    return time.replace(tzinfo=None).isoformat(timespec="milliseconds")
 
 
 def _entry(method: str, details: str, version: str) -> dict[str, str]:

@@ -105,7 +105,7 @@ class SampleStream(AbstractContextManager["SampleStream"]):
         self._read(header.offset)
         voxels = math.prod(header.grid.shape)
         size = voxels * header.dtype.itemsize
-        planes, at_once = header.acquisition.points * header.signals, max(1, _BUFFER // size)
+        planes, at_once = header.points_in_file * header.signals, max(1, _BUFFER // size)
         for start in range(0, planes, at_once):
             count = min(at_once, planes - start)
             with np.errstate(over="ignore", invalid="ignore"):
@@ -162,27 +162,28 @@ class Transposer(AbstractContextManager["Transposer"]):
         """Add the next time points, ``(n, voxel)``."""
         self._file.write(np.ascontiguousarray(run).data)
 
-    def fids(self, columns: NDArray[np.intp]) -> NDArray[np.complex64]:
-        """FIDs ``(n, time)`` of ascending voxel numbers."""
-        table = np.empty((self._points, len(columns)), np.complex64)
+    def fids(self, columns: NDArray[np.intp], points: int | None = None) -> NDArray[np.complex64]:
+        """FIDs ``(n, time)`` of ascending voxel numbers, only their first points if so told."""
+        count = self._points if points is None else min(points, self._points)
+        table = np.empty((count, len(columns)), np.complex64)
         read = self._rows if self._voxels * _ITEM <= _SHORT_ROW else self._pieces_of_rows
-        for start, rows, wanted in read(columns):
+        for start, rows, wanted in read(columns, count):
             table[start : start + len(rows)] = rows[:, wanted]
         return np.ascontiguousarray(table.T)
 
-    def _rows(self, columns: NDArray[np.intp]) -> Iterator[_Rows]:
+    def _rows(self, columns: NDArray[np.intp], count: int) -> Iterator[_Rows]:
         """Many rows at a time and whole: a call costs more than the samples nobody asked for."""
         at_once = _BUFFER // (self._voxels * _ITEM)
         self._file.seek(0)
-        for start in range(0, self._points, at_once):
-            rows = np.empty((min(at_once, self._points - start), self._voxels), np.complex64)
+        for start in range(0, count, at_once):
+            rows = np.empty((min(at_once, count - start), self._voxels), np.complex64)
             self._file.readinto(rows.data)  # type: ignore[attr-defined]
             yield start, rows, columns
 
-    def _pieces_of_rows(self, columns: NDArray[np.intp]) -> Iterator[_Rows]:
+    def _pieces_of_rows(self, columns: NDArray[np.intp], count: int) -> Iterator[_Rows]:
         first, span = int(columns[0]), int(columns[-1] - columns[0]) + 1
         piece = np.empty((1, span), np.complex64)
-        for point in range(self._points):
+        for point in range(count):
             self._file.seek((point * self._voxels + first) * _ITEM)
             self._file.readinto(piece.data)  # type: ignore[attr-defined]
             yield point, piece, columns - first

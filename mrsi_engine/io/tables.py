@@ -98,6 +98,8 @@ def _position(result: xr.Dataset) -> Iterator[_Column]:
     index = np.stack([result[axis].values for axis in "xyz"], axis=-1)
     affine = np.asarray(result.attrs["affine"], float)
     world = index @ affine[:3, :3].T + affine[:3, 3]
+    if result.attrs.get("position_code", 1) == 0:
+        world = np.full_like(world, np.nan)
     for i, axis in enumerate("xyz"):
         yield _column(axis, index[:, i].astype(np.int32), "1", "index in the volume, from 0")
     for i, axis in enumerate("xyz"):

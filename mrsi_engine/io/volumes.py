@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,17 @@ from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
 
+#: A mask of fractions counts a voxel from here on.
+MASK_THRESHOLD = 0.5
+
+# How far a value may lie from a whole number and be one, and the largest that is still a label.
+_WHOLE, _LARGEST_LABEL = 1e-3, 10.0
+
 #: How far (in the smallest voxel edge) corners of two volumes may lie apart on one grid.
 GRID_TOLERANCE = 0.05
+
+# How far (in the smallest voxel edge) corners by qform and sform may lie apart and be the same.
+_SHEAR = 0.01
 
 # Volume of a voxel over the product of its edges below which its axes lie in a plane.
 _LEAST_VOLUME = 1e-6
@@ -28,10 +37,15 @@ _NO_POSITION_MM = 1e4
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where the voxels of a volume are: ``shape`` (x, y, z) and ``affine`` (4, 4) in mm."""
+    """Where the voxels of a volume are: ``shape`` (x, y, z) and ``affine`` (4, 4) in mm.
+
+    ``code`` is that of the sform or qform the affine came from: which space its coordinates are of
+    (1 scanner, 2 aligned, ...). With 0 the file says nothing of position.
+    """
 
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
+    code: int = 1
 
     @property
     def voxel_edges(self) -> NDArray[np.float64]:
@@ -40,8 +54,8 @@ class Grid:
 
     @property
     def has_position(self) -> bool:
-        """Whether the affine says where the volume is: voxels of 10 m stand for "unknown"."""
-        return bool(self.voxel_edges.min() < _NO_POSITION_MM)
+        """Whether the file says where the volume is: voxels of 10 m stand for "unknown", too."""
+        return self.code > 0 and not self.voxel_edges.min() >= _NO_POSITION_MM
 
     @property
     def centre(self) -> tuple[float, ...]:
@@ -58,13 +72,14 @@ class Grid:
     def difference(self, other: Grid) -> str | None:
         """What sets another grid apart, in words; ``None`` if it is the same.
 
-        Corners must agree within :data:`GRID_TOLERANCE` of the smallest voxel edge. A scan that
-        states no position is compared by shape alone.
+        Corners must agree within :data:`GRID_TOLERANCE` of the smallest voxel edge. Where one of
+        the two states no position they are compared by shape alone.
         """
         if self.shape != other.shape:
             return f"its shape is {other.shape}, the scan's is {self.shape}"
         distance, edge = self.distance(other), float(self.voxel_edges.min())
-        if self.has_position and not distance <= GRID_TOLERANCE * edge:
+        placed = self.has_position and other.has_position
+        if placed and not distance <= GRID_TOLERANCE * edge:
             return (
                 f"its affine places it up to {distance:.3g} mm from the scan's voxels (allowed: "
                 f"{GRID_TOLERANCE:g} of the smallest voxel edge, {edge:.3g} mm)"
@@ -102,6 +117,40 @@ def _check_readable(path: Path) -> None:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def grid_of(image: Any) -> tuple[Grid, list[str]]:
+    """The grid of a NIfTI image, and what is to be said of it.
+
+    The affine is the sform where its code is above 0, else the qform.
+    """
+    codes = int(image.header["sform_code"]), int(image.header["qform_code"])
+    code = codes[0] or codes[1]
+    grid = Grid(tuple(image.shape[:3]), np.asarray(image.affine, dtype=np.float64), code)
+    if not grid.has_position:
+        why = "voxels of 10 m" if code else "sform and qform codes are 0"
+        said = f"{why}: the file states no position, files are matched by shape and maps claim none"
+        return grid, [said]
+    if all(codes):
+        qform = Grid(grid.shape, np.asarray(image.get_qform(), dtype=np.float64))
+        apart = grid.distance(qform)
+        if not apart <= GRID_TOLERANCE * float(grid.voxel_edges.min()):
+            return grid, [f"sform and qform lie up to {apart:.3g} mm apart: the sform is used"]
+    return grid, []
+
+
+def place(image: Any, affine: NDArray[np.float64], code: int) -> None:
+    """Say in a NIfTI image where its voxels are.
+
+    A qform cannot hold shear: its code is 0 where it would say another place than the sform. With
+    ``code`` 0 nothing is claimed.
+    """
+    image.set_sform(affine, code=code)
+    image.set_qform(affine, code=code, strip_shears=True)
+    grid = Grid(tuple(image.shape[:3]), affine)
+    apart = grid.distance(Grid(grid.shape, image.get_qform()))
+    if not apart <= _SHEAR * float(grid.voxel_edges.min()):
+        image.header["qform_code"] = 0
+
+
 def read_volume(path: Path) -> tuple[NDArray[np.float32], Grid]:
     """A real volume ``(x, y, z)`` or ``(x, y, z, class)`` and its grid.
 
@@ -121,11 +170,15 @@ def read_volume(path: Path) -> tuple[NDArray[np.float32], Grid]:
     values = values[..., 0] if values.ndim == 4 and values.shape[3] == 1 else values
     if values.ndim not in (3, 4):
         raise InputError(f"{path}: has {values.ndim} dimensions {values.shape}, expected 3 or 4")
-    return values, Grid(values.shape[:3], np.asarray(image.affine, dtype=np.float64))
+    return values, replace(grid_of(image)[0], shape=values.shape[:3])
 
 
-def read_mask(path: Path, grid: Grid) -> NDArray[np.bool_]:
-    """A mask ``(x, y, z)`` on the scan's grid: voxels that are not zero.
+def read_mask(path: Path, grid: Grid) -> tuple[NDArray[np.bool_], list[str]]:
+    """A mask ``(x, y, z)`` on the scan's grid, and what is to be said of it.
+
+    Of whole numbers (0 and 1, 0 and 255, labels) those above 0 count. Where values lie between them
+    (a resampled mask, a probability) a voxel counts from :data:`MASK_THRESHOLD` on, times the
+    largest value where that is no fraction and no label either (percents, 255).
 
     Raises
     ------
@@ -136,10 +189,24 @@ def read_mask(path: Path, grid: Grid) -> NDArray[np.bool_]:
     check_grid(path, own, grid, "give a mask on the scan's grid")
     if values.ndim != 3:
         raise InputError(f"{path}: a mask has 3 dimensions, this has shape {values.shape}")
-    mask = np.nan_to_num(values) != 0
+    values = np.nan_to_num(values)
+    fractions = bool((np.abs(values - values.round()) > _WHOLE).any())
+    largest = float(values.max())
+    threshold = MASK_THRESHOLD * (largest if largest > _LARGEST_LABEL else 1.0)
+    mask = values >= threshold if fractions else values > _WHOLE
     if not mask.any():
-        raise InputError(f"{path}: the mask selects no voxel; every value is zero or NaN")
-    return mask
+        found = f"none reaches {threshold:g} (the largest is {largest:g}): scale or threshold it"
+        why = f"of its fractions {found}" if fractions else "every value is zero or NaN"
+        raise InputError(f"{path}: the mask selects no voxel; {why}")
+    notes = []
+    if fractions:
+        notes.append(
+            f"mask of fractions: {int(mask.sum())} voxels of {threshold:g} and more count, "
+            f"{int(((values > 0) & ~mask).sum())} below do not"
+        )
+    if grid.has_position and not own.has_position:
+        notes.append("the mask states no position and was matched by shape alone")
+    return mask, notes
 
 
 def check_grid(path: Path, own: Grid, scan: Grid, remedy: str) -> None:

@@ -1,4 +1,4 @@
-"""Amplitude of unsuppressed water at the first sample of its FID, for a batch of voxels.
+"""Amplitude of unsuppressed water at time zero of its FID, for a batch of voxels.
 
 Eddy currents, shifts and phases turn a FID and leave its magnitude alone, so the magnitude is what
 is fitted. The logarithm of a Voigt line's magnitude is a parabola in time,
@@ -41,8 +41,8 @@ class WaterAmplitude(NamedTuple):
     sd: Tensor
 
 
-def water_amplitude(fids: Tensor) -> WaterAmplitude:
-    """Magnitude at the first sample of unsuppressed water FIDs.
+def water_amplitude(fids: Tensor, before: float = 0.0) -> WaterAmplitude:
+    """Magnitude at time zero of unsuppressed water FIDs.
 
     The SD is that of the fit, from its own residual: it holds what beats with the water, such as
     fat, as well as noise.
@@ -51,6 +51,8 @@ def water_amplitude(fids: Tensor) -> WaterAmplitude:
     ----------
     fids
         ``(voxel, time)`` complex; of no water where all are zero.
+    before
+        Samples from time zero to the first one, which the polynomial is continued over.
 
     Raises
     ------
@@ -62,7 +64,7 @@ def water_amplitude(fids: Tensor) -> WaterAmplitude:
     magnitude = fids.abs().to(torch.float64)
     largest = magnitude.amax(1)
     shares = magnitude / largest.clamp_min(torch.finfo(torch.float64).tiny)[:, None]
-    first, sd, residual = _at_first_sample(shares, _fitted_samples(shares))
+    first, sd, residual = _at_time_zero(shares, _fitted_samples(shares), before)
     amplitude = first.exp() * largest
     known = torch.isfinite(first) & (residual < _MOST_RESIDUAL)
     return WaterAmplitude(
@@ -80,8 +82,8 @@ def _fitted_samples(shares: Tensor) -> Tensor:
     return (low.cumsum(1) == 0) | early
 
 
-def _at_first_sample(shares: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logarithm of the magnitude at the first sample, its SD, and the SD of a sample's noise.
+def _at_time_zero(shares: Tensor, fitted: Tensor, before: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Logarithm of the magnitude at time zero, its SD, and the SD of a sample's noise.
 
     All are NaN where every sample is zero.
     """
@@ -95,11 +97,10 @@ def _at_first_sample(shares: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor, Te
     right = ((weights * logs) @ powers[:, :_TERMS]) / units[:, :_TERMS]
     degree = torch.arange(_TERMS, device=shares.device)
     factor, failed = torch.linalg.cholesky_ex(moments[:, degree[:, None] + degree])
-    first_only = torch.zeros_like(right)
-    first_only[:, 0] = 1.0
-    solved = torch.cholesky_solve(torch.stack([right, first_only], dim=2), factor)
+    zero = (-before / fitted.sum(1, keepdim=True)) ** degree
+    solved = torch.cholesky_solve(torch.stack([right, zero.to(right.dtype)], dim=2), factor)
     solution, column = solved[:, :, 0], solved[:, :, 1]
     misfit = (weights * logs.square()).sum(1) - (solution * right).sum(1)
     noise = misfit.clamp_min(0) / (fitted.sum(1) - _TERMS)
-    first = torch.where(failed == 0, solution[:, 0], torch.nan)
-    return first, (column[:, 0] * noise).sqrt(), noise.sqrt()
+    first = torch.where(failed == 0, (zero * solution).sum(1), torch.nan)
+    return first, ((zero * column).sum(1) * noise).sqrt(), noise.sqrt()

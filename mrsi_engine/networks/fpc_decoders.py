@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -268,7 +268,9 @@ def make_fpc_decoder(
         raise InputError(
             f"decoder: points is {settings.points}, the signals have {acquisition.points}"
         )
-    time = torch.as_tensor(acquisition.time[: settings.points], dtype=torch.float32, device=device)
+    # Shift and phase of a correction count from the first sample, wherever time zero is.
+    elapsed = replace(acquisition, start_time=0.0).time[: settings.points]
+    time = torch.as_tensor(elapsed, dtype=torch.float32, device=device)
     seen = settings.projection(acquisition).to(torch.device(device))
     if not settings.needs_template:
         lines = nucleus(acquisition.nucleus).alignment_for(f"decoder {settings.kind}")

@@ -24,6 +24,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -54,7 +55,7 @@ _CARD, _WEIGHTS = "card.json", "weights.safetensors"
 
 #: Largest relative difference of frequencies (Hz axis) and of basis columns (norm). A basis that
 #: is simulated on another machine differs by rounding, so its fingerprint alone would not do.
-_SAME_FREQUENCY, _SAME_COLUMN = 1e-3, 1e-3
+_SAME_FREQUENCY, _SAME_COLUMN, _SAME_START = 1e-3, 1e-3, 1e-2
 
 
 def _absolute(source: str) -> str:
@@ -80,6 +81,7 @@ class Axis(_Part):
     nucleus: str = "1H"
     echo_time: float | None = None
     repetition_time: float | None = None
+    start_time: NonNegativeFloat = 0.0
 
     @classmethod
     def of(cls, acquisition: Acquisition) -> Axis:
@@ -278,7 +280,13 @@ class Model:
             )
             for n, t in tolerances.items()
         ]
-        return [("nucleus", scan.nucleus, own.nucleus, scan.nucleus == own.nucleus), *pairs]
+        starts = (scan.start_time, own.start_time)
+        same_start = math.isclose(*starts, abs_tol=_SAME_START * own.dwell_time)
+        return [
+            ("nucleus", scan.nucleus, own.nucleus, scan.nucleus == own.nucleus),
+            *pairs,
+            ("start_time", *starts, same_start),
+        ]
 
     def _check_basis(self, basis: Basis | None, own: BasisCard) -> None:
         where = f"{self.source}: the model was trained with {own.source}"

@@ -198,14 +198,14 @@ class _Drawing:
         return cls(Acquisition(**result.attrs["acquisition"]), phase, shift)
 
     def signal(self, fid: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
-        """Spectrum of a FID, which starts at t = 0."""
+        """Spectrum of a FID."""
         turned = fid * self._undo(self._acquisition.time)
         return self.padded.spectrum(np.pad(turned, (0, self.padded.points - fid.size)))
 
     def baseline(self, fid: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
-        """Spectrum of a smooth curve: its transform lies around t = 0, half of it before."""
+        """Spectrum of a smooth curve: its FID lies around the first sample, half of it before."""
         points = self._acquisition.points
-        late = self._acquisition.time >= 0.5 * self._acquisition.duration
+        late = np.arange(points) >= 0.5 * points
         time = self._acquisition.time - late * self._acquisition.duration
         filled = np.zeros(self.padded.points, complex)
         filled[np.arange(points) + late * (self.padded.points - points)] = fid * self._undo(time)

@@ -55,6 +55,7 @@ from mrsi_engine.report.tables import (
     usable_voxels,
 )
 from mrsi_engine.report.truth import TruthRow
+from mrsi_engine.report.verdict import verdict_on
 from mrsi_engine.report.ways import (
     STATUS_COLOURS,
     believed,
@@ -87,6 +88,7 @@ _QUALITY = ("snr", "fwhm", "fit_quality", "water_residual")
 _PACKAGES = ("numpy", "scipy", "torch", "xarray", "zarr", "dask", "nibabel", "nifti-mrs")
 _MASKS = {
     "given": "The mask was given with the scan.",
+    "every voxel": "No mask was given: every voxel of the few there are was taken.",
     "signal energy": (
         "No mask was given. This one was made from the signal energy of the scan: it follows where "
         "there is signal, not anatomy, and can hold scalp or miss weak brain."
@@ -164,6 +166,7 @@ def _scan(result: xr.Dataset, remarks: Sequence[str]) -> dict[str, Any]:
     attrs = result.attrs
     return {
         "stem": attrs["stem"],
+        "verdict": verdict_on(result).text,
         "facts": _facts(attrs),
         "headlines": list(_headlines(result)),
         "remarks": [*_remarks(result), *remarks],

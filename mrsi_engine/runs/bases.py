@@ -70,7 +70,12 @@ def _read_or_simulated(choice: BasisChoice, acquisition: Acquisition) -> Basis:
                 "leave out --basis-reference and --basis-conjugate"
             )
         return with_default_macromolecules(cached_basis(settings.for_scan(acquisition)))
-    return read_basis(choice.source, reference_ppm=choice.reference_ppm, conjugate=choice.conjugate)
+    return read_basis(
+        choice.source,
+        reference_ppm=choice.reference_ppm,
+        conjugate=choice.conjugate,
+        symbol=acquisition.nucleus,
+    )
 
 
 def with_default_macromolecules(basis: Basis) -> Basis:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import make_interp_spline
 from scipy.optimize import minimize_scalar
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.kernels.late_start import at_times
 from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.spectra.landmarks import check_landmarks, sightings
 from mrsi_engine.spectra.sequences import sequence_family
@@ -21,6 +21,10 @@ from mrsi_engine.spectra.sequences import sequence_family
 #: How far (s) echo times may lie apart: the strongest couplings of protons (16 Hz) turn by three
 #: degrees in it, which changes no amplitude by more than 5 %. LCModel warns from 3 ms on.
 ECHO_TIME_TOLERANCE = 1e-3
+
+#: Parts of a dwell time by which two first samples may lie apart and be the same, and dwell times
+#: that a FID is continued backwards.
+_SAME_START, _MOST_PREDICTED = 1e-4, 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +98,7 @@ class Basis:
         digest.update("\0".join(self.names).encode())
         a = self.acquisition
         axis = (a.points, a.dwell_time, a.spectrometer_frequency, a.reference_ppm)
-        digest.update(repr(axis).encode())
+        digest.update(repr(axis if a.start_time == 0 else (*axis, a.start_time)).encode())
         digest.update(np.ascontiguousarray(self.fids).tobytes())
         return digest.hexdigest()
 
@@ -186,6 +190,9 @@ class Basis:
 
     def _timing_mismatch(self, scan: Acquisition, sequence: str | None) -> str:
         own, other = self.acquisition.echo_time, scan.echo_time
+        if self.sequence == "fid" and own and other:
+            # Headers may split the time from the excitation to the first sample as they like.
+            own, other = own + self.acquisition.start_time, other + scan.start_time
         if own and other and abs(own - other) > ECHO_TIME_TOLERANCE:
             return f"it is for an echo time of {1e3 * own:g} ms, the scan has {1e3 * other:g} ms"
         families = sequence_family(self.sequence), sequence_family(sequence)
@@ -203,22 +210,33 @@ class Basis:
         tesla = round(self.nucleus.field(scan.spectrometer_frequency) * 2) / 2
         return f", e.g. --basis {family}-{tesla:g}t-te{1e3 * echo_time:g}"
 
-    def matched_to(self, scan: Acquisition) -> Basis:
-        """This basis on the dwell time, length and reference of a scan.
+    def check_nucleus(self, symbol: str) -> None:
+        """Raise unless the basis is of the nucleus of a scan.
 
-        A reference that differs is a shift in Hz.
+        Raises
+        ------
+        InputError
+            If it is of another.
+        """
+        if self.acquisition.nucleus != symbol:
+            raise InputError(
+                f"{self.source}: the basis is of {self.acquisition.nucleus}, the scan of {symbol}"
+            )
+
+    def matched_to(self, scan: Acquisition) -> Basis:
+        """This basis on the dwell time, first sample, length and reference of a scan.
+
+        A reference that differs is a shift in Hz. Times of a FID without echo count from the
+        excitation: the delay that such a basis holds already is part of its echo time.
 
         Raises
         ------
         InputError
             If the basis was made for another nucleus, frequency (beyond 1 %) or echo time (beyond
-            1 ms, where both are known), or is shorter than the scan's FIDs.
+            1 ms, where both are known), begins later than the scan's FIDs or is shorter.
         """
         own = self.acquisition
-        if own.nucleus != scan.nucleus:
-            raise InputError(
-                f"{self.source}: the basis is of {own.nucleus}, the scan of {scan.nucleus}"
-            )
+        self.check_nucleus(scan.nucleus)
         deviation = own.spectrometer_frequency / scan.spectrometer_frequency - 1
         if abs(deviation) > 0.01:
             raise InputError(
@@ -226,19 +244,53 @@ class Basis:
                 f"has {scan.spectrometer_frequency:.3f} MHz; take or simulate one for that field"
             )
         self.check_timing(scan)
-        if own.duration < scan.duration - 2 * max(own.dwell_time, scan.dwell_time):
-            raise InputError(
-                f"{self.source}: the basis lasts {own.duration * 1e3:.1f} ms "
-                f"({own.points} points), the scan's FIDs {scan.duration * 1e3:.1f} ms; take a "
-                "longer basis or cut the scan with --points"
-            )
-        fids = _resample(self.fids, own, scan)
+        echo_time = self._own_echo_time(scan)
+        later = scan.start_time - own.start_time
+        if echo_time is not None and own.echo_time is not None:
+            later += echo_time - own.echo_time
+        self._check_reach(scan, later)
+        fids = _resample(self.fids, own, scan, later)
         fids *= np.exp(2j * np.pi * _reference_shift(own, scan) * scan.time)
         return replace(
             self,
             fids=fids,
-            acquisition=replace(scan, echo_time=own.echo_time, repetition_time=own.repetition_time),
+            acquisition=replace(scan, echo_time=echo_time, repetition_time=own.repetition_time),
         )
+
+    def _own_echo_time(self, scan: Acquisition) -> float | None:
+        """The echo time that these FIDs have on the scan's axis, s.
+
+        A FID basis evolves from the excitation on, so that it can be had at a scan's own time from
+        the excitation to its time zero, where the scan states one.
+        """
+        own = self.acquisition
+        if self.sequence != "fid" or own.echo_time is None:
+            return own.echo_time
+        if scan.echo_time:
+            return scan.echo_time
+        # A start of its own that no echo time stands beside counts from the excitation.
+        return 0.0 if scan.start_time > 0 else own.echo_time
+
+    def _check_reach(self, scan: Acquisition, later: float) -> None:
+        own = self.acquisition
+        if later < -_MOST_PREDICTED * own.dwell_time:
+            of_basis, of_scan = (
+                f"{1e3 * a.start_time:g} ms after time zero"
+                + ("" if a.echo_time is None else f" (echo time {1e3 * a.echo_time:g} ms)")
+                for a in (own, scan)
+            )
+            raise InputError(
+                f"{self.source}: the basis begins {of_basis}, {-1e3 * later:.3g} ms later than the "
+                f"scan's FIDs, which begin {of_scan}; take a basis that begins at time zero"
+            )
+        missing = later + scan.duration - own.duration
+        if missing > 2 * max(own.dwell_time, scan.dwell_time):
+            begins = f" and begin {later * 1e3:.1f} ms later" if later > 0 else ""
+            raise InputError(
+                f"{self.source}: the basis lasts {own.duration * 1e3:.1f} ms "
+                f"({own.points} points), the scan's FIDs {scan.duration * 1e3:.1f} ms{begins}; "
+                "take a longer basis or cut the scan with --points"
+            )
 
 
 def compare_bases(
@@ -273,7 +325,7 @@ def compare_bases(
         raise InputError(f"{first.source} and {second.source} have no metabolite in common")
     own, other = first.acquisition, second.acquisition
     points = min(own.points, int(other.duration / own.dwell_time))
-    axis = own.with_points(points)
+    axis = replace(own.with_points(points), start_time=max(own.start_time, other.start_time))
     pair = [np.stack([b.matched_to(axis)[name] for name in shared]) for b in (first, second)]
     for fids in pair:
         fids *= np.exp(-np.pi * broadening * axis.time)
@@ -298,17 +350,17 @@ def _reference_shift(own: Acquisition, scan: Acquisition) -> float:
 
 
 def _resample(
-    fids: NDArray[np.complex128], own: Acquisition, scan: Acquisition
+    fids: NDArray[np.complex128], own: Acquisition, scan: Acquisition, later: float
 ) -> NDArray[np.complex128]:
-    if math.isclose(own.dwell_time, scan.dwell_time, rel_tol=1e-6):
-        fitted = np.zeros((len(fids), scan.points), complex)
-        count = min(own.points, scan.points)
-        fitted[:, :count] = fids[:, :count]
-        return fitted
+    """FIDs at the scan's samples, the first of which is ``later`` s after their own first."""
+    skipped = later / own.dwell_time
+    alike = math.isclose(own.dwell_time, scan.dwell_time, rel_tol=1e-6)
+    if alike and round(skipped) >= 0 and abs(skipped - round(skipped)) <= _SAME_START:
+        kept = fids[:, round(skipped) :][:, : scan.points]
+        return np.pad(kept, ((0, 0), (0, scan.points - kept.shape[1])))
     # Brought to the middle of the metabolites a FID turns slowly from sample to sample, so a
     # spline of high order is exact to 1e-6 and, unlike a Fourier series, does not ring at t = 0.
-    centre = own.frequency_of(nucleus(own.nucleus).windows.middle)
-    slow = fids * np.exp(-2j * np.pi * centre * own.time)
-    interpolate = make_interp_spline(own.time, slow, k=7, axis=1)
-    inside = np.minimum(scan.time, own.time[-1])
-    return interpolate(inside) * np.exp(2j * np.pi * centre * scan.time)
+    times = later + np.arange(scan.points, dtype=np.float64) * scan.dwell_time
+    own_times = np.arange(own.points, dtype=np.float64) * own.dwell_time
+    middle = float(own.frequency_of(nucleus(own.nucleus).windows.middle))
+    return at_times(fids, own_times, middle, times)

@@ -146,7 +146,7 @@ def simulate_transients(
     settings = settings or FpcSettings()
     template = _unit(rat_brain_template(acquisition) if template is None else template, acquisition)
     rng = np.random.default_rng(settings.seed)
-    n, t = settings.signals, acquisition.time
+    n, t = settings.signals, acquisition.time - acquisition.start_time
     amplitude = rng.normal(1, settings.amplitude_sd, n)
     shift = rng.uniform(-settings.shift_hz, settings.shift_hz, n)
     phase = rng.uniform(-settings.phase_rad, settings.phase_rad, n)

@@ -160,7 +160,7 @@ def _where(seen: Sequence[Sighting]) -> str:
 
 
 def _remedy(best: _Placement, acquisition: Acquisition) -> str:
-    found = acquisition.reference_ppm - best.offset
+    found = round(acquisition.reference_ppm - best.offset, 3) + 0.0  # no -0
     state = f"--basis-reference {found:.3f} (ppm at 0 Hz; {acquisition.reference_ppm:g} was taken)"
     if not best.mirrored:
         return f"The basis is referenced otherwise: state it with {state}"

@@ -38,6 +38,9 @@ BASIS_NAME_FORM = (
 #: A magnet called 3 T may be 2.89 T: how far a scan's field may lie from the one in a name.
 _FIELD_TOLERANCE = 0.06
 
+#: How far (s) a scan's time from the excitation to the first sample may lie from the one in a name.
+_DELAY_TOLERANCE = 1e-3
+
 _NAME = re.compile(
     r"(?P<sequence>press|slaser|steam|fid)(?:-(?P<nucleus>\d+[a-z]+))?-(?P<field>\d+(?:\.\d+)?)t"
     r"(?:-te(?P<echo>\d+(?:\.\d+)?))?(?:-tm(?P<mixing>\d+(?:\.\d+)?))?",
@@ -54,7 +57,8 @@ class SimulationSettings:
     sequence
         ``"press"``, ``"slaser"``, ``"steam"`` or ``"fid"``; see :func:`simulate_basis`.
     echo_time
-        From the excitation to the echo, s; for ``"fid"`` to the first sample.
+        From the excitation to the echo, s; for ``"fid"`` to the first sample unless that has a
+        delay of its own.
     spectrometer_frequency
         MHz.
     points, dwell_time
@@ -68,7 +72,7 @@ class SimulationSettings:
     mixing_time
         STEAM only, and needed there: between second and third pulse, s.
     acquisition_delay
-        From the echo to the first sample, s.
+        From the echo, for ``"fid"`` from ``echo_time``, to the first sample, s.
     linewidth
         Lorentzian full width at half maximum of every line, Hz.
     metabolites
@@ -144,15 +148,15 @@ class SimulationSettings:
 
     @property
     def acquisition(self) -> Acquisition:
-        """The axis of the simulated FIDs."""
-        delay = self.acquisition_delay if self.sequence == "fid" else 0.0
+        """The axis of the simulated FIDs; without an echo time counts from the excitation."""
         return Acquisition(
             points=self.points,
             dwell_time=self.dwell_time,
             spectrometer_frequency=self.spectrometer_frequency,
             reference_ppm=self.reference_ppm,
             nucleus=self.nucleus,
-            echo_time=self.echo_time + delay,
+            echo_time=self.echo_time,
+            start_time=self.acquisition_delay,
         )
 
     @property
@@ -165,7 +169,10 @@ class SimulationSettings:
         return f"simulated {self.sequence}{of} {timing}, {self.spectrometer_frequency:.3f} MHz"
 
     def for_scan(self, scan: Acquisition) -> SimulationSettings:
-        """These settings on the frequency, dwell time, length and reference of a scan.
+        """These settings on the frequency, axis, first sample and reference of a scan.
+
+        The time from the excitation to the first sample of a FID is the scan's, where that is
+        within 1 ms of the one asked for.
 
         Raises
         ------
@@ -187,8 +194,14 @@ class SimulationSettings:
                 f"{scan.spectrometer_frequency:.1f} MHz "
                 f"({field(scan.spectrometer_frequency):.2f} T); name that field"
             )
+        echo_time, stated = self.echo_time, scan.echo_time or 0.0
+        if self.sequence == "fid" and stated + scan.start_time > 0:
+            apart = stated + scan.start_time - self.echo_time
+            echo_time = stated if abs(apart) <= _DELAY_TOLERANCE else echo_time
         return replace(
             self,
+            echo_time=echo_time,
+            acquisition_delay=scan.start_time,
             spectrometer_frequency=scan.spectrometer_frequency,
             points=scan.points,
             dwell_time=scan.dwell_time,

@@ -50,8 +50,15 @@ class FirstOrderPhase(Stage):
         Raises
         ------
         InputError
-            If points to predict are not a whole number, or the FIDs are too short.
+            If the scan's header states a delay, which the model of the fit follows; if points to
+            predict are not a whole number, or the FIDs are too short.
         """
+        if context.acquisition.start_time > 0:
+            raise InputError(
+                f"stage {self.stage!r}: the scan's header states that its first sample comes "
+                f"{1e3 * context.acquisition.start_time:.3g} ms after time zero, and the model of "
+                "the fit begins there: leave the stage out, or the delay would count twice"
+            )
         if self.method == "predict":
             self._missing(context)
         return self

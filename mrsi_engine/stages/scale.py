@@ -5,7 +5,7 @@ al., Magn Reson Med 2006;55:1219; consensus: Near et al., NMR Biomed 2021;34:e42
 
     c = S_M / S_W * 2 * [H2O] * sum_i(w_i R_i) / (R_M * sum_j(v_j)),
 
-``S_M`` and ``S_W`` signal per proton and signal of water at the first sample, 2 the protons of
+``S_M`` and ``S_W`` signal per proton and signal of water at time zero, 2 the protons of
 water, [H2O] the molality of pure water, ``R`` the attenuation by T1 and T2 of tissue water ``i``
 and of the metabolite, ``w_i`` kg of water a litre of voxel (fraction times content) and ``j`` the
 tissues that hold metabolites: gray and white matter. ``v`` is what the result is per: their water
@@ -14,6 +14,7 @@ for ``"molal"`` (``w_j``, mmol/kg), their volume for ``"molar"`` (the fractions,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -27,7 +28,7 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.hsvd import BandPlan, remove_band
 from mrsi_engine.kernels.water_reference import LEAST_SAMPLES, water_amplitude
 from mrsi_engine.nuclei import Nucleus
-from mrsi_engine.pipeline.ranges import NucleusDefaults, one_fid_a_voxel
+from mrsi_engine.pipeline.ranges import NucleusDefaults, mean_reference, one_fid_a_voxel
 from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context
 from mrsi_engine.quantities import (
@@ -42,7 +43,6 @@ from mrsi_engine.quantities import (
 )
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.relaxation import RelaxationTable, TableSetting, shipped_table
-from mrsi_engine.stages.eddy_current import mean_reference
 
 _SCALED = (Role.METABOLITE, Role.COMBINATION)
 
@@ -55,8 +55,9 @@ _PER = {"molar": "litre of tissue", "molal": "kg of tissue water"}
 #: A reference below this many of its SDs could be nothing: a ratio to it has no meaning.
 _LEAST_REFERENCE_SDS = 3.0
 
-#: Damped exponentials that a singlet and its surroundings are modelled by.
-_SINGLET_COMPONENTS = 6
+#: Damped exponentials that a singlet and its surroundings are modelled by, and samples that its
+#: decay is read over.
+_SINGLET_COMPONENTS, _DECAY_SAMPLES = 6, 64
 _MOST_DISAGREEMENT = 0.2
 
 NOT_SCALED = reason(
@@ -68,7 +69,7 @@ NOT_SCALED = reason(
 WATER_AMPLITUDE = quality(
     "water_amplitude",
     "data units",
-    "amplitude of the unsuppressed water at the first sample of its FID",
+    "amplitude of the unsuppressed water at time zero of its FID",
     "Water amplitude",
 )
 NO_WATER, NO_TISSUE, LITTLE_TISSUE, NO_REFERENCE = 1.0, 2.0, 3.0, 4.0
@@ -262,6 +263,7 @@ class Scale(NucleusDefaults):
             proton=proton,
             singlets=singlets,
             gain=self.water_gain,
+            samples_before=context.acquisition.start_time / context.acquisition.dwell_time,
             least_tissue=self.least_tissue,
         )  # fmt: skip
 
@@ -342,9 +344,10 @@ def amplitudes(context: Context) -> list[Quantity]:
 
 
 def proton_amplitudes(basis: Basis) -> dict[str, float]:
-    """What one proton gives at the first sample of a basis set, by the singlet it was read from.
+    """What one proton gives at time zero of a basis set, by the singlet it was read from.
 
-    The line is modelled by HSVD in a band around it, so that its neighbours do not count.
+    The line is modelled by HSVD in a band around it, so that its neighbours do not count, and
+    where the FIDs begin later its decay is continued back to time zero.
     """
     axis, table, found = basis.acquisition, basis.nucleus, {}
     for name in table.unit_singlets:
@@ -355,7 +358,10 @@ def proton_amplitudes(basis: Basis) -> dict[str, float]:
                 axis.points, axis.dwell_time, (band.min(), band.max()), _SINGLET_COMPONENTS
             )
             fid = torch.from_numpy(basis[name][None].astype(np.complex64))
-            found[name] = float(remove_band(fid, plan).removed[0, 0].abs()) / line.spins
+            height = remove_band(fid, plan).removed[0].abs()
+            later = min(_DECAY_SAMPLES, axis.points - 1)
+            decay = math.log(height[0] / height[later]) / later * axis.start_time / axis.dwell_time
+            found[name] = float(height[0]) * math.exp(decay) / line.spins
     return found
 
 
@@ -364,7 +370,8 @@ class WaterScaling:
     """Everything about concentrations by water that does not depend on a voxel.
 
     ``timing`` is echo time, repetition time (s) and flip angle (degrees) of the scan and of the
-    water reference; ``fractions`` those to assume in every voxel, ``None`` where maps say.
+    water reference; ``samples_before`` lie between time zero and the first sample of both;
+    ``fractions`` those to assume in every voxel, ``None`` where maps say.
     """
 
     quantity: str
@@ -377,12 +384,15 @@ class WaterScaling:
     proton: float
     singlets: Mapping[str, float]
     gain: float
+    samples_before: float
     least_tissue: float
 
     def of_block(self, block: Block) -> None:
         """Write the concentrations of a block, and why a voxel has none."""
         assert block.water is not None
-        water = water_amplitude(mean_reference(block.water, block.water.shape[-1]))
+        water = water_amplitude(
+            mean_reference(block.water, block.water.shape[-1]), self.samples_before
+        )
         amplitude, spread = water.amplitude * self.gain, water.sd * self.gain
         per_signal, reason = self._per_signal(self._fractions_of(block))
         reason = torch.where(amplitude.isnan(), NO_WATER, reason)

@@ -15,7 +15,6 @@ from mrsi_engine.spectra.phantom import PhantomSettings
 from tests.cases.bases import VESPA, phantom_basis, write_json, write_lcmodel
 from tests.cases.engine import Engine
 from tests.cases.scan import Scan
-from tests.cases.waiting import waits_for
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,6 @@ def test_a_name_twice(engine: Engine, scan: Scan, basis: Basis, twice: tuple[str
 
 
 @pytest.mark.case("11", "long names of Vespa", "names known, sums there")
-@waits_for("nuclei")
 def test_vespas_names(engine: Engine, scan: Scan, basis: Basis) -> None:
     path = write_json(engine.folder / "b", basis, names=VESPA)
     outcome = engine.run(scan.folder / "scan.nii.gz", "--mask", scan.mask, basis=path)
@@ -57,9 +55,7 @@ def test_vespas_names(engine: Engine, scan: Scan, basis: Basis) -> None:
 
 
 @pytest.mark.case("12", "a mirrored basis, in our or Vespa's names", "refused: --basis-conjugate")
-@pytest.mark.parametrize(
-    "names", [{}, pytest.param(VESPA, marks=waits_for("nuclei"))], ids=["ours", "Vespa's"]
-)
+@pytest.mark.parametrize("names", [{}, VESPA], ids=["ours", "Vespa's"])
 def test_mirrored(engine: Engine, scan: Scan, basis: Basis, names: dict[str, str]) -> None:
     path = write_json(engine.folder / "b", basis.conjugated(), names=names)
     outcome = engine.run(scan.folder / "scan.nii.gz", "--mask", scan.mask, basis=path)
@@ -73,7 +69,6 @@ def test_mirrored(engine: Engine, scan: Scan, basis: Basis, names: dict[str, str
 
 
 @pytest.mark.case("12", "the remedy for a mirrored basis", "--basis-conjugate is named first")
-@waits_for("nuclei")
 def test_the_first_remedy(engine: Engine, scan: Scan, basis: Basis) -> None:
     path = write_json(engine.folder / "b", basis.conjugated())
     message = engine.run(scan.folder / "scan.nii.gz", "--mask", scan.mask, basis=path).error

@@ -31,6 +31,11 @@ class TestPipelines:
     def test_impossible_for_the_scan(self, mrsi: Mrsi, phantom: Path, tmp_path: Path) -> None:
         """Known before the import, so that the corrected command finds an empty folder."""
         run = [*of_phantom(phantom), "--out", tmp_path / "o"]
+        narrow = tmp_path / "p.toml"
+        stage = 'stage = "quantify"\nnoise_ppm = [-5.1, 14.4]\nmethod = "least-squares"\n'
+        narrow.write_text(f'name = "p"\n[[stages]]\n{stage}')
+        error = mrsi.refused(*run, "--pipeline", narrow)
+        assert "noise is measured; 32 are needed" in error
         assert "window holds 7 points, 8 are needed" in mrsi.refused(*run, "--points", 64)
         error = mrsi.refused(*run, "--keep", "residual")
         assert "writes no signal ['residual']; it writes ['corrected', 'fit', 'baseline']" in error

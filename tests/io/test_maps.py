@@ -231,12 +231,24 @@ def test_sheared_affine_keeps_its_sform_and_says_so(result: xr.Dataset, tmp_path
     export_maps(result.assign_attrs(affine=sheared.tolist()), tmp_path)
     image = nib.load(tmp_path / f"{PREFIX}_desc-snr_mrsi.nii.gz")
     np.testing.assert_allclose(image.affine, sheared, rtol=1e-6)
-    apart = np.linalg.norm(((image.get_qform() - sheared) @ [7, 6, 2, 1])[:3])
-    note = sidecar(tmp_path, "desc-snr")["Notes"][0]
-    stated = float(note.split("up to ")[1].split(" mm")[0])
-    assert stated >= apart - 0.01
-    assert apart > 1.0
-    assert "Use the sform" in note
+    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, 0)
+    assert "the sform is exact" in sidecar(tmp_path, "desc-snr")["Notes"][0]
+
+
+def test_maps_of_a_scan_without_position_claim_none(result: xr.Dataset, tmp_path: Path) -> None:
+    export_maps(result.assign_attrs(position_code=0), tmp_path)
+    image = nib.load(tmp_path / f"{PREFIX}_desc-snr_mrsi.nii.gz")
+    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (0, 0)
+    assert "states no position" in sidecar(tmp_path, "desc-snr")["Notes"][0]
+
+
+def test_left_handed_and_aligned_spaces_stay_so(result: xr.Dataset, tmp_path: Path) -> None:
+    mirrored = np.array(AFFINE) @ np.diag([-1, 1, 1, 1])
+    export_maps(result.assign_attrs(affine=mirrored.tolist(), position_code=4), tmp_path)
+    image = nib.load(tmp_path / f"{PREFIX}_desc-snr_mrsi.nii.gz")
+    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (4, 4)
+    np.testing.assert_allclose(image.get_sform(), mirrored, rtol=1e-6)
+    np.testing.assert_allclose(image.get_qform(), mirrored, atol=1e-4)
 
 
 def test_exact_affine_has_no_note(folder: Path) -> None:
@@ -369,6 +381,16 @@ class TestSignals:
         assert methods == ["RF coil combination", "Nuisance peak removal", "quantify", "Export"]
         assert json.loads(history[1]["Details"])["components"] == 8
         assert history[1]["Version"] == "0.1.0"
+
+    def test_what_was_passed_over_is_left_out_and_the_rest_has_a_time(
+        self, result: xr.Dataset, tmp_path: Path
+    ) -> None:
+        applied = result.attrs["pipeline"]["stages"][:1]
+        done = result.assign_attrs(applied=applied, finished="2026-11-28T11:46:21+00:00")
+        history = NIFTI_MRS(export_signals(done, tmp_path)[0]).hdr_ext.to_dict()
+        own = [e for e in history["ProcessingApplied"] if e["Program"] == "mrsi_engine"]
+        assert [entry["Method"] for entry in own] == ["Nuisance peak removal", "Export"]
+        assert own[0]["Time"] == "2026-11-28T11:46:21.000"
 
     def test_none_stored(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="keep the signals"):

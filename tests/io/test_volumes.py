@@ -42,15 +42,35 @@ class TestGrid:
 
 
 class TestMask:
-    def test_selects_what_is_not_zero(self, tmp_path, plain_file):
+    @pytest.mark.parametrize("label", [1, 2, 255])
+    def test_whole_numbers_above_zero_count(self, tmp_path, plain_file, label):
         values = np.zeros((4, 3, 2), np.float32)
-        values[0, 1, 1], values[3, 2, 0], values[1, 0, 0] = 0.5, 7, np.nan
-        mask = read_mask(plain_file(tmp_path / "m.nii.gz", values), GRID)
+        values[0, 1, 1], values[3, 2, 0], values[1, 0, 0] = 1, label, np.nan
+        mask, notes = read_mask(plain_file(tmp_path / "m.nii.gz", values), GRID)
         assert np.argwhere(mask).tolist() == [[0, 1, 1], [3, 2, 0]]
+        assert notes == []
+
+    @pytest.mark.parametrize(("scale", "threshold"), [(1, "0.5"), (100, "50"), (255, "127.5")])
+    def test_fractions_count_from_a_half_on(self, tmp_path, plain_file, scale, threshold):
+        values = np.zeros((4, 3, 2), np.float32)
+        values[0, 1, 1], values[3, 2, 0], values[1, 0, 0], values[2, 0, 0] = 0.5, 1, 0.3, 0.495
+        mask, (note,) = read_mask(plain_file(tmp_path / "m.nii.gz", scale * values), GRID)
+        assert np.argwhere(mask).tolist() == [[0, 1, 1], [3, 2, 0]]
+        assert f"2 voxels of {threshold} and more count, 2 below do not" in note
+
+    def test_resampled_labels_are_no_percents(self, tmp_path, plain_file):
+        values = np.zeros((4, 3, 2), np.float32)
+        values[0, 1, 1], values[3, 2, 0], values[1, 0, 0] = 1, 3, 1.7
+        assert read_mask(plain_file(tmp_path / "m.nii.gz", values), GRID)[0].sum() == 3
+
+    def test_a_mask_of_small_fractions_says_what_it_is(self, tmp_path, plain_file):
+        path = plain_file(tmp_path / "m.nii", np.full((4, 3, 2), 0.3, np.float32))
+        with pytest.raises(InputError, match=r"none reaches 0\.5 \(the largest is 0\.3\)"):
+            read_mask(path, GRID)
 
     def test_a_trailing_dimension_of_one(self, tmp_path, plain_file):
         path = plain_file(tmp_path / "m.nii", np.ones((4, 3, 2, 1), np.uint8))
-        assert read_mask(path, GRID).shape == (4, 3, 2)
+        assert read_mask(path, GRID)[0].shape == (4, 3, 2)
 
     @pytest.mark.parametrize("values", [0, np.nan])
     def test_empty(self, tmp_path, plain_file, values):

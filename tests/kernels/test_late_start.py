@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrsi_engine.kernels.late_start import late_derivative, started_late
+from mrsi_engine.kernels.late_start import at_times, late_derivative, started_late
 from mrsi_engine.kernels.lcm import Delay
 
 DWELL, POINTS = 0.25e-3, 1024
@@ -53,3 +53,18 @@ def test_the_model_of_a_delay_is_right_to_first_order(milliseconds):
     # The next order is 2 pi f delay, at most a sixth here, of what the turn alone gets wrong.
     assert error < 2 * np.pi * 230 * seconds * plain
     assert error < 2e-3 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-5, 1e-3])
+def test_a_measured_fid_is_read_between_its_first_samples_too(noise):
+    time = np.arange(512) * 4e-4
+    rng = np.random.default_rng(0)
+    hertz, phase = np.array([-60.0, 40.0, 85.0, 210.0]), np.array([0.1, 0.3, -0.2, 0.0])
+
+    def fid(at):
+        return np.exp(2j * np.pi * np.outer(hertz, at) - 9 * at + 1j * phase[:, None]).sum(0)
+
+    measured = fid(time) + noise * (rng.standard_normal(512) + 1j * rng.standard_normal(512))
+    wanted = time[:-8] + 1.5e-4
+    found = at_times(measured[None], time, 0.0, wanted)[0]
+    np.testing.assert_allclose(found, fid(wanted), atol=4 * (1e-6 + 5 * noise))

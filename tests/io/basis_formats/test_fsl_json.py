@@ -109,7 +109,7 @@ def test_a_malformed_meta_says_what_is_wrong(
 
 def test_another_nucleus_needs_a_reference(truth: Basis, tmp_path: Path) -> None:
     axis = replace(truth.acquisition, spectrometer_frequency=51.7, nucleus="31P", reference_ppm=0.0)
-    phosphorus = Basis(("PCr", "ATP", "Pi"), truth.fids, axis)
+    phosphorus = Basis(("ADP", "ATP", "MP"), truth.fids, axis)
     folder = write_basis(phosphorus, tmp_path / "b")
     assert read_basis(folder).acquisition.reference_ppm == 0.0
     for name in phosphorus.names:

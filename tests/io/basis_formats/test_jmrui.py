@@ -86,7 +86,7 @@ def test_begin_time_is_the_delay_of_the_first_sample(truth: Basis, tmp_path: Pat
 def test_the_nucleus_is_stated_or_follows_from_field_and_frequency(
     truth: Basis, tmp_path: Path, frequency: str, field: str, stated: str, found: str
 ) -> None:
-    text = jmrui_text(truth).replace("NAA;Cr;Ins", "PCr;ATP;Pi").replace("123230000.0", frequency)
+    text = jmrui_text(truth).replace("NAA;Cr;Ins", "ADP;ATP;MP").replace("123230000.0", frequency)
     text = text.replace("MagneticField: 3E0", f"MagneticField: {field}")
     text = text.replace("TypeOfNucleus: 0E0", f"TypeOfNucleus: {stated}")
     path = saved(tmp_path / "all.txt", text)

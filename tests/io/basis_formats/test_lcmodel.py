@@ -107,12 +107,12 @@ def test_an_unknown_echo_time_is_said(truth: Basis, tmp_path: Path, stated: str)
 
 
 def test_a_name_that_stands_twice_is_told_apart(truth: Basis, tmp_path: Path) -> None:
-    text = lcmodel_text(truth, names={"Cr": "Gly", "Ins": "Gly"})
+    text = lcmodel_text(truth, names={"Cr": "Asp", "Ins": "Asp"})
     basis = read_basis(saved(tmp_path / "a.basis", text))
-    assert basis.names == ("NAA", "Gly", "Gly_1")
-    assert "Gly stands more than once" in " ".join(basis.notes)
-    text = lcmodel_text(truth, names={"NAA": "Gly", "Cr": "Gly", "Ins": "Gly_1"})
-    assert read_basis(saved(tmp_path / "b.basis", text)).names == ("Gly", "Gly_2", "Gly_1")
+    assert basis.names == ("NAA", "Asp", "Asp_1")
+    assert "Asp stands more than once" in " ".join(basis.notes)
+    text = lcmodel_text(truth, names={"NAA": "Asp", "Cr": "Asp", "Ins": "Asp_1"})
+    assert read_basis(saved(tmp_path / "b.basis", text)).names == ("Asp", "Asp_2", "Asp_1")
 
 
 def test_what_makebasis_noted_is_not_taken_for_the_header(truth: Basis, tmp_path: Path) -> None:
