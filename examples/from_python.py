@@ -21,7 +21,7 @@ BASIS = "press-3t-te30"
 def main(folder: Path) -> None:
     """Everything in ``folder``."""
     simulate_scan(folder / "phantom", PhantomSettings(shape=(8, 8, 1), nuisance="water"))
-    inputs = Inputs(folder / "phantom" / "scan.nii.gz", mask=folder / "phantom" / "mask.nii.gz")
+    inputs = Inputs.of(folder / "phantom" / "scan.nii.gz", mask=folder / "phantom" / "mask.nii.gz")
 
     # As `mrsi run` does it: maps, table and report in a folder. Voxels can be fitted again from it.
     pipeline = me.load_pipeline("brain-1h-3t")

@@ -44,10 +44,12 @@ def scan() -> Voxels:
     water = 3e4 * np.exp(-12 * time) * np.ones((count, 1)) * np.exp(0.3j * np.exp(-time / 0.05))
     return Voxels(
         fids.astype(np.complex64),
-        (water + noise(rng, count, len(time), 1.0)).astype(np.complex64),
+        {
+            "water": (water + noise(rng, count, len(time), 1.0)).astype(np.complex64),
+            "scalp": scalp,
+            "tissue": rng.dirichlet([4.0, 3.0, 1.0], count).astype(np.float32),
+        },
         places,
-        scalp,
-        rng.dirichlet([4.0, 3.0, 1.0], count).astype(np.float32),
     )
 
 
@@ -63,5 +65,6 @@ def single_voxel() -> Voxels:
     white = noise(rng, 2 * 12, len(time), sd_for_snr(basis, transients[0], 30.0))
     water = np.broadcast_to(coils * 3e3 * np.exp(-10 * time), fids.shape)
     return Voxels(
-        (fids + white.reshape(fids.shape)).astype(np.complex64), water.astype(np.complex64)
+        (fids + white.reshape(fids.shape)).astype(np.complex64),
+        {"water": water.astype(np.complex64)},
     )

@@ -118,7 +118,12 @@ def test_the_phantom_has_the_concentrations_it_was_made_with(
 
 def test_maps_say_what_they_rest_on(phantom: Path, coarse: Path, tmp_path: Path) -> None:
     done = process(
-        Inputs(phantom / "scan.nii.gz", phantom / "mask.nii.gz", coarse, tissue(phantom)),
+        Inputs.of(
+            phantom / "scan.nii.gz",
+            mask=phantom / "mask.nii.gz",
+            water=coarse,
+            tissue=tissue(phantom),
+        ),
         BasisChoice("press-3t-te30"),
         pipeline(FEW, quantity="molal", least_tissue=0.0),
         tmp_path,

@@ -62,9 +62,9 @@ class TestBrain:
     def test_naa_follows_the_tissue(self, brain: Path, result: xr.Dataset) -> None:
         """Measured 0.65."""
         store = ScanStore.open(brain / "scan.zarr")
-        tissue = store.read_tissue(0, store.voxels)
+        tissue = store.read("tissue", 0, store.voxels)
         assert tissue is not None
-        share = tissue[:, [store.tissue_classes.index(name) for name in ("gm", "wm")]].sum(1)
+        share = tissue[:, [store.classes["tissue"].index(name) for name in ("gm", "wm")]].sum(1)
         assert np.corrcoef(estimate(result, "NAANAAG"), share)[0, 1] >= 0.5
 
     @pytest.mark.parametrize(

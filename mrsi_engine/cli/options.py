@@ -2,78 +2,86 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from mrsi_engine.choices import AUTO, MIN_USABLE, Fill
+from mrsi_engine.companions import Companion, CompanionFiles, companions
 from mrsi_engine.errors import InputError
 
 if TYPE_CHECKING:
     from mrsi_engine.runs.one_scan import Inputs, Options
 
 
+def _options() -> dict[str, tuple[Any, Any, str]]:
+    """Options of files: type, default and help by name, those of companions by their table."""
+    found: dict[str, tuple[Any, Any, str]] = {}
+    for row in companions():
+        found[row.name] = (Path | None, None, row.help)
+        if row.classes:
+            found[f"{row.name}_classes"] = (
+                Annotated[tuple[str, ...], Parameter(consume_multiple=True)],
+                (),
+                f"Names of the {row.name} file's last dimension, in order.",
+            )
+        found |= {name: (Path | None, None, text) for name, text in row.classes.items()}
+    found["points"] = (int | None, None, "Use only so many points of every FID.")
+    found["keep_personal"] = (
+        Annotated[bool, Parameter(negative="")],
+        False,
+        "Keep what the header says of the person and the machine; left out by default.",
+    )
+    return found
+
+
+_OPTIONS = _options()
+
+
+def _files_of(files: Any, row: Companion) -> CompanionFiles | None:
+    """The files given of a companion: one, or one a class."""
+    whole: Path | None = getattr(files, row.name)
+    by_class = {name: getattr(files, name) for name in row.classes}
+    given = {name: path for name, path in by_class.items() if path is not None}
+    if given and whole is not None:
+        options = [f"--{name}" for name in row.classes]
+        raise InputError(
+            f"give {row.name} fractions once: --{row.name}, or {', '.join(options[:-1])} and "
+            f"{options[-1]}"
+        )
+    return whole if whole is not None else given or None
+
+
+if TYPE_CHECKING:
+    _FilesFields = object
+else:
+    _FilesFields = make_dataclass(
+        "_FilesFields",
+        [(name, kind, default) for name, (kind, default, _) in _OPTIONS.items()],
+        frozen=True,
+    )
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Files:
-    """What belongs to a scan beside its signals.
-
-    Parameters
-    ----------
-    mask
-        NIfTI volume, not zero where to quantify; without one it is made from signal energy.
-    water
-        Unsuppressed water reference, NIfTI-MRS. One on another grid is resampled.
-    tissue
-        4-D NIfTI of tissue fractions; name its classes with --tissue-classes.
-    tissue_classes
-        Names of the tissue file's last dimension, in order.
-    gm
-        Fraction map of grey matter; with --wm and --csf instead of --tissue.
-    wm
-        Fraction map of white matter.
-    csf
-        Fraction map of cerebrospinal fluid.
-    scalp
-        Mask of the scalp: its voxels outside --mask show stages what lipids look like.
-    points
-        Use only so many points of every FID.
-    keep_personal
-        Keep what the header says of the person and the machine; left out by default.
-    """
-
-    mask: Path | None = None
-    water: Path | None = None
-    tissue: Path | None = None
-    tissue_classes: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = ()
-    gm: Path | None = None
-    wm: Path | None = None
-    csf: Path | None = None
-    scalp: Path | None = None
-    points: int | None = None
-    keep_personal: Annotated[bool, Parameter(negative="")] = False
+class Files(_FilesFields):
+    """What belongs to a scan beside its signals."""
 
     def of(self, scan: Path) -> Inputs:
         """All files of one scan."""
         from mrsi_engine.runs.one_scan import Inputs
 
-        fractions = {"gm": self.gm, "wm": self.wm, "csf": self.csf}
-        separate = {name: path for name, path in fractions.items() if path is not None}
-        if separate and self.tissue is not None:
-            raise InputError("give tissue fractions once: --tissue, or --gm, --wm and --csf")
-        tissue = self.tissue if self.tissue is not None else separate or None
-        return Inputs(
-            scan,
-            mask=self.mask,
-            water=self.water,
-            tissue=tissue,
-            tissue_classes=self.tissue_classes,
-            scalp=self.scalp,
-            points=self.points,
-            keep_personal=self.keep_personal,
-        )
+        found: dict[str, Any] = {row.name: _files_of(self, row) for row in companions()}
+        others = ("tissue_classes", "points", "keep_personal")
+        return Inputs.of(scan, **found, **{name: getattr(self, name) for name in others})
+
+
+Files.__doc__ = "\n".join(
+    ["What belongs to a scan beside its signals.", "", "Parameters", "----------"]
+    + [f"{name}\n    {text}" for name, (_, _, text) in _OPTIONS.items()]
+)
 
 
 @Parameter(name="*")

@@ -67,7 +67,7 @@ def identity_of(
             "voxels": scan.voxels,
             "mask": hashlib.sha256(scan.coordinates().tobytes()).hexdigest(),
             "acquisition": dataclasses.asdict(scan.acquisition),
-            "water": scan.has_water,
+            "companions": list(scan.companions),
             # How the store is cut changes nothing that is read from it.
             "input": {name: value for name, value in scan.inputs.items() if name != "chunk"},
         },

@@ -19,6 +19,7 @@ from dask import delayed
 from dask.delayed import Delayed
 from numpy.typing import NDArray
 
+from mrsi_engine.companions import SCALP, companion, companions
 from mrsi_engine.conventions import MEASURE, PARAMETER, TIME, VOXEL, Acquisition
 from mrsi_engine.engine.devices import AUTO, check_device
 from mrsi_engine.engine.identity import provenance
@@ -40,6 +41,10 @@ from mrsi_engine.spectra.basis import Basis
 
 #: What :func:`quantify` does unless told otherwise.
 DEFAULT_PIPELINE = "brain-1h-3t"
+
+
+#: Names of a block's arrays beside those of companions.
+_FIDS, _COORDINATES = "fid", "coordinates"
 
 
 def quantify(
@@ -93,7 +98,7 @@ def quantify(
     columns = _Columns(procedure)
     packed = _packed(voxels, procedure, columns.width)
     declaration = procedure.declaration
-    scalp = dataset["scalp"].values if layout.scalp else None
+    scalp = dataset[SCALP.name].values if SCALP.name in layout.companions else None
     coordinates: dict[str, Any] = {**result_coordinates(_places(dataset), declaration, scalp)}
     if procedure.signals:
         coordinates[TIME] = (TIME, procedure.acquisition.time, {"units": "s"})
@@ -157,15 +162,26 @@ class _Columns:
 
 
 def _voxels(dataset: xr.Dataset, block_size: int) -> dict[str, da.Array]:
-    """What a block is made of, by the fields of :class:`Voxels`, each chunk a block."""
-    named = {"fids": "fid", "water": "water", "scalp": "scalp", "tissue": "tissue"}
-    found = {field: dataset[name] for field, name in named.items() if name in dataset}
+    """What a block is made of, by the names in the scan, each chunk a block."""
+    found = {name: dataset[name] for name in (_FIDS, *_beside(dataset))}
     arrays = {
-        field: array.chunk({d: block_size if d == VOXEL else -1 for d in array.dims}).data
-        for field, array in found.items()
+        name: array.chunk({d: block_size if d == VOXEL else -1 for d in array.dims}).data
+        for name, array in found.items()
     }
     places = da.from_array(_places(dataset), chunks=(block_size, -1), name=False)
-    return {**arrays, "coordinates": places}
+    return {**arrays, _COORDINATES: places}
+
+
+def _beside(dataset: xr.Dataset) -> tuple[str, ...]:
+    """Names of what came with the scan."""
+    return tuple(row.name for row in companions() if row.stored and row.name in dataset)
+
+
+def _voxels_of(names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Voxels:
+    """A block's voxels of its arrays, named as :func:`_voxels` does."""
+    found = dict(zip(names, arrays, strict=True))
+    fids, coordinates = found.pop(_FIDS), found.pop(_COORDINATES)
+    return Voxels(fids, found, coordinates)
 
 
 def _places(dataset: xr.Dataset) -> NDArray[np.int32]:
@@ -212,7 +228,7 @@ def _added(
     names: Sequence[str],
     *arrays: NDArray[Any],
 ) -> State | None:
-    voxels = Voxels(**dict(zip(names, arrays, strict=True)))
+    voxels = _voxels_of(names, arrays)
     return procedure.combine(total, procedure.summarise(voxels, step, found), step)
 
 
@@ -250,7 +266,7 @@ def _packed(voxels: dict[str, da.Array], procedure: Procedure, width: int) -> da
 def _packed_block(
     *arrays: NDArray[Any], names: Sequence[str], procedure: Procedure
 ) -> NDArray[np.float32]:
-    results, _ = procedure.apply(Voxels(**dict(zip(names, arrays, strict=True))))
+    results, _ = procedure.apply(_voxels_of(names, arrays))
     return _side_by_side(results)
 
 
@@ -277,17 +293,15 @@ def _complex(columns: da.Array) -> da.Array:
 def _layout(dataset: xr.Dataset) -> ScanLayout:
     lengths = dataset["fid"].sizes
     dimensions = tuple((str(d), n) for d, n in lengths.items() if d not in (VOXEL, TIME))
-    classes = tuple(str(c) for c in dataset["tissue_class"].values) if "tissue" in dataset else ()
-    timing = dataset.attrs.get("water_timing", {})
-    return ScanLayout(
-        dimensions,
-        "water" in dataset,
-        "scalp" in dataset,
-        classes,
-        timing.get("echo_time"),
-        timing.get("repetition_time"),
-        scan_noise(dataset.attrs),
-    )
+    beside = _beside(dataset)
+    named = {name: companion(name).class_dimension for name in beside}
+    classes = {
+        name: tuple(str(c) for c in dataset[dimension].values)
+        for name, dimension in named.items()
+        if dimension in dataset.variables
+    }
+    timing = dataset.attrs.get("timing", {})
+    return ScanLayout(dimensions, beside, classes, timing, scan_noise(dataset.attrs))
 
 
 def _acquisition(dataset: xr.Dataset) -> Acquisition:

@@ -100,13 +100,9 @@ def stored_pipeline(results: ResultStore) -> Pipeline:
 
 def read_voxels(scan: ScanStore, start: int, stop: int) -> Voxels:
     """Voxels ``start`` to ``stop`` and what belongs to them."""
-    return Voxels(
-        scan.read_fids(start, stop),
-        scan.read_water(start, stop),
-        scan.coordinates(start, stop),
-        scan.read_scalp(start, stop),
-        scan.read_tissue(start, stop),
-    )
+    found = {name: scan.read(name, start, stop) for name in scan.companions}
+    beside = {name: values for name, values in found.items() if values is not None}
+    return Voxels(scan.read_fids(start, stop), beside, scan.coordinates(start, stop))
 
 
 def tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:

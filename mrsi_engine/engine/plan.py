@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mrsi_engine.companions import SCALP
 from mrsi_engine.engine.devices import AUTO
 from mrsi_engine.engine.identity import changes, identity_of, provenance, sha256
 from mrsi_engine.engine.procedure import procedure_for
@@ -142,7 +143,7 @@ def plan(
         block_size=size,
         signals=procedure.signals,
         dimensions=procedure.signal_dimensions,
-        scalp=scan.read_scalp(0, scan.voxels),
+        scalp=scan.read(SCALP.name, 0, scan.voxels),
         basis=procedure.basis,
         attributes={
             **provenance(scan.to_xarray().attrs, pipeline, basis),
@@ -190,13 +191,7 @@ def default_block_size(pipeline: Pipeline, voxels: int, layout: ScanLayout = PLA
 def layout_of(scan: ScanStore) -> ScanLayout:
     """What a scan store holds beside its axis."""
     return ScanLayout(
-        tuple(scan.dimensions.items()),
-        scan.has_water,
-        scan.has_scalp,
-        scan.tissue_classes,
-        scan.water_timing.get("echo_time"),
-        scan.water_timing.get("repetition_time"),
-        scan.noise,
+        tuple(scan.dimensions.items()), scan.companions, scan.classes, scan.timing, scan.noise
     )
 
 

@@ -90,11 +90,9 @@ class Procedure:
             self.acquisition,
             self.basis,
             dimensions=tuple(name for name, _ in self.layout.dimensions),
-            has_water=self.layout.water,
-            has_scalp=self.layout.scalp,
-            tissue_classes=self.layout.tissue_classes,
-            water_echo_time=self.layout.water_echo_time,
-            water_repetition_time=self.layout.water_repetition_time,
+            companions=self.layout.companions,
+            classes=self.layout.classes,
+            timing=self.layout.timing,
             noise=self.layout.noise,
         )
 

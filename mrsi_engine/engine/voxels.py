@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mrsi_engine.companions import Kind, companions
 from mrsi_engine.conventions import WHITE, ScanNoise
 from mrsi_engine.engine.devices import rows_to_device
 from mrsi_engine.pipeline.stage import Block
@@ -24,22 +25,20 @@ class ScanLayout:
     ----------
     dimensions
         Name and length of the FIDs' dimensions between voxel and time.
-    water, scalp
-        Whether it has a water reference, and voxels marked as scalp.
-    tissue_classes
-        Names of its tissue fractions.
-    water_echo_time, water_repetition_time
-        Of the water reference, s.
+    companions
+        Names of what came with it, see :mod:`mrsi_engine.companions`.
+    classes
+        Names of the classes of companions that have some.
+    timing
+        ``echo_time`` and ``repetition_time`` of signals that came with it, s.
     noise
         What is known of the noise.
     """
 
     dimensions: tuple[tuple[str, int], ...] = ()
-    water: bool = False
-    scalp: bool = False
-    tissue_classes: tuple[str, ...] = ()
-    water_echo_time: float | None = None
-    water_repetition_time: float | None = None
+    companions: tuple[str, ...] = ()
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    timing: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     noise: ScanNoise = WHITE
 
 
@@ -51,15 +50,13 @@ PLAIN = ScanLayout()
 class Voxels:
     """Some voxels of a scan as they are read.
 
-    ``fids`` and ``water`` are ``(voxel, [coil,] [dynamic,] time)`` complex64, ``coordinates``
-    ``(voxel, 3)`` int32, ``scalp`` ``(voxel,)`` bool, ``tissue`` ``(voxel, class)`` float32.
+    ``fids`` are ``(voxel, [coil,] [dynamic,] time)`` complex64, ``companions`` what came with them,
+    ``(voxel, ...)`` by name, ``coordinates`` ``(voxel, 3)`` int32.
     """
 
     fids: NDArray[np.complex64]
-    water: NDArray[np.complex64] | None = None
+    companions: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     coordinates: NDArray[np.int32] | None = None
-    scalp: NDArray[np.bool_] | None = None
-    tissue: NDArray[np.float32] | None = None
 
     @property
     def usable(self) -> NDArray[np.bool_]:
@@ -74,38 +71,41 @@ class Voxels:
 
     @property
     def quantifiable(self) -> NDArray[np.bool_]:
-        """Usable voxels that are no scalp, ``(voxel,)``."""
-        return self.usable if self.scalp is None else self.usable & ~self.scalp
+        """Usable voxels that are not marked as ones never to be quantified, ``(voxel,)``."""
+        chosen = self.usable
+        for row in companions(Kind.MARKS):
+            if row.name in self.companions:
+                chosen = chosen & ~self.companions[row.name]
+        return chosen
 
     def block(self, chosen: NDArray[np.bool_], device: torch.device, keep_signals: bool) -> Block:
-        """Chosen voxels as stages take them; a water FID with NaN or Inf counts as no signal."""
+        """Chosen voxels as stages take them; a signal with NaN or Inf counts as none."""
 
-        def tensor(values: NDArray[Any] | None) -> Tensor | None:
-            return None if values is None else rows_to_device(values, chosen, device)
+        def tensor(values: NDArray[Any]) -> Tensor:
+            return rows_to_device(values, chosen, device)
 
-        water = self.water
-        if water is not None:
-            water = np.where(np.isfinite(water).all(axis=-1, keepdims=True), water, 0)
+        beside = dict(self.companions)
+        for row in companions(Kind.SIGNAL):
+            if row.name in beside:
+                fids = beside[row.name]
+                beside[row.name] = np.where(np.isfinite(fids).all(axis=-1, keepdims=True), fids, 0)
         return Block(
-            rows_to_device(self.fids, chosen, device),
-            tensor(water),
-            tensor(self.coordinates),
-            tensor(self.scalp),
-            tissue=tensor(self.tissue),
+            tensor(self.fids),
+            {name: tensor(values) for name, values in beside.items()},
+            coordinates=None if self.coordinates is None else tensor(self.coordinates),
             keep_signals=keep_signals,
         )
 
 
 def joined(single: Sequence[Voxels]) -> Voxels:
     """Voxels read one by one as one set."""
-
-    def column(name: str) -> NDArray[Any] | None:
-        values = [getattr(voxel, name) for voxel in single]
-        return None if values[0] is None else np.concatenate(values)
-
-    fids = np.concatenate([voxel.fids for voxel in single])
-    names = ("water", "coordinates", "scalp", "tissue")
-    return Voxels(fids, *(column(name) for name in names))
+    places = [voxel.coordinates for voxel in single if voxel.coordinates is not None]
+    names = single[0].companions
+    return Voxels(
+        np.concatenate([voxel.fids for voxel in single]),
+        {name: np.concatenate([voxel.companions[name] for voxel in single]) for name in names},
+        np.concatenate(places) if places else None,
+    )
 
 
 def without_spoilt(block: Block) -> Block:
@@ -114,15 +114,9 @@ def without_spoilt(block: Block) -> Block:
     good = torch.isfinite(torch.view_as_real(samples)).all(-1).all(-1) & (samples != 0).any(-1)
     if good.all():
         return block
-
-    def kept(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values[good]
-
     return Block(
         block.fids[good],
-        kept(block.water),
-        kept(block.coordinates),
-        kept(block.scalp),
-        kept(block.noise_sd),
-        kept(block.tissue),
+        {name: values[good] for name, values in block.companions.items()},
+        coordinates=None if block.coordinates is None else block.coordinates[good],
+        noise_sd=None if block.noise_sd is None else block.noise_sd[good],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsi_engine.companions import Companion, CompanionFiles, Kind, companions
 from mrsi_engine.conventions import COIL
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.companion_files import Volume, read_companion
 from mrsi_engine.io.dimensions import supported_dimensions
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
 from mrsi_engine.io.resampling import Resampling
-from mrsi_engine.io.tissue import Fractions, Tissue, read_tissue
 from mrsi_engine.io.volumes import check_placed, read_mask
 
 # Relative difference within which two files are believed to state the same number.
@@ -28,49 +29,72 @@ _SAME_START = 1e-2
 
 @dataclass(frozen=True)
 class Request:
-    """What to import, as the caller said it."""
+    """What to import, as the caller said it.
+
+    ``files`` are those of each companion by its name, ``classes`` what the last dimension of a
+    4-D file holds.
+    """
 
     scan: Path
-    mask: Path | None
-    water: Path | None
-    tissue: Tissue | None
-    tissue_classes: tuple[str, ...]
-    scalp: Path | None
+    files: Mapping[str, CompanionFiles]
+    classes: tuple[str, ...]
     chunk: int
     points: int | None
     keep_personal: bool = False
 
-    @property
-    def tissue_files(self) -> Mapping[str, Path]:
-        """Files of tissue fractions, by class where each has its own."""
-        if self.tissue is None:
-            return {}
-        files = self.tissue if isinstance(self.tissue, Mapping) else {"": self.tissue}
-        return {name: Path(file) for name, file in files.items()}
+    def of_kind(self, *kinds: Kind) -> Iterator[tuple[Companion, CompanionFiles]]:
+        """Rows of the table that files were given of, and these files."""
+        for row in companions(*kinds):
+            if row.name in self.files:
+                yield row, self.files[row.name]
+
+    def paths(self, name: str) -> dict[str, Path]:
+        """Files of a companion, by class where each has its own."""
+        files = self.files[name]
+        listed = files if isinstance(files, Mapping) else {"": files}
+        return {key: Path(file) for key, file in listed.items()}
+
+    def path(self, name: str) -> Path:
+        """The one file of a companion.
+
+        Raises
+        ------
+        InputError
+            If there are several.
+        """
+        found = self.paths(name)
+        if list(found) != [""]:
+            raise InputError(f"{name}: expected one file, {len(found)} were given")
+        return found[""]
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """What was found in the files before a sample is read.
 
-    ``keep`` are voxels in file order, ``scalp`` says of every voxel of the volume whether it is
-    kept as scalp, ``resampling`` how the scan's voxels are made of the water's if those differ,
-    ``points`` how many samples of a FID are wanted, ``notes`` what had to be assumed.
+    ``signals`` and ``volumes`` are what came with the scan by name, ``resamplings`` how the scan's
+    voxels are made of a signal's where those differ. ``keep`` are voxels in file order, ``marked``
+    says of every voxel of the volume whether it is kept as one that is not quantified, ``points``
+    how many samples of a FID are wanted, ``notes`` what had to be assumed.
     """
 
     scan: NIfTIMRSHeader
-    water: NIfTIMRSHeader | None
-    resampling: Resampling | None
+    signals: Mapping[str, NIfTIMRSHeader]
+    resamplings: Mapping[str, Resampling]
+    volumes: Mapping[str, Volume]
     keep: NDArray[np.intp] | None
-    tissue: Fractions | None
-    scalp: NDArray[np.bool_] | None
+    marked: NDArray[np.bool_] | None
     points: int
     notes: tuple[str, ...]
 
     @property
     def headers(self) -> list[NIfTIMRSHeader]:
-        """Of the scan and of its water reference, if there is one."""
-        return [self.scan] if self.water is None else [self.scan, self.water]
+        """Of the scan and of the signals that came with it."""
+        return [self.scan, *self.signals.values()]
+
+    def name_of(self, header: NIfTIMRSHeader) -> str:
+        """Name of the companion that a header is of; empty for the scan's own."""
+        return next((name for name, own in self.signals.items() if own is header), "")
 
 
 def find_inputs(request: Request) -> Inputs:
@@ -84,25 +108,33 @@ def find_inputs(request: Request) -> Inputs:
     scan = read_header(request.scan)
     supported_dimensions(scan.path, scan.higher_dimensions)
     mask, notes = None, list(scan.notes)
-    if request.mask is not None:
-        volume, said = read_mask(request.mask, scan.grid)
+    for row, _ in request.of_kind(Kind.SELECTION):
+        volume, said = read_mask(request.path(row.name), scan.grid)
         mask, notes = in_file_order(volume), [*notes, *said]
-    scalp = None if request.scalp is None else _scalp(request.scalp, scan, mask)
-    keep = None if mask is None else np.flatnonzero(mask if scalp is None else mask | scalp)
-    points = _wanted_points(scan, request.points)
-    water = None if request.water is None else _matching_water(request.water, scan)
-    notes += _suppression_notes(scan, water)
-    tissue = None
-    if request.tissue is not None:
-        tissue = read_tissue(request.tissue, request.tissue_classes, scan.grid, keep)
-        notes += tissue.notes
-    resampling = None if water is None else _water_resampling(water, scan, keep)
-    if resampling is not None:
-        notes.append(
-            f"water reference {resampling.description}; its amplitudes are taken to be on the "
-            "scan's scale whatever the size of its voxels"
-        )
-    return Inputs(scan, water, resampling, keep, tissue, scalp, points, tuple(notes))
+    volumes, marked = {}, None
+    for row, files in request.of_kind(Kind.MARKS):
+        volumes[row.name] = read_companion(row, files, (), scan.grid, None)
+        outside = _outside(request.path(row.name), row, volumes[row.name], mask)
+        marked = outside if marked is None else marked | outside
+    keep = None if mask is None else np.flatnonzero(mask if marked is None else mask | marked)
+    signals = {
+        row.name: _matching_signal(request.path(row.name), scan)
+        for row, _ in request.of_kind(Kind.SIGNAL)
+    }
+    for row, files in request.of_kind(Kind.FRACTIONS, Kind.MAP):
+        volumes[row.name] = read_companion(row, files, request.classes, scan.grid, keep)
+    found = {name: _resampling(header, scan, keep) for name, header in signals.items()}
+    resamplings = {name: one for name, one in found.items() if one is not None}
+    return Inputs(
+        scan=scan,
+        signals=signals,
+        resamplings=resamplings,
+        volumes=volumes,
+        keep=keep,
+        marked=marked,
+        points=_wanted_points(scan, request.points),
+        notes=(*notes, *_notes(scan, signals, resamplings, volumes)),
+    )
 
 
 def water_dimensions(water: NIfTIMRSHeader, scan: NIfTIMRSHeader) -> dict[str, int]:
@@ -157,19 +189,21 @@ def _wanted_points(scan: NIfTIMRSHeader, points: int | None) -> int:
     return points
 
 
-def _scalp(path: Path, scan: NIfTIMRSHeader, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """Scalp outside the mask, ``(x*y*z,)`` with x fastest."""
-    scalp = in_file_order(read_mask(path, scan.grid)[0])
-    outside = scalp if mask is None else scalp & ~mask
+def _outside(
+    path: Path, row: Companion, volume: Volume, mask: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    """Marked voxels outside the mask, ``(x*y*z,)`` with x fastest."""
+    marked = in_file_order(volume.values)
+    outside = marked if mask is None else marked & ~mask
     if not outside.any():
         raise InputError(
-            f"{path}: every scalp voxel lies in the mask too, where voxels are quantified; give a "
-            "scalp mask that reaches beyond the brain mask"
+            f"{path}: every {row.name} voxel lies in the mask too, where voxels are quantified; "
+            f"give a {row.name} mask that reaches beyond the brain mask"
         )
     return np.asarray(outside)
 
 
-def _matching_water(path: Path, scan: NIfTIMRSHeader) -> NIfTIMRSHeader:
+def _matching_signal(path: Path, scan: NIfTIMRSHeader) -> NIfTIMRSHeader:
     water = read_header(path)
     water_dimensions(water, scan)
     own, expected = water.acquisition, scan.acquisition
@@ -188,17 +222,28 @@ def _matching_water(path: Path, scan: NIfTIMRSHeader) -> NIfTIMRSHeader:
     return water
 
 
-def _suppression_notes(scan: NIfTIMRSHeader, water: NIfTIMRSHeader | None) -> list[str]:
-    """Whether one of the two files says that it is the other."""
-    found = []
+def _notes(
+    scan: NIfTIMRSHeader,
+    signals: Mapping[str, NIfTIMRSHeader],
+    resamplings: Mapping[str, Resampling],
+    volumes: Mapping[str, Volume],
+) -> Iterator[str]:
+    """What is to be said of what came with a scan."""
     if scan.extension.get("WaterSuppressed") is False:
-        found.append("the scan states WaterSuppressed: false; is it a water reference?")
-    if water is not None and water.extension.get("WaterSuppressed") is True:
-        found.append("the water reference states WaterSuppressed: true; is it the right file?")
-    return found
+        yield "the scan states WaterSuppressed: false; is it a water reference?"
+    for name, header in signals.items():
+        if header.extension.get("WaterSuppressed") is True:
+            yield f"the {name} reference states WaterSuppressed: true; is it the right file?"
+    for volume in volumes.values():
+        yield from volume.notes
+    for name, resampling in resamplings.items():
+        yield (
+            f"{name} reference {resampling.description}; its amplitudes are taken to be on the "
+            "scan's scale whatever the size of its voxels"
+        )
 
 
-def _water_resampling(
+def _resampling(
     water: NIfTIMRSHeader, scan: NIfTIMRSHeader, keep: NDArray[np.intp] | None
 ) -> Resampling | None:
     """How to bring the water onto the scan's grid; ``None`` if it is there."""

@@ -40,12 +40,13 @@ _TOGETHER = 1e-2
 class Signals:
     """The samples of one file, ready to be read voxel by voxel.
 
-    ``kept`` are the file's voxels in the table, ``held`` the samples of a FID there, ``resampling``
-    is for files on another grid, and ``energy`` is of the voxels kept. A FID is ``points`` samples
-    from ``first`` on, the first of which comes ``start_time`` s after time zero and stands
-    ``between`` samples of the file.
+    ``name`` is the companion's, empty for the scan itself. ``kept`` are the file's voxels in the
+    table, ``held`` the samples of a FID there, ``resampling`` is for files on another grid, and
+    ``energy`` is of the voxels kept. A FID is ``points`` samples from ``first`` on, the first of
+    which comes ``start_time`` s after time zero and stands ``between`` samples of the file.
     """
 
+    name: str
     header: NIfTIMRSHeader
     dimensions: Mapping[str, int]
     table: Transposer
@@ -270,7 +271,7 @@ def _absorb(
 ) -> Signals:
     in_file = header.points_in_file
     held = min(in_file, header.skipped + inputs.points + _RESERVE)
-    resampling = inputs.resampling if header is inputs.water else None
+    resampling = inputs.resamplings.get(inputs.name_of(header))
     kept = _kept(header, inputs.keep, resampling)
     table = stack.enter_context(
         Transposer(len(kept), held * header.signals, memory_budget, scratch)
@@ -289,7 +290,10 @@ def _absorb(
             read += len(run)
             tick(len(run))
         dimensions = water_dimensions(header, inputs.scan)
-        return Signals(header, dimensions, table, kept, held, energy, stream.checksum, resampling)
+        name = inputs.name_of(header)
+        return Signals(
+            name, header, dimensions, table, kept, held, energy, stream.checksum, resampling
+        )
 
 
 def _in_store_order(table: NDArray[np.complex64], header: NIfTIMRSHeader) -> NDArray[np.complex64]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsi_engine.companions import CompanionFiles, Kind, companion, companions
 from mrsi_engine.conventions import COIL, Acquisition, ScanNoise
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.import_inputs import (
@@ -19,7 +20,6 @@ from mrsi_engine.io.import_inputs import (
     Request,
     find_inputs,
     in_file_order,
-    water_dimensions,
 )
 from mrsi_engine.io.import_output import check_output, replacing
 from mrsi_engine.io.import_signals import (
@@ -41,7 +41,6 @@ from mrsi_engine.io.personal import personal_fields, without_personal
 from mrsi_engine.io.room import check_room
 from mrsi_engine.io.scan_store import DEFAULT_CHUNK, ScanStore
 from mrsi_engine.io.signal_mask import signal_mask
-from mrsi_engine.io.tissue import Tissue
 from mrsi_engine.nuclei import nucleus
 
 #: Bytes of samples held in memory before they go to a scratch file.
@@ -58,17 +57,14 @@ def import_scan(
     scan: str | Path,
     out: str | Path,
     *,
-    mask: str | Path | None = None,
-    water: str | Path | None = None,
-    tissue: Tissue | None = None,
     tissue_classes: Sequence[str] = (),
-    scalp: str | Path | None = None,
     chunk: int = DEFAULT_CHUNK,
     memory_budget: int = MEMORY_BUDGET,
     points: int | None = None,
     keep_personal: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    **files: CompanionFiles | None,
 ) -> ScanStore:
     """Turn a NIfTI-MRS scan into a scan store, reading it once from start to end.
 
@@ -84,24 +80,29 @@ def import_scan(
         ``DIM_COIL`` and ``DIM_DYN`` in any order.
     out
         Folder of the store.
-    mask
-        NIfTI volume on the scan's grid, above zero where to quantify; one of fractions counts from
-        0.5 on. Without one, a mask is made by :func:`~mrsi_engine.io.signal_mask.signal_mask` from
-        the water reference if there is one, else from the scan; scans of up to :data:`HANDFUL`
-        voxels are kept whole.
-    water
-        Water reference with the scan's dwell time and frequency, at least as many points, its
+    files
+        What comes with the scan, by the names of :mod:`mrsi_engine.companions`: ``mask``,
+        ``water``, ``tissue``, ``scalp`` and whatever was registered beside them.
+
+        ``mask``: NIfTI volume on the scan's grid, above zero where to quantify; one of fractions
+        counts from 0.5 on. Without one, a mask is made by
+        :func:`~mrsi_engine.io.signal_mask.signal_mask` from the water reference if there is one,
+        else from the scan; scans of up to :data:`HANDFUL` voxels are kept whole.
+
+        ``water``: reference with the scan's dwell time and frequency, at least as many points, its
         coils if it has any, and any number of transients; it is brought to the scan's first
-        sample. One on another grid is resampled by the
-        affines (:class:`~mrsi_engine.io.resampling.Resampling`, on complex FIDs); voxels it does
-        not reach get zeros.
-    tissue
-        A 4-D NIfTI of fractions whose last dimension ``tissue_classes`` names, or one 3-D file a
-        class, e.g. ``{"gm": ..., "wm": ..., "csf": ...}``. On another grid they are resampled too;
-        voxels they do not reach get NaN.
-    scalp
-        Mask of the scalp. Its voxels outside ``mask`` are kept and flagged: stages may learn from
-        them, nothing is quantified there. Without a mask all of them count as outside.
+        sample. One on another grid is resampled by the affines
+        (:class:`~mrsi_engine.io.resampling.Resampling`, on complex FIDs); voxels it does not reach
+        get zeros.
+
+        ``tissue``: a 4-D NIfTI of fractions whose last dimension ``tissue_classes`` names, or one
+        3-D file a class, e.g. ``{"gm": ..., "wm": ..., "csf": ...}``. On another grid they are
+        resampled too; voxels they do not reach get NaN.
+
+        ``scalp``: mask of the scalp. Its voxels outside ``mask`` are kept and flagged: stages may
+        learn from them, nothing is quantified there. Without a mask all of them count as outside.
+    tissue_classes
+        What the last dimension of a 4-D tissue file holds.
     chunk
         Voxels a chunk of the store; fewer in raw data, by the number of FIDs a voxel.
     memory_budget
@@ -124,9 +125,7 @@ def import_scan(
     RunError
         If the disk is full or the store cannot be written.
     """
-    request = _request(
-        scan, mask, water, tissue, tissue_classes, scalp, chunk, points, keep_personal
-    )
+    request = _request(scan, files, tissue_classes, chunk, points, keep_personal)
     target = Path(out).resolve()
     check_output(target, overwrite)
     inputs = find_inputs(request)
@@ -140,14 +139,11 @@ def changed_since(
     inputs: Mapping[str, Any],
     scan: str | Path,
     *,
-    mask: str | Path | None = None,
-    water: str | Path | None = None,
-    tissue: Tissue | None = None,
     tissue_classes: Sequence[str] = (),
-    scalp: str | Path | None = None,
     chunk: int = DEFAULT_CHUNK,
     points: int | None = None,
     keep_personal: bool = False,
+    **files: CompanionFiles | None,
 ) -> list[str]:
     """Which files and settings differ from those a store was made from, its ``inputs``.
 
@@ -158,39 +154,25 @@ def changed_since(
     InputError
         If a file cannot be read.
     """
-    request = _request(
-        scan, mask, water, tissue, tissue_classes, scalp, chunk, points, keep_personal
-    )
-    water_checksum = None if request.water is None else _checksum(request.water)
-    now = _provenance(request, _checksum(request.scan), water_checksum)
+    request = _request(scan, files, tissue_classes, chunk, points, keep_personal)
+    signals = [_checksum(request.path(row.name)) for row, _ in request.of_kind(Kind.SIGNAL)]
+    now = _provenance(request, [_checksum(request.scan), *signals])
     names = {**inputs, **now}
     return [name for name in names if inputs.get(name) != now.get(name)]
 
 
 def _request(
     scan: str | Path,
-    mask: str | Path | None,
-    water: str | Path | None,
-    tissue: Tissue | None,
-    tissue_classes: Sequence[str],
-    scalp: str | Path | None,
+    files: Mapping[str, CompanionFiles | None],
+    classes: Sequence[str],
     chunk: int,
     points: int | None,
     keep_personal: bool,
 ) -> Request:
     if chunk < 1:
         raise InputError(f"chunk is {chunk}, expected at least one voxel")
-    return Request(
-        scan=Path(scan),
-        mask=None if mask is None else Path(mask),
-        water=None if water is None else Path(water),
-        tissue=tissue,
-        tissue_classes=tuple(tissue_classes),
-        scalp=None if scalp is None else Path(scalp),
-        chunk=chunk,
-        points=points,
-        keep_personal=keep_personal,
-    )
+    given = {companion(name).name: one for name, one in files.items() if one is not None}
+    return Request(Path(scan), given, tuple(classes), chunk, points, keep_personal)
 
 
 def _fill(folder: Path, request: Request, inputs: Inputs, memory_budget: int, tick: Ticker) -> None:
@@ -212,7 +194,7 @@ def _fill(folder: Path, request: Request, inputs: Inputs, memory_budget: int, ti
                 if signal is signals[0]:
                     store.write_fids(start, found.whitened(fids, axis)[..., :points])
                 else:
-                    store.write_water(start, fids[..., :points])
+                    store.write(signal.name, start, fids[..., :points])
 
 
 @dataclass(frozen=True)
@@ -261,8 +243,8 @@ def _choose(inputs: Inputs, signals: Sequence[Signals]) -> tuple[NDArray[np.intp
         )
     if len(scan) <= HANDFUL:
         return np.arange(len(scan)), "every voxel", []
-    scalp = np.zeros(scan.shape, bool) if inputs.scalp is None else inputs.scalp
-    brain = signal_mask(energies[-1]) & usable & ~scalp
+    marked = np.zeros(scan.shape, bool) if inputs.marked is None else inputs.marked
+    brain = signal_mask(energies[-1]) & usable & ~marked
     if not brain.any():
         raise InputError(f"{inputs.scan.path}: no voxel outside the scalp holds a signal")
     notes = []
@@ -271,7 +253,7 @@ def _choose(inputs: Inputs, signals: Sequence[Signals]) -> tuple[NDArray[np.intp
             f"no mask was given: the one made from signal energy keeps {int(brain.sum())} of "
             f"{len(scan)} voxels; give one with --mask if that is not what you want"
         )
-    return np.flatnonzero(brain | scalp), "signal energy", notes
+    return np.flatnonzero(brain | marked), "signal energy", notes
 
 
 def _left_out(request: Request, scan: NIfTIMRSHeader) -> list[str]:
@@ -289,7 +271,7 @@ def _create(
     notes: Sequence[str],
 ) -> ScanStore:
     scan, voxels = inputs.scan, kept.voxels
-    tissue, scalp, water = inputs.tissue, inputs.scalp, inputs.water
+    own = {signal.name: signal for signal in signals[1:]}
     return ScanStore.create(
         folder,
         np.stack(np.unravel_index(voxels, scan.grid.shape, order="F"), axis=1),
@@ -299,24 +281,33 @@ def _create(
         position_code=scan.grid.code if scan.grid.has_position else 0,
         chunk=max(1, request.chunk // scan.signals),
         dimensions=scan.dimensions,
-        water=water is not None,
-        water_dimensions=None if water is None else water_dimensions(water, scan),
-        scalp=None if scalp is None else scalp[voxels],
-        tissue=None if tissue is None else in_file_order(tissue.values)[voxels],
-        tissue_classes=() if tissue is None else tissue.classes,
+        signals={name: signal.dimensions for name, signal in own.items()},
+        volumes=_volumes(inputs, voxels),
+        classes={name: volume.classes for name, volume in inputs.volumes.items()},
         stem=stem_of(scan.path),
         source=scan.path.name,
         checksum=signals[0].checksum,
         header=scan.extension if request.keep_personal else without_personal(scan.extension),
         mask_origin=kept.mask_origin,
-        inputs=_provenance(request, *(signal.checksum for signal in signals)),
+        inputs=_provenance(request, [signal.checksum for signal in signals]),
         notes=notes,
-        water_timing=None if water is None else _timing(water.acquisition),
+        timing={name: timing_of(signal.header.acquisition) for name, signal in own.items()},
         noise=kept.noise,
     )
 
 
-def _timing(acquisition: Acquisition) -> dict[str, float]:
+def _volumes(inputs: Inputs, voxels: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+    """What came with the scan in the voxels that are kept; marks count outside the mask only."""
+    tables = {name: in_file_order(v.values)[voxels] for name, v in inputs.volumes.items()}
+    if inputs.marked is not None:
+        outside = inputs.marked[voxels]
+        marks = [row.name for row in companions(Kind.MARKS) if row.name in tables]
+        tables |= {name: tables[name] & outside for name in marks}
+    return tables
+
+
+def timing_of(acquisition: Acquisition) -> dict[str, float]:
+    """Echo and repetition time, s, as far as they are known."""
     times = {
         "echo_time": acquisition.echo_time,
         "repetition_time": acquisition.repetition_time,
@@ -324,17 +315,21 @@ def _timing(acquisition: Acquisition) -> dict[str, float]:
     return {name: seconds for name, seconds in times.items() if seconds is not None}
 
 
-def _provenance(request: Request, scan: str, water: str | None = None) -> dict[str, Any]:
+def _provenance(request: Request, checksums: Sequence[str]) -> dict[str, Any]:
+    """SHA-256 of the files and the settings; ``checksums`` of scan and signals are known."""
+    signals = [row.name for row, _ in request.of_kind(Kind.SIGNAL)]
+    files: dict[str, Any] = dict(zip(signals, checksums[1:], strict=True))
+    for name in request.files:
+        if name not in files:
+            by_class = {key: _checksum(path) for key, path in request.paths(name).items()}
+            files[name] = by_class.get("", by_class)
     return {
-        "scan": scan,
-        "mask": None if request.mask is None else _checksum(request.mask),
-        "water": water,
-        "tissue": {name: _checksum(file) for name, file in request.tissue_files.items()},
-        "tissue_classes": list(request.tissue_classes),
+        "scan": checksums[0],
+        **files,
+        "tissue_classes": list(request.classes),
         "chunk": request.chunk,
         "points": request.points,
         **({"keep_personal": True} if request.keep_personal else {}),
-        **({} if request.scalp is None else {"scalp": _checksum(request.scalp)}),
     }
 
 

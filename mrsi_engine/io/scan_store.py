@@ -4,16 +4,14 @@
 variable       dimensions                            dtype      unit
 =============  ====================================  =========  ==========================
 ``fid``        voxel, (coil,) (dynamic,) time        complex64  as in the file
-``water``      voxel, (coil,) (water_dynamic,) time  complex64  as in the file (optional)
-``tissue``     voxel, tissue_class                   float32    fraction (optional)
-``scalp``      voxel                                 bool       (optional)
 ``x y z``      voxel                                 int32      voxel index in the volume
 ``time``       time                                  float64    s
 =============  ====================================  =========  ==========================
 
-Raw data have coils and transients (``dynamic``) between voxel and time; ``water`` then has the same
-dimensions with as many transients as were acquired of it, 1 if it is an average. Voxels marked
-``scalp`` lie outside the mask: they teach a stage what lipids look like and are never quantified.
+Beside these stands what came with the scan, by the table of :mod:`mrsi_engine.companions`: further
+signals (``water``; ``water_dynamic`` is its own number of transients, 1 if it is an average), marks
+(``scalp``; such voxels lie outside the mask and are never quantified), fractions (``tissue`` by
+``tissue_class``) and maps. Raw data have coils and transients (``dynamic``) between voxel and time.
 
 A chunk holds whole FIDs of ``chunk`` voxels. Voxels stand in the order of the file they came from:
 x runs fastest, then y, then z. Attributes carry the acquisition, the grid, the complete NIfTI-MRS
@@ -36,6 +34,7 @@ import xarray as xr
 import zarr
 from numpy.typing import ArrayLike, NDArray
 
+from mrsi_engine.companions import Companion, Kind, companion, companions
 from mrsi_engine.conventions import DYNAMIC, TIME, VOXEL, WHITE, Acquisition, ScanNoise
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.integrity import (
@@ -63,17 +62,12 @@ SCHEMA_VERSION = 3
 DEFAULT_CHUNK = 1024
 
 _SCHEMA = "mrsi_engine.scan"
-_TISSUE_CLASS = "tissue_class"
-_WATER_DYNAMIC = "water_dynamic"
 _DIMENSIONS = {
-    "tissue": (VOXEL, _TISSUE_CLASS),
-    "scalp": (VOXEL,),
     "x": (VOXEL,),
     "y": (VOXEL,),
     "z": (VOXEL,),
     "time": (TIME,),
 }
-_SIGNALS = ("fid", "water")
 _REQUIRED = ("fid", "x", "y", "z", "time")
 _ACQUISITION_UNITS = {
     "points": "1",
@@ -86,7 +80,7 @@ _ACQUISITION_UNITS = {
     "start_time": "s",
 }
 _PROVENANCE = ("stem", "source", "checksum", "header", "mask_origin", "inputs", "notes")
-_WATER_TIMING = "water_timing"
+_TIMING = "timing"
 _NOISE = "noise"
 
 _AGAIN = (
@@ -117,10 +111,10 @@ class ScanStore:
         Voxels a chunk.
     dimensions
         Lengths of the dimensions of ``fid`` between voxel and time, e.g. ``{"coil": 4}``.
-    has_water, has_scalp
-        Whether a water reference came with the scan, and voxels marked as scalp.
-    tissue_classes
-        Names of the tissue fractions, empty without them.
+    companions
+        Names of what came with the scan and is stored, see :mod:`mrsi_engine.companions`.
+    classes
+        Names of the classes of those that have some, e.g. of ``tissue``.
     stem
         The input's file name without ``.nii`` or ``.nii.gz``.
     source, checksum
@@ -133,8 +127,9 @@ class ScanStore:
         SHA-256 of every file the store was made of, and the settings it was made with.
     notes
         What had to be assumed on the way in, for the report.
-    water_timing
-        ``echo_time`` and ``repetition_time`` of the water reference, s, as far as its file says.
+    timing
+        ``echo_time`` and ``repetition_time`` of signals that came with the scan, s, as far as their
+        files say.
     noise
         What is known of the noise of the FIDs.
     """
@@ -147,9 +142,8 @@ class ScanStore:
     voxels: int
     chunk: int
     dimensions: Mapping[str, int]
-    has_water: bool
-    has_scalp: bool
-    tissue_classes: tuple[str, ...]
+    companions: tuple[str, ...]
+    classes: Mapping[str, tuple[str, ...]]
     stem: str
     source: str
     checksum: str
@@ -157,7 +151,7 @@ class ScanStore:
     mask_origin: str
     inputs: dict[str, Any]
     notes: tuple[str, ...]
-    water_timing: dict[str, float]
+    timing: Mapping[str, Mapping[str, float]]
     noise: ScanNoise
     _group: zarr.Group = field(repr=False)
 
@@ -200,11 +194,9 @@ class ScanStore:
         position_code: int = 1,
         chunk: int = DEFAULT_CHUNK,
         dimensions: Mapping[str, int] | None = None,
-        water: bool = False,
-        water_dimensions: Mapping[str, int] | None = None,
-        scalp: ArrayLike | None = None,
-        tissue: ArrayLike | None = None,
-        tissue_classes: Sequence[str] = (),
+        signals: Mapping[str, Mapping[str, int]] | None = None,
+        volumes: Mapping[str, ArrayLike] | None = None,
+        classes: Mapping[str, Sequence[str]] | None = None,
         stem: str = "scan",
         source: str = "memory",
         checksum: str = "",
@@ -212,7 +204,7 @@ class ScanStore:
         mask_origin: str = "given",
         inputs: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
-        water_timing: Mapping[str, float] | None = None,
+        timing: Mapping[str, Mapping[str, float]] | None = None,
         noise: ScanNoise = WHITE,
     ) -> ScanStore:
         """A new store whose FIDs are still to be written, block by block.
@@ -223,13 +215,13 @@ class ScanStore:
             ``(voxel, 3)`` integer voxel indices x, y, z, in the order of the FIDs.
         dimensions
             Lengths of the dimensions of the FIDs between voxel and time, in their order.
-        water, water_dimensions
-            Whether a water reference will be written too, and its own lengths of the same
-            dimensions where they differ.
-        scalp
-            ``(voxel,)`` bool, true for voxels that are not quantified.
-        tissue
-            ``(voxel, class)`` fractions named by ``tissue_classes``.
+        signals
+            Signals that will be written too, by name, with their own lengths of the same
+            dimensions.
+        volumes
+            What else came with the scan, by name: ``(voxel,)`` or ``(voxel, class)``.
+        classes
+            Names of the classes of volumes that have some.
 
         The others are the attributes of :class:`ScanStore`.
 
@@ -250,19 +242,17 @@ class ScanStore:
             "mask_origin": mask_origin,
             "inputs": dict(inputs or {}),
             "notes": list(notes),
-            _WATER_TIMING: dict(water_timing or {}),
+            _TIMING: {name: dict(times) for name, times in (timing or {}).items()},
             _NOISE: dataclasses.asdict(noise),
         }
         group = zarr.create_group(path)
         _create_signal(group, "fid", len(places), dimensions or {}, acquisition, chunk)
-        if water:
-            sizes = _of_the_water(water_dimensions or dimensions or {})
-            _create_signal(group, "water", len(places), sizes, acquisition, chunk)
+        for name, lengths in (signals or {}).items():
+            sizes = _own_names(name, lengths)
+            _create_signal(group, name, len(places), sizes, acquisition, chunk)
         _create_tables(group, places, acquisition)
-        if scalp is not None:
-            _create_table(group, "scalp", np.asarray(scalp, dtype=bool), "1")
-        if tissue is not None:
-            _create_tissue(group, tissue, tissue_classes)
+        for name, values in (volumes or {}).items():
+            _create_volume(group, companion(name), values, (classes or {}).get(name, ()))
         seal(path, group, _attributes(acquisition, shape, affine, position_code, provenance))
         return cls._of(path, group)
 
@@ -272,7 +262,7 @@ class ScanStore:
         fid = group["fid"]
         provenance = {name: attributes[name] for name in _PROVENANCE}
         provenance["notes"] = tuple(provenance["notes"])
-        classes = group[_TISSUE_CLASS][:] if "tissue" in group else ()
+        here = [row for row in companions() if row.stored and row.name in group]
         return cls(
             path=path,
             acquisition=Acquisition(**{name: attributes[name] for name in _ACQUISITION_UNITS}),
@@ -282,11 +272,14 @@ class ScanStore:
             voxels=fid.shape[0],
             chunk=fid.chunks[0],
             dimensions=_lengths(fid),
-            has_water="water" in group,
-            has_scalp="scalp" in group,
-            water_timing=attributes.get(_WATER_TIMING, {}),
+            companions=tuple(row.name for row in here),
+            classes={
+                row.name: tuple(str(name) for name in group[row.class_dimension][:])
+                for row in here
+                if row.class_dimension in group
+            },
+            timing=attributes[_TIMING],
             noise=scan_noise(attributes),
-            tissue_classes=tuple(str(name) for name in classes),
             _group=group,
             **provenance,
         )
@@ -295,20 +288,12 @@ class ScanStore:
         """FIDs of voxels ``start`` to ``stop``, ``(n, [coil,] [dynamic,] time)``."""
         return self._read("fid", start, stop)
 
-    def read_water(self, start: int, stop: int) -> NDArray[np.complex64] | None:
-        """Water reference of voxels ``start`` to ``stop``; ``None`` without one.
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any] | None:
+        """A companion of voxels ``start`` to ``stop``, ``(n, ...)``; ``None`` without it.
 
-        Its dimensions are those of the FIDs, its own number of transients among them.
+        Dimensions of a signal are those of the FIDs, its own number of transients among them.
         """
-        return self._read("water", start, stop) if self.has_water else None
-
-    def read_tissue(self, start: int, stop: int) -> NDArray[np.float32] | None:
-        """Tissue fractions of voxels ``start`` to ``stop``, ``(n, class)``; ``None`` without."""
-        return self._read("tissue", start, stop) if self.tissue_classes else None
-
-    def read_scalp(self, start: int, stop: int) -> NDArray[np.bool_] | None:
-        """Which of voxels ``start`` to ``stop`` are scalp, ``(n,)``; ``None`` if none is marked."""
-        return self._read("scalp", start, stop) if self.has_scalp else None
+        return self._read(name, start, stop) if name in self.companions else None
 
     def coordinates(self, start: int = 0, stop: int | None = None) -> NDArray[np.int32]:
         """Voxel indices x, y, z of voxels ``start`` to ``stop``, ``(n, 3)``; of all by default."""
@@ -318,9 +303,9 @@ class ScanStore:
         """Write FIDs ``(n, ..., time)`` from voxel ``start`` on; whole chunks only."""
         self._write("fid", start, fids)
 
-    def write_water(self, start: int, water: ArrayLike) -> None:
-        """Write the water reference ``(n, ..., time)`` from voxel ``start``; whole chunks only."""
-        self._write("water", start, water)
+    def write(self, name: str, start: int, signals: ArrayLike) -> None:
+        """Write a signal that came with the scan as :meth:`write_fids` does the scan's own."""
+        self._write(name, start, signals)
 
     def to_xarray(self) -> xr.Dataset:
         """The store as a lazily indexed Dataset without Dask arrays."""
@@ -397,7 +382,7 @@ def damaged_files(path: str | Path) -> list[Damage]:
 def _damaged_chunks(path: Path, group: zarr.Group, *, signals: bool) -> list[Damage]:
     """Damaged chunks of all arrays; those of signals are only missed unless they are to be read."""
     names = members_of(dict(group.attrs))
-    found = (damaged_chunks(path, group[n], content=signals or n not in _SIGNALS) for n in names)
+    found = (damaged_chunks(path, group[n], content=signals or n not in _signals()) for n in names)
     return [damage for damages in found for damage in damages]
 
 
@@ -431,7 +416,8 @@ def _check_arrays(path: Path, group: zarr.Group) -> None:
         )
     voxels, *_, points = group["fid"].shape
     lengths = {VOXEL: voxels, TIME: points}
-    for name, dimensions in {"water": (VOXEL, TIME), **_DIMENSIONS}.items():
+    beside = {row.name: row.dimensions for row in companions() if row.stored}
+    for name, dimensions in {**beside, **_DIMENSIONS}.items():
         found = group[name].shape if name in group else None
         if found is not None and found[0] != lengths[dimensions[0]]:
             raise InputError(
@@ -460,9 +446,14 @@ def _attributes(
     }
 
 
-def _of_the_water(dimensions: Mapping[str, int]) -> dict[str, int]:
-    """Names under which the water's own lengths can stand beside those of the scan."""
-    return {_WATER_DYNAMIC if d == DYNAMIC else d: length for d, length in dimensions.items()}
+def _signals() -> tuple[str, ...]:
+    """Variables that hold FIDs."""
+    return ("fid", *(row.name for row in companions(Kind.SIGNAL)))
+
+
+def _own_names(name: str, dimensions: Mapping[str, int]) -> dict[str, int]:
+    """Names under which a signal's own lengths can stand beside those of the scan."""
+    return {f"{name}_{d}" if d == DYNAMIC else d: length for d, length in dimensions.items()}
 
 
 def _lengths(signal: zarr.Array) -> dict[str, int]:
@@ -498,9 +489,14 @@ def _create_tables(
     _create_table(group, "time", acquisition.time, "s")
 
 
-def _create_tissue(group: zarr.Group, tissue: ArrayLike, classes: Sequence[str]) -> None:
-    _create_table(group, "tissue", np.asarray(tissue, dtype=np.float32), "fraction")
-    create_table(group, _TISSUE_CLASS, np.array(classes, dtype=object), (_TISSUE_CLASS,))
+def _create_volume(
+    group: zarr.Group, row: Companion, values: ArrayLike, classes: Sequence[str]
+) -> None:
+    table = np.asarray(values, dtype=bool if row.kind is Kind.MARKS else np.float32)
+    create_table(group, row.name, table, row.dimensions, {"units": row.units})
+    if row.kind is Kind.FRACTIONS:
+        named = np.array(classes, dtype=object)
+        create_table(group, row.class_dimension, named, (row.class_dimension,))
 
 
 def _create_table(group: zarr.Group, name: str, values: NDArray[Any], units: str) -> None:

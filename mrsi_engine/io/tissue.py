@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsi_engine.companions import CompanionFiles
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.resampling import Resampling, resampled
 from mrsi_engine.io.volumes import Grid, check_placed, read_volume
-
-#: Tissue fractions: one 4-D file, or one file a class by name.
-Tissue = str | Path | Mapping[str, str | Path]
 
 _FRACTION_TOLERANCE = 0.01
 
@@ -39,7 +37,7 @@ class Fractions:
 
 
 def read_tissue(
-    tissue: Tissue,
+    tissue: CompanionFiles,
     classes: Sequence[str],
     grid: Grid,
     voxels: NDArray[np.intp] | None = None,
@@ -88,16 +86,27 @@ def _read_fraction(
     if grid.difference(own) is None:
         return values, ""
     check_placed(path, own, grid, "tissue fractions")
+    found, said = on_grid(path, values, own, grid, voxels)
+    return found, f"tissue fractions {said}"
+
+
+def on_grid(
+    path: Path,
+    values: NDArray[np.float32],
+    own: Grid,
+    grid: Grid,
+    voxels: NDArray[np.intp],
+) -> tuple[NDArray[np.float32], str]:
+    """Values ``(x, y, z, class)`` brought from their own grid onto the scan's, and how.
+
+    Those of the wanted ``voxels`` (in file order) only, NaN elsewhere and where they do not reach.
+
+    Raises
+    ------
+    InputError
+        If they reach none of these voxels.
+    """
     resampling = Resampling(own, grid)
-    return (
-        _on_grid(path, values, resampling, voxels),
-        f"tissue fractions {resampling.description}",
-    )
-
-
-def _on_grid(
-    path: Path, values: NDArray[np.float32], resampling: Resampling, voxels: NDArray[np.intp]
-) -> NDArray[np.float32]:
     shape, classes = resampling.target.shape, values.shape[3]
     source = values.reshape(-1, classes, order="F")
     known = np.asarray(np.isfinite(source).all(axis=1))
@@ -112,4 +121,4 @@ def _on_grid(
         )
     out = np.full((int(np.prod(shape)), classes), np.nan, np.float32)
     out[voxels] = found
-    return out.reshape(*shape, classes, order="F")
+    return out.reshape(*shape, classes, order="F"), resampling.description

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from mrsi_engine.companions import SCALP, TISSUE, WATER
 from mrsi_engine.conventions import WHITE, Acquisition, ScanNoise, Status
 from mrsi_engine.pipeline.settings import Settings
 from mrsi_engine.quantities import Declaration, Quantity
@@ -38,16 +39,17 @@ class Context:
         The axis of the FIDs, the basis on it, and where to compute.
     dimensions
         Of the FIDs between voxel and time as they reach the stage, e.g. ``("coil", "dynamic")``.
-    has_water, has_scalp
-        Whether the scan has a water reference, and voxels marked as scalp.
+    companions
+        Names of what came with the scan, see :mod:`mrsi_engine.companions`.
+    classes
+        Names of the classes of companions that have some, in the order of :attr:`Block.companions`.
+    timing
+        ``echo_time`` and ``repetition_time`` of signals that came with it, s, as far as their files
+        say.
     state
         What the stage's own passes over the scan found, by name.
     written
         Parameters that the stages before write.
-    tissue_classes
-        Names of the tissue fractions, in the order of :attr:`Block.tissue`; empty without them.
-    water_echo_time, water_repetition_time
-        Of the water reference, s; ``None`` where its file does not say.
     noise
         What is known of the noise.
     """
@@ -56,27 +58,50 @@ class Context:
     basis: Basis | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dimensions: tuple[str, ...] = ()
-    has_water: bool = False
-    has_scalp: bool = False
+    companions: tuple[str, ...] = ()
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    timing: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     state: State = field(default_factory=dict)
     written: tuple[Quantity, ...] = ()
-    tissue_classes: tuple[str, ...] = ()
-    water_echo_time: float | None = None
-    water_repetition_time: float | None = None
     noise: ScanNoise = WHITE
+
+    @property
+    def has_water(self) -> bool:
+        """Whether the scan has a water reference."""
+        return WATER.name in self.companions
+
+    @property
+    def has_scalp(self) -> bool:
+        """Whether voxels are marked as scalp."""
+        return SCALP.name in self.companions
+
+    @property
+    def tissue_classes(self) -> tuple[str, ...]:
+        """Names of the tissue fractions, empty without them."""
+        return self.classes.get(TISSUE.name, ())
+
+    @property
+    def water_echo_time(self) -> float | None:
+        """Of the water reference, s; ``None`` where its file does not say."""
+        return self.timing.get(WATER.name, {}).get("echo_time")
+
+    @property
+    def water_repetition_time(self) -> float | None:
+        """Of the water reference, s; ``None`` where its file does not say."""
+        return self.timing.get(WATER.name, {}).get("repetition_time")
 
 
 @dataclass
 class Block:
     """A run of voxels on its way through the pipeline; stages replace ``fids`` and add results.
 
-    ``fids`` and ``water`` are ``(voxel, [coil,] [dynamic,] time)`` complex64; which dimensions
-    stand between voxel and time is what the context of each stage says. ``fids`` holds finite
-    numbers only: voxels with NaN, Inf or nothing but zeros never reach a stage. ``coordinates
-    (voxel, 3)`` int32 and ``scalp (voxel,)`` bool say where a voxel lies, ``tissue (voxel, class)``
-    float32 of what it is made, NaN or 0 where that is not known. Everything in the dictionaries
-    is keyed by the declared name: ``estimate``, ``sd`` and ``measures`` hold ``(voxel,)`` float
-    tensors, ``signals`` ``(voxel, time)`` complex64 ones.
+    ``fids`` are ``(voxel, [coil,] [dynamic,] time)`` complex64; which dimensions stand between
+    voxel and time is what the context of each stage says. They hold finite numbers only: voxels
+    with NaN, Inf or nothing but zeros never reach a stage. ``coordinates (voxel, 3)`` int32 say
+    where a voxel lies, ``companions`` what came with the scan, ``(voxel, ...)`` by its name in
+    :mod:`mrsi_engine.companions`; ``water``, ``scalp`` and ``tissue`` are short for three of them.
+    Everything in the other dictionaries is keyed by the declared name: ``estimate``, ``sd`` and
+    ``measures`` hold ``(voxel,)`` float tensors, ``signals`` ``(voxel, time)`` complex64 ones.
 
     ``noise_sd (voxel,)`` is set by a stage that changes the noise (denoising) to what it was
     before, and is then what error bars are computed from.
@@ -87,11 +112,9 @@ class Block:
     """
 
     fids: Tensor
-    water: Tensor | None = None
+    companions: dict[str, Tensor] = field(default_factory=dict)
     coordinates: Tensor | None = None
-    scalp: Tensor | None = None
     noise_sd: Tensor | None = None
-    tissue: Tensor | None = None
     keep_signals: bool = False
     status: Tensor = field(init=False)
     flags: Tensor = field(init=False)
@@ -106,6 +129,25 @@ class Block:
             (len(self.fids),), Status.NO_FIT, dtype=torch.uint8, device=self.fids.device
         )
         self.flags = torch.zeros_like(self.status, dtype=torch.int32)
+
+    @property
+    def water(self) -> Tensor | None:
+        """The water reference, dimensions as those of ``fids``; ``None`` without one."""
+        return self.companions.get(WATER.name)
+
+    @water.setter
+    def water(self, fids: Tensor) -> None:
+        self.companions[WATER.name] = fids
+
+    @property
+    def scalp(self) -> Tensor | None:
+        """Which voxels are scalp, ``(voxel,)`` bool; ``None`` if none is marked."""
+        return self.companions.get(SCALP.name)
+
+    @property
+    def tissue(self) -> Tensor | None:
+        """Fractions ``(voxel, class)`` float32, NaN or 0 where they are not known."""
+        return self.companions.get(TISSUE.name)
 
 
 #: A stage made ready for one scan: changes the block in place.

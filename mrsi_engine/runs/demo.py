@@ -67,8 +67,8 @@ def demo(
     options.check()
     check_folder(folder)
     phantom = simulate_scan(folder / "scan", settings)
-    inputs = Inputs(
-        scan=folder / "scan" / "scan.nii.gz",
+    inputs = Inputs.of(
+        folder / "scan" / "scan.nii.gz",
         mask=folder / "scan" / "mask.nii.gz",
         water=folder / "scan" / "water.nii.gz",
         tissue={name: folder / "scan" / f"{name}.nii.gz" for name in phantom.tissue},

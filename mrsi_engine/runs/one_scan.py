@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from mrsi_engine.choices import MIN_USABLE, Fill
+from mrsi_engine.companions import CompanionFiles, Kind, companion, companions
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.clusters import warm_up
 from mrsi_engine.engine.devices import AUTO, check_device, gpu_workers
@@ -26,7 +27,7 @@ from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import ScanLayout
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.import_signals import Progress
-from mrsi_engine.io.importing import changed_since, import_scan
+from mrsi_engine.io.importing import changed_since, import_scan, timing_of
 from mrsi_engine.io.integrity import Damage, OnDamage
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
 from mrsi_engine.io.result_store import ResultStore, open_result
@@ -48,25 +49,44 @@ from mrsi_engine.spectra.basis import Basis
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files of one scan. ``tissue`` is a 4-D file named by ``classes``, or a file a class."""
+    """The files of one scan; made by :meth:`of`.
+
+    ``files`` are what comes with it, by the names of :mod:`mrsi_engine.companions`.
+    """
 
     scan: Path
-    mask: Path | None = None
-    water: Path | None = None
-    tissue: Path | Mapping[str, Path] | None = None
+    files: Mapping[str, CompanionFiles] = field(default_factory=dict)
     tissue_classes: tuple[str, ...] = ()
-    scalp: Path | None = None
     points: int | None = None
     keep_personal: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        scan: Path,
+        *,
+        tissue_classes: tuple[str, ...] = (),
+        points: int | None = None,
+        keep_personal: bool = False,
+        **files: CompanionFiles | None,
+    ) -> Inputs:
+        """A scan with the files given of each companion, e.g. ``mask=PATH``.
+
+        ``tissue`` is a 4-D file named by ``tissue_classes``, or a file a class.
+
+        Raises
+        ------
+        InputError
+            If there is no companion of a name.
+        """
+        given = {companion(name).name: one for name, one in files.items() if one is not None}
+        return cls(scan, given, tissue_classes, points, keep_personal)
 
     def import_settings(self) -> dict[str, Any]:
         """What :func:`~mrsi_engine.io.importing.import_scan` takes beside scan and store."""
         return {
-            "mask": self.mask,
-            "water": self.water,
-            "tissue": self.tissue,
+            **self.files,
             "tissue_classes": self.tissue_classes,
-            "scalp": self.scalp,
             "points": self.points,
             "keep_personal": self.keep_personal,
         }
@@ -178,7 +198,8 @@ def process(
         summary = _fit(store, chosen, pipeline, folder, options, sinks)
     result = open_result(result_folder(folder))
     verdict = verdict_on(result)
-    ResultStore.open(result_folder(folder)).annotate(verdict=verdict.attributes())
+    if result.attrs.get("verdict") != verdict.attributes():
+        ResultStore.open(result_folder(folder)).annotate(verdict=verdict.attributes())
     with clock("export"):
         maps = export(result, folder, options.fill)
     rows = result_truth_table(result, truth) if truth else None
@@ -226,16 +247,18 @@ def _load_suited_basis(
 
 
 def _layout(inputs: Inputs, header: NIfTIMRSHeader) -> ScanLayout:
-    water = None if inputs.water is None else read_header(inputs.water).acquisition
-    by_file = inputs.tissue if isinstance(inputs.tissue, Mapping) else None
-    return ScanLayout(
-        tuple(header.dimensions.items()),
-        water is not None,
-        inputs.scalp is not None,
-        inputs.tissue_classes if by_file is None else tuple(by_file),
-        None if water is None else water.echo_time,
-        None if water is None else water.repetition_time,
-    )
+    """What the scan store will hold, as far as headers and names say it."""
+    given = [row for row in companions() if row.stored and row.name in inputs.files]
+    classes, timing = {}, {}
+    for row in given:
+        files = inputs.files[row.name]
+        if row.kind is Kind.FRACTIONS:
+            by_class = tuple(files) if isinstance(files, Mapping) else None
+            classes[row.name] = inputs.tissue_classes if by_class is None else by_class
+        if row.kind is Kind.SIGNAL and not isinstance(files, Mapping):
+            timing[row.name] = timing_of(read_header(files).acquisition)
+    names = tuple(row.name for row in given)
+    return ScanLayout(tuple(header.dimensions.items()), names, classes, timing)
 
 
 def _axis(inputs: Inputs, header: NIfTIMRSHeader) -> Acquisition:

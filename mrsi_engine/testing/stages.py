@@ -26,7 +26,7 @@ from mrsi_engine.pipeline.stage import Block, Context, Stage, State
 from mrsi_engine.testing.pretend_device import pretend_device
 
 #: What a block holds that is no result.
-_GIVEN = ("fids", "water", "coordinates", "scalp", "noise_sd", "tissue")
+_GIVEN = ("fids", "companions", "coordinates", "noise_sd")
 
 
 @dataclass(frozen=True)

@@ -147,9 +147,8 @@ def prepared(folder: Path, size: int, device: torch.device) -> tuple[Procedure, 
     states = tuple({n: torch.from_numpy(v) for n, v in state.items()} for state in found)
     voxels = Voxels(
         scan.read_fids(0, size),
-        scan.read_water(0, size),
+        {name: scan.read(name, 0, size) for name in scan.companions},
         scan.coordinates(0, size),
-        scan.read_scalp(0, size),
     )
     return replace(procedure, states=states), voxels
 

@@ -65,8 +65,13 @@ class TestWiring:
             *["--overwrite", "--log", tmp_path / "log.jsonl", "--min-usable", 0.5],
         )
         [((inputs, basis, pipeline, _, options), further)] = process.calls
-        assert inputs == Inputs(
-            *map(Path, ("a.nii.gz", "m", "w", "t")), tissue_classes=("csf", "gm", "wm"), points=256
+        assert inputs == Inputs.of(
+            Path("a.nii.gz"),
+            mask=Path("m"),
+            water=Path("w"),
+            tissue=Path("t"),
+            tissue_classes=("csf", "gm", "wm"),
+            points=256,
         )
         assert basis == BasisChoice("b", 4.7, True, "allow")
         assert pipeline.name == "minimal"
@@ -77,7 +82,7 @@ class TestWiring:
 
     def test_tissue_a_file_a_class(self, mrsi: Mrsi, process: Recorder) -> None:
         mrsi("run", "a.nii.gz", "--basis", "b", "--out", "c", "--gm", "g", "--csf", "f")
-        assert process.calls[0][0][0].tissue == {"gm": Path("g"), "csf": Path("f")}
+        assert process.calls[0][0][0].files["tissue"] == {"gm": Path("g"), "csf": Path("f")}
 
     def test_tissue_twice(self, mrsi: Mrsi, process: Recorder) -> None:
         error = mrsi.refused(
@@ -103,7 +108,7 @@ class TestWiring:
         out = mrsi("import", "a.nii.gz", "--out", "s.zarr", "--water", "w", "--overwrite")
         arguments = recorder.calls[0][0]
         assert arguments[:3] == (
-            Inputs(Path("a.nii.gz"), water=Path("w")),
+            Inputs.of(Path("a.nii.gz"), water=Path("w")),
             Path("s.zarr"),
             True,
         )

@@ -116,7 +116,9 @@ def test_bad_water_counts_as_none():
     water = np.ones((3, 32), np.complex64)
     water[1, 5] = np.nan
     pipeline = Pipeline.model_construct(name="looks", stages=(Looks(),))
-    procedure_for(ACQUISITION, pipeline, None).apply(Voxels(np.ones((3, 32), np.complex64), water))
+    procedure_for(ACQUISITION, pipeline, None).apply(
+        Voxels(np.ones((3, 32), np.complex64), {"water": water})
+    )
     assert seen["water"].dtype == torch.complex64
     np.testing.assert_array_equal(seen["water"].numpy()[:, 0], [1, 0, 1])
 

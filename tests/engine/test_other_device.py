@@ -38,9 +38,9 @@ WATER = {"stage": "water_removal", "components": 6}
 
 
 def cut(voxels: Voxels, rows: slice) -> Voxels:
-    names = Voxels.__dataclass_fields__
-    columns = {name: getattr(voxels, name) for name in names}
-    return Voxels(**{n: None if c is None else c[rows] for n, c in columns.items()})
+    places = None if voxels.coordinates is None else voxels.coordinates[rows]
+    beside = {name: values[rows] for name, values in voxels.companions.items()}
+    return Voxels(voxels.fids[rows], beside, places)
 
 
 def done(procedure: Procedure, voxels: Voxels) -> BlockArrays:
@@ -84,8 +84,9 @@ def shipped(name: str) -> Pipeline:
 
 #: Voxels enough where none learns from others.
 FEW = slice(20, 28)
-FULL = ScanLayout((), True, True, CLASSES, 0.03, 1.5)
-COILS = ScanLayout((("coil", 3), ("dynamic", 4)), water=True)
+TIMES = {"water": {"echo_time": 0.03, "repetition_time": 1.5}}
+FULL = ScanLayout((), ("water", "tissue", "scalp"), {"tissue": CLASSES}, TIMES)
+COILS = ScanLayout((("coil", 3), ("dynamic", 4)), ("water",))
 
 
 def test_the_default_pipeline() -> None:

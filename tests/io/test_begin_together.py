@@ -140,7 +140,7 @@ def test_the_water_begins_with_the_scan(imported, scan, water):
     np.testing.assert_array_equal(store.read_fids(0, 12), rows(signal(at(scan)))[:, : axis.points])
     expected = rows(water_of(axis.time))
     # The last samples of an interpolation have neighbours on one side only.
-    np.testing.assert_allclose(store.read_water(0, 12)[:, :-4], expected[:, :-4], rtol=1e-5)
+    np.testing.assert_allclose(store.read("water", 0, 12)[:, :-4], expected[:, :-4], rtol=1e-5)
 
 
 def test_water_that_begins_later_than_the_scan_is_refused_with_both_times(imported):

@@ -98,8 +98,8 @@ class TestImport:
         )
         fids, places = rows(data, mask_values)
         np.testing.assert_array_equal(store.read_fids(0, 8), fids)
-        np.testing.assert_array_equal(store.read_water(0, 8), rows(100 * data, mask_values)[0])
-        np.testing.assert_array_equal(store.read_tissue(0, 8), rows(fractions, mask_values)[0])
+        np.testing.assert_array_equal(store.read("water", 0, 8), rows(100 * data, mask_values)[0])
+        np.testing.assert_array_equal(store.read("tissue", 0, 8), rows(fractions, mask_values)[0])
         np.testing.assert_array_equal(store.coordinates(), places)
         assert (store.voxels, store.chunk, store.shape) == (8, 3, SHAPE)
         assert store.acquisition == read_header(scan).acquisition
@@ -244,7 +244,7 @@ class TestImport:
         water = scan_file(tmp_path / "w.nii", data, extension=extension)
         store = import_scan(scan, tmp_path / "out", water=water)
         expected = rows(data, np.ones(SHAPE, bool))[0].transpose(0, 2, 3, 1)
-        np.testing.assert_array_equal(store.read_water(0, 24), expected)
+        np.testing.assert_array_equal(store.read("water", 0, 24), expected)
         assert store.to_xarray().water.sizes["water_dynamic"] == transients
 
     @pytest.mark.parametrize("masked", [True, False])
@@ -260,7 +260,7 @@ class TestImport:
         fids, places = rows(data, kept)
         np.testing.assert_array_equal(store.coordinates(), places)
         np.testing.assert_array_equal(store.read_fids(0, store.voxels), fids)
-        np.testing.assert_array_equal(store.read_scalp(0, store.voxels), rows(marked, kept)[0])
+        np.testing.assert_array_equal(store.read("scalp", 0, store.voxels), rows(marked, kept)[0])
         changed = changed_since(store.inputs, scan, mask=mask if masked else None)
         assert changed == ["scalp"]
         assert not changed_since(store.inputs, scan, mask=mask if masked else None, scalp=file)
@@ -283,22 +283,22 @@ class TestImport:
             store = import_scan(
                 scan, tmp_path / str(budget), mask=mask, water=water, memory_budget=budget, chunk=3
             )
-            np.testing.assert_allclose(store.read_water(0, 8), expected, rtol=1e-5)
+            np.testing.assert_allclose(store.read("water", 0, 8), expected, rtol=1e-5)
         assert store.notes[-1].startswith(
             "water reference trilinearly interpolated from 4 x 4 x 3 to 4 x 3 x 2 voxels"
         )
-        assert store.water_timing == {"echo_time": 0.02, "repetition_time": 5.0}
+        assert store.timing["water"] == {"echo_time": 0.02, "repetition_time": 5.0}
 
     def test_voxels_beyond_the_water_get_none(self, tmp_path, scan, scan_file, noise):
         coils = noise((2, 3, 2, POINTS), seed=4)
         store = import_scan(scan, tmp_path / "out", water=scan_file(tmp_path / "w.nii", coils))
         # Without a mask the water decides, so only voxels with water are kept.
         expected = rows(coils, np.ones((2, 3, 2), bool))[0]
-        np.testing.assert_allclose(store.read_water(0, store.voxels), expected, rtol=1e-6)
+        np.testing.assert_allclose(store.read("water", 0, store.voxels), expected, rtol=1e-6)
         with_mask = plain_mask(tmp_path)
         store = import_scan(scan, tmp_path / "all", mask=with_mask, water=tmp_path / "w.nii")
         reached = store.coordinates()[:, 0] < 2
-        water = store.read_water(0, 24)
+        water = store.read("water", 0, 24)
         np.testing.assert_allclose(water[reached], expected, rtol=1e-6)
         assert not water[~reached].any()
 
@@ -309,7 +309,7 @@ class TestImport:
         water = scan_file(tmp_path / "w.nii", data, extension=extension)
         store = import_scan(scan, tmp_path / "out", mask=plain_mask(tmp_path), water=water)
         expected = rows(data, np.ones((4, 3, 1), bool))[0].transpose(0, 2, 3, 1)
-        found = store.read_water(0, 24)
+        found = store.read("water", 0, 24)
         np.testing.assert_allclose(found[:12], expected, rtol=1e-6)
         assert not found[12:].any()
 
@@ -602,7 +602,7 @@ class TestRealBrain:
         assert spectra[window].max() > 2 * spectra[mirrored].max()
 
     def test_tissue_fractions_sum_to_one(self, brain):
-        np.testing.assert_allclose(brain.read_tissue(0, brain.voxels).sum(axis=1), 1, atol=1e-6)
+        np.testing.assert_allclose(brain.read("tissue", 0, brain.voxels).sum(axis=1), 1, atol=1e-6)
 
     def test_signal_energy_finds_the_excited_box(self, brain, tmp_path):
         found = import_scan(BRAIN / "mrsi.nii.gz", tmp_path / "out").coordinates()

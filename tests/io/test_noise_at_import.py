@@ -106,7 +106,7 @@ def test_water_follows(
     """It may be filled to the same length, to another, or not at all."""
     water = noise((*SHAPE, POINTS), seed=1)
     store = brought_in(filled(white, 1024), water=filled(water, points))
-    np.testing.assert_array_equal(store.read_water(0, store.voxels), in_order(water))
+    np.testing.assert_array_equal(store.read("water", 0, store.voxels), in_order(water))
 
 
 def test_water_shorter_than_what_was_acquired_is_refused(

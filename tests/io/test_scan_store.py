@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -37,9 +38,9 @@ def store(tmp_path, fids, noise):
         (5, 3, 2),
         AFFINE,
         chunk=8,
-        water=True,
-        tissue=np.linspace(0, 1, 60).reshape(30, 2),
-        tissue_classes=("gm", "wm"),
+        signals={"water": {}},
+        volumes={"tissue": np.linspace(0, 1, 60).reshape(30, 2)},
+        classes={"tissue": ("gm", "wm")},
         stem="sub-1",
         source="sub-1.nii.gz",
         checksum="abc",
@@ -48,7 +49,7 @@ def store(tmp_path, fids, noise):
         notes=("assumed",),
     )
     made.write_fids(0, fids)
-    made.write_water(0, 2 * fids)
+    made.write("water", 0, 2 * fids)
     return ScanStore.open(made.path)
 
 
@@ -56,9 +57,9 @@ class TestRoundTrip:
     def test_arrays(self, store, fids):
         np.testing.assert_array_equal(store.read_fids(0, 30), fids)
         np.testing.assert_array_equal(store.read_fids(5, 21), fids[5:21])
-        np.testing.assert_array_equal(store.read_water(5, 21), 2 * fids[5:21])
+        np.testing.assert_array_equal(store.read("water", 5, 21), 2 * fids[5:21])
         np.testing.assert_array_equal(store.coordinates(), PLACES)
-        np.testing.assert_allclose(store.read_tissue(0, 2), [[0, 1 / 59], [2 / 59, 3 / 59]])
+        np.testing.assert_allclose(store.read("tissue", 0, 2), [[0, 1 / 59], [2 / 59, 3 / 59]])
         assert store.read_fids(0, 1).dtype == np.complex64
         assert store.coordinates().dtype == np.int32
 
@@ -66,8 +67,8 @@ class TestRoundTrip:
         assert store.acquisition == ACQUISITION
         assert (store.shape, store.voxels, store.chunk) == ((5, 3, 2), 30, 8)
         np.testing.assert_array_equal(store.affine, AFFINE)
-        assert store.has_water
-        assert store.tissue_classes == ("gm", "wm")
+        assert store.companions == ("water", "tissue")
+        assert store.classes == {"tissue": ("gm", "wm")}
         assert (store.stem, store.source, store.checksum) == ("sub-1", "sub-1.nii.gz", "abc")
         assert store.header == {"ProtocolName": "mrsi", "dim": [1, {"a": None}]}
         assert store.mask_origin == "signal energy"
@@ -78,8 +79,8 @@ class TestRoundTrip:
         bare.write_fids(0, fids)
         opened = ScanStore.open(bare.path)
         assert opened.chunk == 30
-        assert opened.read_water(0, 3) is None
-        assert opened.read_tissue(0, 3) is None
+        assert opened.read("water", 0, 3) is None
+        assert opened.read("tissue", 0, 3) is None
         np.testing.assert_array_equal(opened.read_fids(0, 30), fids)
 
     def test_goes_to_a_worker(self, store, fids):
@@ -190,7 +191,7 @@ class TestDamage:
         )
         with pytest.raises(DamagedError, match=message):
             ScanStore.open(store.path)
-        read = store.read_fids if name == "fid" else store.read_water
+        read = store.read_fids if name == "fid" else partial(store.read, "water")
         assert len(read(0, 8)) == 8
         with pytest.raises(DamagedError, match=message):
             read(8, 16)
@@ -209,7 +210,7 @@ class TestDamage:
         with pytest.raises(DamagedError, match=r"fid/c/3/0 is cut short or altered"):
             opened.read_fids(20, 30)
         with pytest.raises(DamagedError, match=r"water/c/0/0 is cut short or altered"):
-            opened.read_water(0, 2)
+            opened.read("water", 0, 2)
 
     @pytest.mark.parametrize("name", ["x", "time", "tissue"])
     def test_tables(self, store, name):

@@ -106,7 +106,7 @@ def test_raw_transients_gain_step_by_step(tmp_path: Path, monkeypatch: pytest.Mo
     svs = Pipeline.load("svs")
     left_out = ("water_removal", "quantify", "quality_control")
     cleaning = [stage for stage in svs.stages if stage.stage not in left_out]
-    inputs = one_scan.Inputs(RAW / "metab_raw.nii.gz", water=RAW / "wref_raw.nii.gz")
+    inputs = one_scan.Inputs.of(RAW / "metab_raw.nii.gz", water=RAW / "wref_raw.nii.gz")
     one_scan.process(
         inputs, None, Pipeline(name="clean", stages=cleaning), tmp_path / "o", one_scan.Options(0)
     )

@@ -16,8 +16,8 @@ KEPT = ("corrected", "fit", "baseline")
 
 
 def inputs_of(phantom: Path) -> Inputs:
-    return Inputs(
-        scan=phantom / "scan.nii.gz",
+    return Inputs.of(
+        phantom / "scan.nii.gz",
         mask=phantom / "mask.nii.gz",
         water=phantom / "water.nii.gz",
         tissue={name: phantom / f"{name}.nii.gz" for name in ("gm", "wm", "csf")},

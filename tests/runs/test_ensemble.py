@@ -31,7 +31,7 @@ def told(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun
     save_model(folder / "model", replace(model, card=card, others=others))
     settings = {"stage": "quantify", "method": "network", "model": str(folder / "model")}
     pipeline = Pipeline.from_settings({"name": "network", "stages": [settings]})
-    inputs = Inputs(scan=phantom / "scan.nii.gz", mask=phantom / "mask.nii.gz")
+    inputs = Inputs.of(phantom / "scan.nii.gz", mask=phantom / "mask.nii.gz")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(one_scan, "report_on", lambda folder, **content: Path(folder, "report.html"))
         return process(inputs, BASIS, pipeline, folder / "out", Options(workers=0))

@@ -32,9 +32,13 @@ class Scan:
             self.acquisition,
             self.basis,
             dimensions=self.dimensions,
-            has_water=self.water is not None,
-            has_scalp=self.scalp is not None,
+            companions=tuple(self.companions),
         )
+
+    @property
+    def companions(self) -> dict[str, Tensor]:
+        named = {"water": self.water, "scalp": self.scalp}
+        return {name: values for name, values in named.items() if values is not None}
 
     def blocks(self, size: int) -> list[Block]:
         parts = [slice(start, start + size) for start in range(0, len(self.fids), size)]
@@ -43,9 +47,8 @@ class Scan:
         return [
             Block(
                 self.fids[p].clone(),
-                None if self.water is None else self.water[p].clone(),
+                {name: values[p].clone() for name, values in self.companions.items()},
                 coordinates=place[p],
-                scalp=None if self.scalp is None else self.scalp[p],
             )
             for p in parts
         ]
@@ -72,7 +75,9 @@ def run(stages: Stage | tuple[Stage, ...], scan: Scan, size: int = 1000) -> Bloc
     apply = prepare_pipeline(pipeline, scan.context, prepared_states(pipeline, scan, size))
     done = [apply(block) for block in scan.blocks(size)]
     whole = Block(torch.cat([b.fids for b in done]))
-    whole.water = None if done[0].water is None else torch.cat([b.water for b in done])
+    whole.companions = {
+        name: torch.cat([b.companions[name] for b in done]) for name in done[0].companions
+    }
     whole.noise_sd = None if done[0].noise_sd is None else torch.cat([b.noise_sd for b in done])
     for kind in ("estimate", "sd", "measures"):
         names = getattr(done[0], kind)

@@ -94,7 +94,7 @@ def whole(scene: Scene) -> Block:
         if "coil" not in scene.context["dimensions"]:
             given = given[:, 0]
         setattr(block, values, given.contiguous())
-    block = Block(block.fids, block.water, keep_signals=True)
+    block = Block(block.fids, {"water": block.water}, keep_signals=True)
     block.coordinates = torch.nn.functional.pad(torch.arange(4)[:, None], (0, 2)).int()
     return block
 
@@ -106,9 +106,8 @@ def case_of(name: str) -> StageCase:
     context = Context(
         basis.acquisition,
         basis,
-        has_water=block.water is not None,
-        has_scalp=block.scalp is not None,
-        tissue_classes=() if block.tissue is None else CLASSES,
+        companions=tuple(block.companions),
+        classes={"tissue": CLASSES} if "tissue" in block.companions else {},
         **scene.context,
     )
     *before, tested = Pipeline.from_settings({"name": name, "stages": scene.stages}).stages

@@ -112,8 +112,10 @@ def phantom(basis: Basis, voxels: int, noise: float = 0.02) -> Block:
     reference = water * np.exp((turn - 8) * AXIS.time + eddy)
     return Block(
         tensor(fids + noise * white(voxels, AXIS.points, seed=2)),
-        tensor(reference + 20 * noise * white(voxels, AXIS.points, seed=3)),
-        tissue=torch.from_numpy(tissue.astype(np.float32)),
+        {
+            "water": tensor(reference + 20 * noise * white(voxels, AXIS.points, seed=3)),
+            "tissue": torch.from_numpy(tissue.astype(np.float32)),
+        },
     )
 
 
@@ -121,10 +123,9 @@ def context(basis: Basis | None, **changes: object) -> Context:
     known = Context(
         AXIS,
         basis,
-        has_water=True,
-        tissue_classes=CLASSES,
-        water_echo_time=0.02,
-        water_repetition_time=5.0,
+        companions=("water", "tissue"),
+        classes={"tissue": CLASSES},
+        timing={"water": {"echo_time": 0.02, "repetition_time": 5.0}},
     )
     return replace(known, **changes)
 
@@ -274,17 +275,25 @@ def test_every_assumption_is_told(basis, table):
 @pytest.mark.parametrize(
     ("setting", "change", "match"),
     [
-        ({"quantity": "molal"}, {"has_water": False}, r"needs a water reference: give --water"),
-        ({"quantity": "molar"}, {"tissue_classes": ()}, r"needs tissue fractions: give --tissue"),
         (
             {"quantity": "molal"},
-            {"tissue_classes": ("bg", "gm")},
+            {"companions": ("tissue",)},
+            r"needs a water reference: give --water",
+        ),
+        ({"quantity": "molar"}, {"classes": {}}, r"needs tissue fractions: give --tissue"),
+        (
+            {"quantity": "molal"},
+            {"classes": {"tissue": ("bg", "gm")}},
             r"has no water of tissue bg; it has gm, wm, csf. Name classes without water in without",
         ),
-        ({"quantity": "molal"}, {"tissue_classes": ("csf",)}, "none of .* csf holds metabolites"),
         (
             {"quantity": "molal"},
-            {"water_repetition_time": None},
+            {"classes": {"tissue": ("csf",)}},
+            "none of .* csf holds metabolites",
+        ),
+        (
+            {"quantity": "molal"},
+            {"timing": {"water": {"echo_time": 0.02}}},
             r"do not say water_repetition_time.* state them in the stage",
         ),
         (

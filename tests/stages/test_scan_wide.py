@@ -228,7 +228,7 @@ def test_ranks_larger_than_the_data_are_refused(kind):
 @pytest.mark.parametrize("kind", [Denoise, WaterRemoval, LipidRemoval])
 def test_coils_and_transients_must_have_gone(kind):
     with pytest.raises(InputError, match="put coil_combination and averaging before"):
-        kind().check(Context(AXIS, dimensions=("dynamic",), has_scalp=True))
+        kind().check(Context(AXIS, dimensions=("dynamic",), companions=("scalp",)))
 
 
 def test_settings_come_back():

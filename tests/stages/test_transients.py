@@ -183,7 +183,7 @@ def test_what_a_scan_lacks_is_refused_or_passed_over(stage: type[OptionalStage])
 )
 def test_dimensions_must_have_gone(stage, dimensions):
     with pytest.raises(InputError, match=r"coil_combination|basis"):
-        stage().check(Context(AXIS, dimensions=dimensions, has_water=True))
+        stage().check(Context(AXIS, dimensions=dimensions, companions=("water",)))
 
 
 def test_delay_is_turned_back():

@@ -102,7 +102,9 @@ def case_of() -> Iterator[Callable[[type[Halve]], StageCase]]:
         fids = torch.randn(6, 16, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
         water = torch.zeros_like(fids)
         water[1:] = 1
-        return StageCase(kind(), Context(AXIS, has_water=True), Block(fids, water))
+        return StageCase(
+            kind(), Context(AXIS, companions=("water",)), Block(fids, {"water": water})
+        )
 
     yield made
     Stage.registry.clear()
