@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from mrsi_engine.conventions import VOXEL
+from mrsi_engine.dimensions import VOXEL
 from mrsi_engine.errors import InputError
 
 #: What a companion is read from: a file, or one a class.

@@ -40,7 +40,7 @@ def transients(stage: str, *dimensions: str, **settings: Any) -> Scene:
     return Scene([{"stage": stage, **settings}], True, {"dimensions": dimensions})
 
 
-TIMED = {"water_echo_time": 0.03, "water_repetition_time": 1.5}
+TIMED = {"timing": {"water": {"echo_time": 0.03, "repetition_time": 1.5}}}
 SCENES = {
     "averaging": transients("averaging", "dynamic"),
     "averaging of all": transients("averaging", "dynamic", reject=False),
@@ -67,6 +67,7 @@ SCENES = {
     "scale by water": Scene(
         [FIT, {"stage": "scale", "quantity": "molar", "repetition_time": 1.5}], context=TIMED
     ),
+    "scan_shift": one("scan_shift"),
     "water_removal": one("water_removal", components=6),
     "water_removal from the Casorati matrix": one("water_removal", method="casorati"),
 }
