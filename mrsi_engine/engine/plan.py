@@ -23,10 +23,9 @@ from mrsi_engine.engine.voxels import PLAIN, ScanLayout
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.integrity import OnDamage
 from mrsi_engine.io.result_store import (
+    RESULT_STORE,
     ResultStore,
-    is_result_store,
     mend_frame,
-    recorded,
     remove_result,
 )
 from mrsi_engine.io.scan_store import ScanStore
@@ -197,10 +196,10 @@ def layout_of(scan: ScanStore) -> ScanLayout:
 
 def _continues(path: Path, identity: Mapping[str, Any], overwrite: bool) -> bool:
     """Whether the run at ``path`` is this one; ``False`` if another one may be replaced."""
-    if overwrite and is_result_store(path):
+    if overwrite and RESULT_STORE.holds(path):
         attributes = _attributes_or_none(path)
         return attributes is not None and attributes["identity"] == identity
-    differing = list(changes(recorded(path)["identity"], identity))
+    differing = list(changes(RESULT_STORE.attributes(path)["identity"], identity))
     if differing:
         raise InputError(
             f"{path}: holds the results of another run; changed since: {'; '.join(differing)}. "
@@ -211,6 +210,6 @@ def _continues(path: Path, identity: Mapping[str, Any], overwrite: bool) -> bool
 
 def _attributes_or_none(path: Path) -> Mapping[str, Any] | None:
     try:
-        return recorded(path)
+        return RESULT_STORE.attributes(path)
     except InputError:
         return None
