@@ -269,7 +269,7 @@ def _axis(inputs: Inputs, header: NIfTIMRSHeader) -> Acquisition:
 
 
 def _warm_up(header: NIfTIMRSHeader, options: Options) -> None:
-    """Let worker processes import what they need while the scan is import_once."""
+    """Let worker processes import what they need while the scan is imported."""
     local = options.workers != 0 and options.scheduler is None
     if local and math.prod(header.grid.shape) >= PROCESSES_FROM:
         warm_up()
