@@ -90,7 +90,7 @@ def plan(
     result_path: str | Path,
     *,
     block_size: int | None = None,
-    keep_signals: Sequence[str] = (),
+    keep: Sequence[str] = (),
     overwrite: bool = False,
     device: str = AUTO,
     on_damage: OnDamage | None = None,
@@ -109,7 +109,7 @@ def plan(
         Folder of the result store.
     block_size
         Voxels a task; by default the pipeline's, less for a scan of few voxels.
-    keep_signals
+    keep
         Names of the ``(voxel, time)`` signals to store.
     overwrite
         Replace the results of another run instead of refusing.
@@ -130,7 +130,7 @@ def plan(
     """
     scan, path = ScanStore.open(scan_path), Path(result_path)
     layout = layout_of(scan)
-    procedure = procedure_for(scan.acquisition, pipeline, basis, keep_signals, layout=layout)
+    procedure = procedure_for(scan.acquisition, pipeline, basis, keep, layout=layout)
     pipeline = procedure.pipeline
     size = block_size or default_block_size(pipeline, scan.voxels, layout)
     identity = identity_of(scan, pipeline, basis, procedure.models, procedure.signals, size)

@@ -289,7 +289,7 @@ def _fit(
         basis,
         result_folder(folder),
         block_size=options.block_size,
-        keep_signals=options.keep,
+        keep=options.keep,
         overwrite=options.overwrite,
         device=options.device,
         on_damage=_teller(sinks),

@@ -33,7 +33,7 @@ def planned(folder, **options):
         None,
         folder / "result.zarr",
         block_size=16,
-        keep_signals=["corrected"],
+        keep=["corrected"],
         **options,
     )
 
