@@ -160,7 +160,13 @@ def wet_scan(path: Path, voxels: int, basis: Basis) -> ScanStore:
     axis, rng = basis.acquisition, np.random.default_rng(0)
     scalp = np.arange(voxels) % 16 == 0
     scan = ScanStore.create(
-        path, places, axis, (side, side, side), np.eye(4), water=True, scalp=scalp
+        path,
+        places,
+        axis,
+        (side, side, side),
+        np.eye(4),
+        signals={"water": {}},
+        volumes={"scalp": scalp},
     )
     count, time = min(scan.chunk, voxels), axis.time
     amplitudes = rng.uniform(0.2, 1.0, (count, len(basis.names)))
@@ -177,7 +183,7 @@ def wet_scan(path: Path, voxels: int, basis: Basis) -> ScanStore:
     for start in range(0, voxels, scan.chunk):
         rows = slice(0, min(scan.chunk, voxels - start))
         scan.write_fids(start, fids[rows].astype(np.complex64))
-        scan.write_water(start, water[rows].astype(np.complex64))
+        scan.write("water", start, water[rows].astype(np.complex64))
     return ScanStore.open(path)
 
 

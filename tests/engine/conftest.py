@@ -41,7 +41,7 @@ def write_scan(path, voxels=100, bad=(), water=False, seed=0, chunk=16, inputs=I
         (10, 10, -(-voxels // 100)),
         np.diag([5.0, 5.0, 10.0, 1.0]),
         chunk=chunk,
-        water=water,
+        signals={"water": {}} if water else {},
         stem="sub-01",
         source="sub-01.nii.gz",
         checksum=f"seed {seed}",
@@ -51,7 +51,7 @@ def write_scan(path, voxels=100, bad=(), water=False, seed=0, chunk=16, inputs=I
     for start in range(0, voxels, scan.chunk):
         scan.write_fids(start, fids[start : start + scan.chunk])
         if water:
-            scan.write_water(start, np.nan_to_num(fids[start : start + scan.chunk]))
+            scan.write("water", start, np.nan_to_num(fids[start : start + scan.chunk]))
     return ScanStore.open(path)
 
 

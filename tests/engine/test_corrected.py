@@ -42,15 +42,14 @@ def raw(tmp_path):
         (3, 2, 2),
         np.diag([5.0, 5.0, 10.0, 1.0]),
         dimensions=DIMENSIONS,
-        water=True,
-        water_dimensions={"coil": 3, "dynamic": 1},
+        signals={"water": {"coil": 3, "dynamic": 1}},
         header={"dim_5": "DIM_DYN", "dim_6": "DIM_COIL", "ProtocolName": "raw"},
     )
     fids = rng.normal(size=(2, 12, 3, 4, 32))
     signals = (fids[0] + 1j * fids[1]).astype(np.complex64)
     signals[5, 1, 2, 3] = np.nan
     scan.write_fids(0, signals)
-    scan.write_water(0, signals[:, :, :1])
+    scan.write("water", 0, signals[:, :, :1])
     return ScanStore.open(scan.path)
 
 

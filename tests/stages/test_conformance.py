@@ -40,7 +40,7 @@ def transients(stage: str, *dimensions: str, **settings: Any) -> Scene:
     return Scene([{"stage": stage, **settings}], True, {"dimensions": dimensions})
 
 
-TIMED = {"water_echo_time": 0.03, "water_repetition_time": 1.5}
+TIMED = {"timing": {"water": {"echo_time": 0.03, "repetition_time": 1.5}}}
 SCENES = {
     "averaging": transients("averaging", "dynamic"),
     "averaging of all": transients("averaging", "dynamic", reject=False),
