@@ -13,6 +13,9 @@ DEFAULT_PIPELINE = "brain-1h-3t"
 #: Device: a GPU where torch sees one, else the CPU.
 AUTO = "auto"
 
+#: Share of usable voxels from which a run is accepted.
+MIN_USABLE = 0.2
+
 #: What maps hold where there is no fit: NaN, or what MRSIPrep reads.
 Fill = Literal["nan", "mrsiprep"]
 

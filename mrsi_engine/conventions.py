@@ -48,7 +48,7 @@ class Flag(IntFlag):
 
     The status says how a voxel was quantified, the flags whether to use it: 0 is a good voxel.
     ``OUTLIER`` only asks to look: a lesion is unlike the rest of the scan, too. ``UNKNOWN_NOISE``
-    says that the noise could not be measured, so that there is no bound.
+    says that the noise could not be measured, so that there is no bound; the estimate is no worse.
     """
 
     LOW_SNR = 1
@@ -70,7 +70,7 @@ class Flag(IntFlag):
     @classmethod
     def rejecting(cls) -> Flag:
         """The flags that make a voxel unusable."""
-        return ~cls.OUTLIER
+        return ~(cls.OUTLIER | cls.UNKNOWN_NOISE)
 
 
 @dataclass(frozen=True)

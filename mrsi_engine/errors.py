@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: What the command line returns for a run that went well and whose results nobody should use.
+UNUSABLE = 3
+
 
 class MRSIError(Exception):
     """Base of every error this package raises on purpose. ``exit_code`` is what the CLI returns."""

@@ -7,12 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.markup import escape
 
 from mrsi_engine import __version__
 from mrsi_engine.cli.basis import basis_app
 from mrsi_engine.cli.demo import demo_command, simulate_command
-from mrsi_engine.cli.output import err_console
+from mrsi_engine.cli.output import complain, err_console, explained
 from mrsi_engine.cli.pipeline import pipeline_app
 from mrsi_engine.cli.run import compare_command, export_command, import_command, run_command
 from mrsi_engine.cli.stage import stage_app
@@ -47,7 +46,7 @@ app.command(stage_app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 2 for bad input, 1 for a failed run."""
+    """Run the command line; exits with 2 for bad input, 1 for a failed run, 3 for one of no use."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     # That workers close while others still talk to them is no news to a user.
@@ -62,20 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CycloptsError as error:
         _fail(f"{error} (see --help)", InputError.exit_code, debug)
     except MRSIError as error:
-        _fail(str(error), error.exit_code, debug)
+        _fail(explained(error), error.exit_code, debug)
     except KeyboardInterrupt:
         _fail("stopped; the same command goes on where this one ended", 130, debug)
-    except OSError as error:
-        # Of the machine: no permission, a full disk, a folder where a file should be.
-        where = "" if error.filename is None else f"{error.filename}: "
-        _fail(f"{where}{error.strerror or error}", RunError.exit_code, debug)
     except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        _fail(f"{what}\nThis is a defect of mrsi; --debug shows where", 1, debug)
+        _fail(explained(error), RunError.exit_code, debug)
 
 
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
         err_console.print_exception()
-    err_console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    complain(message)
     sys.exit(code)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from mrsi_engine.choices import AUTO, Fill
+from mrsi_engine.choices import AUTO, MIN_USABLE, Fill
 from mrsi_engine.companions import Companion, CompanionFiles, companions
 from mrsi_engine.errors import InputError
 
@@ -115,7 +115,9 @@ class Where:
     log: Path | None = None
     overwrite: Annotated[bool, Parameter(negative="")] = False
 
-    def options(self, keep: tuple[str, ...] = (), fill: Fill = "nan") -> Options:
+    def options(
+        self, keep: tuple[str, ...] = (), fill: Fill = "nan", min_usable: float = MIN_USABLE
+    ) -> Options:
         """As a run takes them."""
         from mrsi_engine.runs.one_scan import Options
 
@@ -128,6 +130,7 @@ class Where:
             keep=keep,
             fill=fill,
             overwrite=self.overwrite,
+            min_usable=min_usable,
         )
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from mrsi_engine.errors import MRSIError
 
 if TYPE_CHECKING:
     from mrsi_engine.engine.events import Event, Sink
@@ -29,7 +32,7 @@ def say(text: str) -> None:
 
 
 def announce(outcome: FinishedRun) -> None:
-    """What a run left, in three lines, and what had to be assumed on the way in."""
+    """What a run left, what to think of it, and what had to be assumed on the way in."""
     counts = ", ".join(
         f"{count} {status.meaning.replace('_', ' ')}"
         for status, count in outcome.summary.statuses.items()
@@ -39,6 +42,7 @@ def announce(outcome: FinishedRun) -> None:
     say(f"{outcome.summary.voxels} voxels: {counts}  ({steps})")
     say(f"{len(outcome.maps)} maps in {outcome.folder / 'maps'}")
     say(f"report: {outcome.report}")
+    say(outcome.verdict.text)
     say_notes(outcome.result.attrs["notes"])
 
 
@@ -46,6 +50,22 @@ def say_notes(notes: Sequence[str]) -> None:
     """What had to be assumed on the way in, a line each."""
     for note in notes:
         say(f"note: {note}")
+
+
+def explained(error: Exception) -> str:
+    """What an error says to a user."""
+    if isinstance(error, MRSIError):
+        return str(error)
+    if isinstance(error, OSError):
+        # Of the machine: no permission, a full disk, a folder where a file should be.
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{error.strerror or error}"
+    return f"{type(error).__name__}: {error}\nThis is a defect of mrsi; --debug shows where"
+
+
+def complain(message: str) -> None:
+    """An error, on standard error."""
+    err_console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
 
 def tell_damage(store: Path, damages: Sequence[Damage]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from mrsi_engine.choices import DEFAULT_PIPELINE, Fill, TimingMismatch
+from mrsi_engine.choices import DEFAULT_PIPELINE, MIN_USABLE, Fill, TimingMismatch
 from mrsi_engine.cli import output
 from mrsi_engine.cli.options import FILES, WHERE, Files, Where
-from mrsi_engine.errors import InputError
+from mrsi_engine.errors import UNUSABLE, InputError, RunError
 
 
 def run_command(
@@ -25,12 +27,14 @@ def run_command(
     basis_reference: float | None = None,
     basis_conjugate: Annotated[bool, Parameter(negative="")] = False,
     basis_te_mismatch: TimingMismatch = "refuse",
+    min_usable: float = MIN_USABLE,
     files: Files = FILES,
     where: Where = WHERE,
 ) -> None:
     """Import, process, export and report one scan or several.
 
-    The same command again does only what is missing.
+    The same command again does only what is missing. Of several scans all headers are read first,
+    and one that fails does not stop the others.
 
     Parameters
     ----------
@@ -53,30 +57,77 @@ def run_command(
         Turn the frequency axis of the basis round.
     basis_te_mismatch
         Whether a basis of another echo time or sequence than the scan's may be used.
+    min_usable
+        Share of usable voxels below which a run is of no use and the exit code 3.
     """
     from mrsi_engine.pipeline.pipeline import Pipeline
     from mrsi_engine.runs.bases import BasisChoice
     from mrsi_engine.runs.folder import folders_of
-    from mrsi_engine.runs.one_scan import process
+    from mrsi_engine.runs.one_scan import check_scan, process
 
     if basis is None and (basis_reference is not None or basis_conjugate):
         raise InputError("--basis-reference and --basis-conjugate say how to read --basis; give it")
     chosen = (
         BasisChoice(basis, basis_reference, basis_conjugate, basis_te_mismatch) if basis else None
     )
-    steps = Pipeline.load(pipeline)
-    for scan, folder in folders_of(scans, out).items():
+    steps, options = Pipeline.load(pipeline), where.options(keep, fill, min_usable)
+    folders = folders_of(scans, out)
+
+    def check(scan: Path) -> None:
+        check_scan(files.of(scan), chosen, steps, folders[scan], options)
+
+    def run(scan: Path) -> bool:
         with output.run_progress(where.log) as (sinks, progress):
             outcome = process(
-                files.of(scan),
-                chosen,
-                steps,
-                folder,
-                where.options(keep, fill),
+                *(files.of(scan), chosen, steps, folders[scan], options),
                 sinks=sinks,
                 progress=progress,
             )
         output.announce(outcome)
+        return outcome.accepted
+
+    if not (run(scans[0]) if len(folders) == 1 else _run_several(scans, check, run)):
+        sys.exit(UNUSABLE)
+
+
+def _run_several(
+    scans: Sequence[Path], check: Callable[[Path], None], run: Callable[[Path], bool]
+) -> bool:
+    """Check all scans before the first is run; one that fails does not stop the others.
+
+    Returns whether all are accepted.
+    """
+    failed = {scan: why for scan in scans if (why := _failure(scan, check)) is not None}
+    accepted = {}
+    for number, scan in enumerate(scans, 1):
+        if scan in failed:
+            continue
+        output.say(f"{scan} ({number} of {len(scans)})")
+        if (why := _failure(scan, lambda s: accepted.update({s: run(s)}))) is not None:
+            failed[scan] = why
+    useless = [scan for scan, good in accepted.items() if not good]
+    output.say(
+        f"{len(scans)} scans: {len(accepted) - len(useless)} done, {len(useless)} of no use, "
+        f"{len(failed)} failed"
+    )
+    for scan, why in failed.items():
+        output.say(f"  failed: {scan}: {why}")
+    for scan in useless:
+        output.say(f"  of no use: {scan}")
+    if failed:
+        sys.exit(RunError.exit_code)
+    return not useless
+
+
+def _failure(scan: Path, step: Callable[[Path], None]) -> str | None:
+    """Why a step fails for a scan, said at once; nothing if it does not."""
+    try:
+        step(scan)
+    except Exception as error:
+        why = output.explained(error)
+        output.complain(why)
+        return why.removeprefix(f"{scan}: ").splitlines()[0]
+    return None
 
 
 def import_command(
@@ -133,6 +184,8 @@ def compare_command(
     /,
     *,
     lcmodel: Path,
+    slice_: Annotated[int | None, Parameter(name="--slice")] = None,
+    voxel: tuple[int, int] | None = None,
     max_percent_sd: float = 10.0,
     max_fit_quality: float = 3.0,
     max_relative_residual: float = 0.2,
@@ -144,7 +197,11 @@ def compare_command(
     folder
         Output folder of the run.
     lcmodel
-        LCModel's CSV table.
+        LCModel's CSV of many voxels, or .table or .coord of one.
+    slice_
+        Which slice (z, counted from 0) LCModel analysed, where the scan has several.
+    voxel
+        Which voxel (x and y, counted from 0) a .table or .coord is of, where the scan has several.
     max_percent_sd
         Largest %SD of LCModel for a voxel to count.
     max_fit_quality
@@ -160,5 +217,7 @@ def compare_command(
         max_percent_sd=max_percent_sd,
         max_fit_quality=max_fit_quality,
         max_relative_residual=max_relative_residual,
+        z=slice_,
+        voxel=voxel,
     )
     output.out_console.print(output.comparison_table(comparison))

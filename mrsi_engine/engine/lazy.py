@@ -112,6 +112,7 @@ def quantify(
             {
                 **provenance(dataset.attrs, pipeline, basis),
                 "assumptions": procedure.assumptions,
+                "applied": procedure.applied,
             },
         ),
     )

@@ -148,6 +148,7 @@ def plan(
         attributes={
             **provenance(scan.to_xarray().attrs, pipeline, basis),
             "assumptions": procedure.assumptions,
+            "applied": procedure.applied,
             "scan": _from(path, scan.path),
             "stage_modules": sorted({type(s).__module__ for s in pipeline.stages}),
             "identity": identity,

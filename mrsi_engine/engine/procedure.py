@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrsi_engine.conventions import Acquisition, Status
+from mrsi_engine.conventions import Acquisition, Flag, Status
 from mrsi_engine.engine.devices import AUTO, device_here, to_host
 from mrsi_engine.engine.identity import sha256
 from mrsi_engine.engine.voxels import PLAIN, ScanLayout, Voxels, without_spoilt
@@ -102,6 +102,11 @@ class Procedure:
         return self.pipeline.assumptions(self.context)
 
     @property
+    def applied(self) -> list[dict[str, Any]]:
+        """Settings of the stages that are not passed over in this scan."""
+        return self.pipeline.applied(self.context)
+
+    @property
     def models(self) -> dict[str, dict[str, str]]:
         """Checksums of the trained models that stages take, by stage and name."""
         return self.pipeline.models(self.context)
@@ -176,8 +181,8 @@ class Procedure:
     def apply(self, voxels: Voxels) -> tuple[BlockArrays, float]:
         """One block of voxels through the pipeline.
 
-        Voxels whose FID holds NaN, Inf or only zeros, and scalp, get status ``NO_FIT`` and never
-        reach a stage.
+        Voxels whose FID holds NaN, Inf or only zeros, and scalp, get status and flag ``NO_FIT`` and
+        never reach a stage; zeros are flagged ``NO_SIGNAL``, too.
 
         Returns
         -------
@@ -192,6 +197,7 @@ class Procedure:
             If a stage did not write what it declared, or has passes over the scan still to do.
         """
         arrays = BlockArrays.unfitted(len(voxels.fids), self.declaration, self._signal_shapes())
+        arrays.flags[voxels.empty] |= int(Flag.NO_SIGNAL)
         self._check_prepared()
         chosen = voxels.quantifiable
         if not chosen.any():
@@ -324,6 +330,7 @@ class Procedure:
             packed.status[packed.status == Status.NO_FIT] = Status.CORRECTED
         unfitted = packed.status == Status.NO_FIT
         packed.estimate[unfitted] = packed.sd[unfitted] = np.nan
+        packed.flags[unfitted] |= int(Flag.NO_FIT)
         return packed
 
 

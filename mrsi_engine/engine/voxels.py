@@ -65,6 +65,11 @@ class Voxels:
         return np.asarray(np.isfinite(samples).all(axis=1) & samples.any(axis=1))
 
     @property
+    def empty(self) -> NDArray[np.bool_]:
+        """Voxels with nothing but zeros, ``(voxel,)``."""
+        return np.asarray(~self.fids.reshape(len(self.fids), -1).any(axis=1))
+
+    @property
     def quantifiable(self) -> NDArray[np.bool_]:
         """Usable voxels that are not marked as ones never to be quantified, ``(voxel,)``."""
         chosen = self.usable

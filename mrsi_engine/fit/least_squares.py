@@ -29,10 +29,11 @@ from mrsi_engine.fit.tables import FitTables
 from mrsi_engine.kernels.alignment import wrapped
 from mrsi_engine.kernels.batching import batch_size, in_batches
 from mrsi_engine.kernels.crlb import Bounds, sd_of_ratio
+from mrsi_engine.kernels.evaluation import Evaluation, Problem, Spectra
 from mrsi_engine.kernels.noise import noise_sd
 from mrsi_engine.kernels.priors import Priors
 from mrsi_engine.kernels.tabulated import TabulatedSteps
-from mrsi_engine.kernels.varpro import Code, Evaluation, Fit, Problem, Spectra, fit
+from mrsi_engine.kernels.varpro import Code, Fit, fit
 from mrsi_engine.networks.model import Calibration
 from mrsi_engine.networks.quantifier import Quantifier
 from mrsi_engine.pipeline.stage import Block
@@ -167,6 +168,7 @@ class LeastSquares:
         if len(rest):
             _put(found, rest, self._batches(fids[rest], noise[rest], None, keep))
         block.status = found.status
+        block.flags |= found.flags
         for kind in _TABLES:
             getattr(block, kind).update(getattr(found, kind))
         block.covariance_with.update(found.covariance_with)
@@ -254,6 +256,7 @@ class LeastSquares:
         parts = in_batches(fitted, len(fids), size)
         found = Block(fids)
         found.status = torch.cat([part.status for part in parts])
+        found.flags = torch.cat([part.flags for part in parts])
         for kind in _TABLES:
             getattr(found, kind).update(_merged([getattr(part, kind) for part in parts]))
         for reference in parts[0].covariance_with:
@@ -280,6 +283,7 @@ class LeastSquares:
         solved = self._solved(given, noise, start)
         out = Block(given)
         out.status = solved.status
+        out.flags[self.search.at_shift_bound(solved)] |= int(Flag.AT_SHIFT_BOUND)
         if start is not None:
             out.measures[NOVELTY.name] = start.novelty.to(torch.float64)
         fits = [self._estimated(estimator, solved) for estimator in self.estimators]
@@ -450,7 +454,7 @@ def _finite(last: Evaluation) -> tuple[Tensor, Tensor]:
 
 def _put(found: Block, rows: Tensor, other: Block) -> None:
     """Put what was found of some voxels in the place of their rows."""
-    found.status[rows] = other.status
+    found.status[rows], found.flags[rows] = other.status, other.flags
     tables = [(getattr(found, kind), getattr(other, kind)) for kind in _TABLES]
     tables += [(found.covariance_with[r], table) for r, table in other.covariance_with.items()]
     for whole, part in tables:

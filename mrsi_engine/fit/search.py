@@ -20,18 +20,10 @@ from mrsi_engine.conventions import Status
 from mrsi_engine.fit.network_start import NetworkStart, Start
 from mrsi_engine.fit.settings import FitSettings
 from mrsi_engine.fit.tables import FitTables
+from mrsi_engine.kernels.evaluation import Problem, Spectra, residual_energy, stiffness_scores
 from mrsi_engine.kernels.linear import inverse_spd
 from mrsi_engine.kernels.tabulated import TabulatedSteps
-from mrsi_engine.kernels.varpro import (
-    Code,
-    Fit,
-    Problem,
-    Spectra,
-    fit,
-    given,
-    residual_energy,
-    stiffness_scores,
-)
+from mrsi_engine.kernels.varpro import Code, Fit, fit, given
 
 Method = Literal["auto", "network", "least-squares"]
 
@@ -188,11 +180,16 @@ class Search:
         """
         if solved.known is not None:
             return solved.known
-        problem, result = self.tables.problem, solved.result
-        shift = problem.model.layout.shift(0)
-        at = result.last.theta[:, shift]
-        inside = (at > problem.lower[shift]) & (at < problem.upper[shift])
-        return (result.code == Code.CONVERGED) & inside
+        return (solved.result.code == Code.CONVERGED) & ~self._at_limit(solved)
+
+    def at_shift_bound(self, solved: Solved) -> Tensor:
+        """Whether a shift ended where the search for it does, ``(voxel,)`` bool."""
+        shift = solved.result.last.theta[:, self._shift] + solved.frame
+        return self._at_limit(solved) | (shift.abs() >= self.settings.max_shift_hz)
+
+    def _at_limit(self, solved: Solved) -> Tensor:
+        problem, at = self.tables.problem, solved.result.last.theta[:, self._shift]
+        return (at <= problem.lower[self._shift]) | (at >= problem.upper[self._shift])
 
     def trusted(self, solved: Solved) -> Tensor:
         """SD that data are weighed by against priors.

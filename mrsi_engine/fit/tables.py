@@ -19,10 +19,10 @@ from mrsi_engine.fit.quantities import (
 from mrsi_engine.fit.settings import FitSettings
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.baseline import Baseline
+from mrsi_engine.kernels.evaluation import Problem
 from mrsi_engine.kernels.late_start import late_derivative, started_late
 from mrsi_engine.kernels.lcm import Delay, Layout, LinearCombinationModel
 from mrsi_engine.kernels.start import StartGrid, grid
-from mrsi_engine.kernels.varpro import Problem
 from mrsi_engine.quantities import CRLB, POSTERIOR_SD, Quantity
 from mrsi_engine.spectra.basis import Basis
 

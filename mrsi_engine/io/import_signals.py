@@ -318,6 +318,7 @@ def _kept(
 
 def _squared_magnitude(samples: NDArray[np.complex64]) -> NDArray[np.float64]:
     parts = np.ascontiguousarray(samples).view(np.float32).reshape(*samples.shape, 2)
-    doubled = parts.astype(np.float64)
+    # Samples may be NaN, even a signalling one, whose conversion warns.
     with np.errstate(invalid="ignore", over="ignore"):
+        doubled = parts.astype(np.float64)
         return np.asarray(np.einsum("tvc,tvc->v", doubled, doubled))

@@ -1,7 +1,12 @@
-"""LCModel's spreadsheet of results (``FILCSV``): one row a voxel, three columns a metabolite."""
+"""LCModel's results: its spreadsheet of many voxels, and the tables of one.
+
+The spreadsheet (``FILCSV``) has one row a voxel and three columns a metabolite; ``.table`` and
+``.coord`` files (``FILTAB``, ``FILCOO``) hold a concentration table with one row a metabolite.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +18,11 @@ from mrsi_engine.nuclei import nucleus
 
 _VOXEL = ("Row", "Col")
 _EXPECTED = "expected LCModel's CSV, which starts with 'Row, Col, NAME, NAME %SD, NAME/REF'"
+
+_TABLE = "in following concentration table"
+_NUMBER = r"[-+]?\d*\.?\d+(?:[Ee][-+]?\d+)?"
+_ROW = re.compile(rf"\s*({_NUMBER})\s+(\d+)%\s*({_NUMBER})\s*(\S+)\s*$")
+_COLUMNS = re.compile(r"\s*Conc\.\s+%SD\s+/\s*(\S+)\s+Metabolite\s*$")
 
 
 def lcmodel_label(name: str, symbol: str = "1H") -> str:
@@ -26,6 +36,52 @@ def lcmodel_label(name: str, symbol: str = "1H") -> str:
         if len(members) > 1 and set(members) == set(combination.members):
             return combination.label
     return "".join(members)
+
+
+def read_lcmodel(path: str | Path, symbol: str = "1H") -> pd.DataFrame:
+    """LCModel's results from a CSV, ``.table`` or ``.coord`` file, known by their content.
+
+    The columns are those of :func:`read_lcmodel_csv`; a file of one voxel does not say which it is,
+    so that its table has no ``x`` and ``y``.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_lcmodel_csv`; or if a concentration table has no row that can be read.
+    """
+    lines = _lines(Path(path))
+    starts = [number for number, line in enumerate(lines) if _TABLE in line]
+    if not starts:
+        return read_lcmodel_csv(path, symbol)
+    return _one_voxel(lines[starts[0] + 1 :], path, symbol)
+
+
+def _one_voxel(lines: list[str], path: str | Path, symbol: str) -> pd.DataFrame:
+    columns = _COLUMNS.match(lines[0]) if lines else None
+    if columns is None:
+        raise InputError(
+            f"{path}: the concentration table begins with {lines[:1]}, expected 'Conc. %SD /REF "
+            "Metabolite'; export it again"
+        )
+    rows = []
+    for line in lines[1:]:
+        if (row := _ROW.match(line)) is None:
+            break
+        rows.append(row.groups())
+    if not rows:
+        raise InputError(f"{path}: its concentration table has no row; export it again")
+    amplitude, percent, ratio, names = zip(*rows, strict=True)
+    table = pd.DataFrame(
+        {
+            "label": [lcmodel_label(name, symbol) for name in names],
+            "name": names,
+            "amplitude": np.array(amplitude, float),
+            "percent_sd": np.array(percent, float),
+            "ratio": np.array(ratio, float),
+        }
+    )
+    table.attrs["reference"] = lcmodel_label(columns.group(1), symbol)
+    return table
 
 
 def read_lcmodel_csv(path: str | Path, symbol: str = "1H") -> pd.DataFrame:

@@ -149,7 +149,9 @@ def _maps_of_every_result(result: xr.Dataset) -> Iterator[Map]:
     if "flags" in result:
         meanings = ", ".join(f"{int(f)} {f.meaning}" for f in Flag)
         definition = f"Sum of what is wrong with a voxel, 0 nothing: {meanings}"
-        values = _fitted(result, result["flags"].values)
+        # Where nothing was fitted they say why.
+        done = result["status"].values != Status.NOT_PROCESSED
+        values = np.where(done, result["flags"].values, np.nan)
         yield Map(f"desc-{flags}", values, "1", definition, {"Role": flags})
     inside = 1.0 - scalp_voxels(result)
     definition = "1 where voxels were kept for processing"

@@ -96,7 +96,7 @@ class BlockArrays:
             sd=np.full((voxels, parameters), _NAN),
             quality=np.full((voxels, measures), _NAN),
             status=np.full(voxels, Status.NO_FIT, dtype=np.uint8),
-            flags=np.zeros(voxels, np.uint16),
+            flags=np.full(voxels, Flag.NO_FIT, np.uint16),
             signals={n: np.full((voxels, *s), np.complex64(np.nan)) for n, s in signals.items()},
         )
 

@@ -24,8 +24,9 @@ from mrsi_engine.quantities import RESIDUAL, safe_label
 def export_signals(result: xr.Dataset, folder: Path, *, stem: str | None = None) -> list[Path]:
     """Write every signal that was kept as NIfTI-MRS, and the residual where data and fit were.
 
-    Each header extension is the scan's own plus ``ProcessingApplied`` entries, one a pipeline
-    stage. Voxels outside the mask are zero; those without a fit hold what the store holds, NaN.
+    Each header extension is the scan's own plus ``ProcessingApplied`` entries, one a stage
+    that was not passed over. Voxels outside the mask are zero; those without a fit hold what the
+    store holds, NaN.
 
     Raises
     ------
@@ -86,8 +87,10 @@ def _signal_header(result: xr.Dataset) -> dict[str, Any]:
     header = dict(result.attrs.get("header", {}))
     version = str(result.attrs["engine_version"])
     methods = result.attrs.get("processing_methods", {})
-    stages = result.attrs.get("pipeline", {}).get("stages", [])
-    done = [_stage_entry(settings, methods, version) for settings in stages]
+    finished = result.attrs.get("finished")
+    time = {} if finished is None else {"Time": _without_zone(datetime.fromisoformat(finished))}
+    stages = result.attrs.get("applied", result.attrs.get("pipeline", {}).get("stages", []))
+    done = [{**time, **_stage_entry(settings, methods, version)} for settings in stages]
     return {**header, "ProcessingApplied": [*header.get("ProcessingApplied", []), *done]}
 
 
@@ -99,8 +102,11 @@ def _stage_entry(
 
 
 def _export_entry(details: str, version: str) -> dict[str, str]:
-    now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
-    return {"Time": now, **_entry("Export", details, version)}
+    return {"Time": _without_zone(datetime.now(UTC)), **_entry("Export", details, version)}
+
+
+def _without_zone(time: datetime) -> str:
+    return time.replace(tzinfo=None).isoformat(timespec="milliseconds")
 
 
 def _entry(method: str, details: str, version: str) -> dict[str, str]:

@@ -25,6 +25,22 @@ _TRUSTED = 8.0
 _TAIL, _SMOOTH, _FEWEST = 1 / 8, 8, 16
 
 
+#: Samples of the same, largest value that a channel holds where a receiver was overdriven.
+_CLIPPED = 3
+
+
+@dataclass(frozen=True)
+class PhaseCourse:
+    """How the phase of water references runs, ``(voxel,)`` each; NaN where there is none.
+
+    ``frequency`` is the mean one, weighted by energy, and ``unrest`` the SD about it, both in
+    cycles a sample.
+    """
+
+    frequency: Tensor
+    unrest: Tensor
+
+
 @dataclass(frozen=True)
 class EddyCorrected:
     """``fids`` ``(voxel, time)`` complex64 and ``trusted`` ``(voxel,)``, samples of usable phase.
@@ -59,6 +75,32 @@ def undoing(water: Tensor) -> tuple[Tensor, Tensor]:
     inside = torch.arange(water.shape[1], device=water.device) < trusted[:, None]
     own = torch.where(inside, torch.sgn(safe).conj(), _late(safe, trusted))
     return torch.where((trusted > 0)[:, None], own, 1).to(torch.complex64), trusted
+
+
+def phase_course(water: Tensor, trusted: Tensor) -> PhaseCourse:
+    """How the phase of ``water (voxel, time)`` runs over its first ``trusted (voxel,)`` samples."""
+    inside = torch.arange(water.shape[1] - 1, device=water.device) < trusted[:, None] - 1
+    steps = torch.where(inside, water[:, 1:] * water[:, :-1].conj(), 0).to(torch.complex128)
+    mean = steps.sum(1) / steps.abs().sum(1)
+    # Of small angles the circular SD is the SD.
+    unrest = (-2 * mean.abs().clamp(1e-12, 1.0).log()).sqrt()
+    known = trusted > 0
+    return PhaseCourse(
+        torch.where(known, mean.angle() / (2 * math.pi), torch.nan),
+        torch.where(known, unrest / (2 * math.pi), torch.nan),
+    )
+
+
+def saturated(water: Tensor) -> Tensor:
+    """Whether the receiver was overdriven, ``(voxel,)`` bool: its largest value stands in a row.
+
+    Of a line that decays no two samples are the same; where they are cut off, the phase is wrong.
+    """
+    channels = torch.view_as_real(water).abs()
+    most = channels.amax((1, 2), keepdim=True)
+    top = (channels >= (1 - 1e-6) * most) & (most > 0)
+    in_a_row = top.unfold(1, _CLIPPED, 1).all(-1)
+    return in_a_row.flatten(1).any(1)
 
 
 def noise_sd(water: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ water, its width is bounded, and it is left out where most of it is not in the b
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -35,6 +35,8 @@ from torch import Tensor
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.batching import batch_size, in_batches
+from mrsi_engine.kernels.exponentials import Exponentials, count, energy_of, powers, squared
+from mrsi_engine.kernels.low_pass import low_pass
 
 #: Damped exponentials modelled in and around the band: several for a non-Lorentzian water, the
 #: rest for metabolites beside it and, until they are left out, for noise.
@@ -126,7 +128,7 @@ class BandPlan:
                 f"the spectrum (+-{nyquist:.1f} Hz); choose another band"
             )
         step = max(1, int(1 / (dwell_time * (_PASS + _STOP) * half)))
-        taps = _low_pass(_PASS * half * dwell_time, _STOP * half * dwell_time)
+        taps = low_pass(_PASS * half * dwell_time, _STOP * half * dwell_time, _ATTENUATION)
         decimated = (points - len(taps)) // step + 1
         wanted = max(_ROWS, math.ceil(_APERTURE / (step * dwell_time)))
         rows = min(int(_ROW_SHARE * decimated), wanted)
@@ -176,18 +178,19 @@ def remove_band(fids: Tensor, plan: BandPlan) -> BandRemoval:
 
 def _remove(fids: Tensor, plan: BandPlan) -> tuple[Tensor, Tensor, Tensor]:
     signal = fids.to(torch.complex128)
-    scale = _energy(signal).sqrt()
+    scale = energy_of(signal).sqrt()
     usable = torch.isfinite(scale) & (scale > 0)
     # Any signal will do for the others, as long as it can be decomposed.
     safe = torch.where(usable[:, None], signal / scale[:, None], 1.0)
     narrow = _band_limited(safe, plan)
     rates = _bounded(_rates(narrow, plan), _widest(plan), plan)
-    model = _Model.fit(narrow, rates, torch.ones_like(rates.real, dtype=torch.bool), plan)
+    every = torch.ones_like(rates.real, dtype=torch.bool)
+    model = Exponentials.fit(narrow, rates, every, plan.step)
     model = _refined(narrow, *_significant(narrow, model, plan), plan)
-    misfit = model.energy / _energy(narrow)
+    misfit = model.energy / energy_of(narrow)
     removed = _synthesised(model.rates, _in_band(model, plan), plan)
     # A model that fails, e.g. on a signal that grows, adds energy instead of taking it.
-    solved = usable & model.ok & (_energy(safe - removed) <= 1)
+    solved = usable & model.ok & (energy_of(safe - removed) <= 1)
     code = torch.where(solved, Removal.REMOVED, Removal.NOT_SOLVED)
     code = torch.where(usable, code, Removal.NO_SIGNAL).to(torch.uint8)
     removed = torch.where(solved[:, None], removed * scale[:, None], 0).to(torch.complex64)
@@ -197,7 +200,7 @@ def _remove(fids: Tensor, plan: BandPlan) -> tuple[Tensor, Tensor, Tensor]:
 def _band_limited(fids: Tensor, plan: BandPlan) -> Tensor:
     """The band around 0 Hz, ``(voxel, decimated time)`` complex128."""
     turn = -2j * math.pi * plan.centre * plan.dwell_time
-    turned = fids * torch.exp(turn * _count(plan.points, fids))
+    turned = fids * torch.exp(turn * count(plan.points, fids))
     padded = torch.nn.functional.pad(turned, (0, -plan.points % plan.step))
     # Every step-th sample side by side: what a tap multiplies is then contiguous.
     phases = padded.unflatten(1, (-1, plan.step)).mT.contiguous()
@@ -277,87 +280,9 @@ def _orthonormal(vectors: Tensor) -> Tensor:
     return vectors @ torch.linalg.solve_triangular(factor, one, upper=False).mH
 
 
-@dataclass(frozen=True)
-class _Model:
-    """Exponentials fitted to decimated data, in terms of columns ``z**n`` of length 1.
-
-    ``rates``, ``kept``, ``lengths`` (of ``z**n``), ``weights`` and ``moment`` (voxel, component);
-    ``factor`` (voxel, component, component) of the columns' normal matrix (Cholesky); ``first`` and
-    ``second`` the products with ``n`` and ``n**2`` in them, and ``moment`` of the data with
-    ``n z**n``; ``energy`` left and ``ok`` (voxel,).
-    """
-
-    rates: Tensor
-    kept: Tensor
-    lengths: Tensor
-    first: Tensor
-    second: Tensor
-    moment: Tensor
-    factor: Tensor
-    weights: Tensor
-    energy: Tensor
-    ok: Tensor
-
-    @classmethod
-    def fit(cls, narrow: Tensor, rates: Tensor, kept: Tensor, plan: BandPlan) -> _Model:
-        """The best amplitudes of these exponentials."""
-        poles = torch.exp(rates * plan.step)
-        lengths, plain, first, second = _normals(poles, kept, narrow.shape[1])
-        data, moment = (part * (kept / lengths) for part in _products(poles, narrow))
-        # Poles that coincide make the matrix singular; the ridge splits the amplitude between them.
-        plain.diagonal(dim1=1, dim2=2).add_((~kept).to(lengths.dtype) + 1e-12)
-        factor, info = torch.linalg.cholesky_ex(plain)
-        weights = torch.cholesky_solve(data[:, :, None], factor)[:, :, 0]
-        before = _energy(narrow)
-        energy = before - (data.conj() * weights).sum(1).real
-        ok = (info == 0) & torch.isfinite(energy)
-        energy = torch.maximum(energy, 1e-15 * before)
-        return cls(rates, kept, lengths, first, second, moment, factor, weights, energy, ok)
-
-    def chosen(self, better: Tensor, other: _Model) -> _Model:
-        """The other model where it is better, this one elsewhere."""
-        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return _Model(*(torch.where(better.view(-1, *[1] * (a.ndim - 1)), b, a) for a, b in pairs))
-
-
-def _normals(poles: Tensor, kept: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Length of each column, and the products of all pairs, with 1, n and n**2 between them.
-
-    Geometric sums: ``sum w**n = (1 - w**N) / (1 - w)`` and its derivatives by log w.
-    """
-    ratio = poles.conj()[:, :, None] * poles[:, None, :]
-    last = poles**number
-    end = last.conj()[:, :, None] * last[:, None, :]
-    rest = 1 / (1 - ratio)
-    plain = (1 - end) * rest
-    first = (ratio * plain - number * end) * rest
-    second = (ratio * (plain + 2 * first) - number**2 * end) * rest
-    lengths = plain.diagonal(dim1=1, dim2=2).real.sqrt()
-    scale = kept / lengths
-    pairs = scale[:, :, None] * scale[:, None, :]
-    return lengths, plain * pairs, first * pairs, second * pairs
-
-
-def _products(poles: Tensor, narrow: Tensor) -> tuple[Tensor, Tensor]:
-    """``sum conj(z**n) y[n]`` and ``sum n conj(z**n) y[n]``, ``(voxel, component)`` each.
-
-    A sample is ``coarse*inner + fine``: one small matrix product over fine, one sum over coarse.
-    """
-    number, components = narrow.shape[1], poles.shape[1]
-    inner = math.isqrt(number - 1) + 1
-    outer = -(-number // inner)
-    padded = torch.nn.functional.pad(narrow.conj(), (0, inner * outer - number))
-    fine = _powers(poles, inner)
-    coarse = _powers(fine[:, -1] * poles, outer)
-    weighted = torch.cat([fine, fine * _count(inner, narrow)[:, None]], 2)
-    both = padded.unflatten(1, (outer, inner)) @ weighted
-    plain = both[:, :, :components] * coarse
-    within = both[:, :, components:] * coarse
-    moment = within + plain * (inner * _count(outer, narrow))[:, None]
-    return plain.sum(1).conj(), moment.sum(1).conj()
-
-
-def _significant(narrow: Tensor, model: _Model, plan: BandPlan) -> tuple[_Model, Tensor]:
+def _significant(
+    narrow: Tensor, model: Exponentials, plan: BandPlan
+) -> tuple[Exponentials, Tensor]:
     """The model without exponentials that explain no more than noise, and the width of each.
 
     Left out one by one. Leaving out exponential k raises the energy left by ``|w_k|**2 / C_kk``
@@ -369,7 +294,7 @@ def _significant(narrow: Tensor, model: _Model, plan: BandPlan) -> tuple[_Model,
     voxel = torch.arange(len(kept), device=kept.device)
     for _ in range(kept.shape[1] + 1):
         diagonal = inverse.diagonal(dim1=1, dim2=2).real.clamp_min(1e-300)
-        explained = torch.where(kept, _squared(weights) / diagonal, torch.inf)
+        explained = torch.where(kept, squared(weights) / diagonal, torch.inf)
         noise = left / (narrow.shape[1] - 2 * kept.sum(1)).clamp_min(1)
         cost, k = explained.min(1)
         drop = kept.any(1) & (cost < _SIGNIFICANT * noise)
@@ -386,7 +311,7 @@ def _significant(narrow: Tensor, model: _Model, plan: BandPlan) -> tuple[_Model,
     widest = torch.where(strong, 1.0, _WIDTH).gather(1, order) * _widest(plan)
     rates = _bounded(model.rates.gather(1, order), widest, plan)
     kept = _plausible(kept.gather(1, order), rates, widest, plan)
-    return _Model.fit(narrow, rates, kept, plan), widest
+    return Exponentials.fit(narrow, rates, kept, plan.step), widest
 
 
 def _front(kept: Tensor) -> Tensor:
@@ -417,7 +342,7 @@ def _plausible(kept: Tensor, rates: Tensor, widest: Tensor, plan: BandPlan) -> T
     return kept & ~(outside & (widest < half))
 
 
-def _refined(narrow: Tensor, model: _Model, widest: Tensor, plan: BandPlan) -> _Model:
+def _refined(narrow: Tensor, model: Exponentials, widest: Tensor, plan: BandPlan) -> Exponentials:
     """The model after a few Levenberg-Marquardt steps; each must lower the energy left.
 
     Except where an exponential is no longer plausible: without it more energy is left.
@@ -426,7 +351,7 @@ def _refined(narrow: Tensor, model: _Model, widest: Tensor, plan: BandPlan) -> _
     for _ in range(_REFINEMENTS):
         rates = _bounded(model.rates + _step(model, damping, narrow.shape[1], plan), widest, plan)
         kept = _plausible(model.kept, rates, widest, plan)
-        tried = _Model.fit(narrow, rates, kept, plan)
+        tried = Exponentials.fit(narrow, rates, kept, plan.step)
         fewer = (kept != model.kept).any(1)
         better = tried.ok & (fewer | (tried.energy < model.energy))
         model = model.chosen(better, tried)
@@ -434,7 +359,7 @@ def _refined(narrow: Tensor, model: _Model, widest: Tensor, plan: BandPlan) -> _
     return model
 
 
-def _step(model: _Model, damping: Tensor, number: int, plan: BandPlan) -> Tensor:
+def _step(model: Exponentials, damping: Tensor, number: int, plan: BandPlan) -> Tensor:
     """Change of the rates: the normal equations of the columns' derivatives less their projection.
 
     Solved for weight times change, so that they do not depend on the weights.
@@ -452,7 +377,7 @@ def _step(model: _Model, damping: Tensor, number: int, plan: BandPlan) -> Tensor
     return change / (change.abs() * number / math.pi).clamp_min(1.0) / plan.step
 
 
-def _in_band(model: _Model, plan: BandPlan) -> Tensor:
+def _in_band(model: Exponentials, plan: BandPlan) -> Tensor:
     """Full-rate amplitudes of the components in the band, 0 for others, ``(voxel, component)``."""
     chosen = model.kept & (model.rates.imag.abs() <= _widest(plan))
     gain = torch.where(chosen, _gain(model.rates, plan), 1.0)
@@ -462,7 +387,7 @@ def _in_band(model: _Model, plan: BandPlan) -> Tensor:
 def _gain(rates: Tensor, plan: BandPlan) -> Tensor:
     """What the filter does to each exponential, ``(voxel, component)``."""
     taps = torch.from_numpy(plan.taps).to(rates.device)
-    return (_powers(torch.exp(rates), len(taps)) * taps[:, None]).sum(1)
+    return (powers(torch.exp(rates), len(taps)) * taps[:, None]).sum(1)
 
 
 def _synthesised(rates: Tensor, amplitudes: Tensor, plan: BandPlan) -> Tensor:
@@ -473,57 +398,7 @@ def _synthesised(rates: Tensor, amplitudes: Tensor, plan: BandPlan) -> Tensor:
     """
     poles = torch.exp(rates + 2j * math.pi * plan.centre * plan.dwell_time)
     inner = math.isqrt(plan.points - 1) + 1
-    coarse = _powers(poles**inner, -(-plan.points // inner)) * amplitudes[:, None, :]
-    fine = _powers(poles, inner)
+    coarse = powers(poles**inner, -(-plan.points // inner)) * amplitudes[:, None, :]
+    fine = powers(poles, inner)
     product = coarse.to(torch.complex64) @ fine.to(torch.complex64).mT
     return product.flatten(1)[:, : plan.points]
-
-
-def _powers(poles: Tensor, number: int) -> Tensor:
-    """``poles**n`` for n from 0, ``(voxel, number, component)``, by doubling their number."""
-    powers, factor = torch.ones_like(poles)[:, None], poles[:, None]
-    while powers.shape[1] < number:
-        powers = torch.cat([powers, powers * factor], 1)
-        factor = factor.square()
-    return powers[:, :number]
-
-
-def _count(number: int, like: Tensor) -> Tensor:
-    return torch.arange(number, device=like.device, dtype=torch.float64)
-
-
-def _energy(signal: Tensor) -> Tensor:
-    return _squared(signal).sum(1)
-
-
-def _squared(numbers: Tensor) -> Tensor:
-    """Squared magnitude; ``abs`` guards against overflow, at ten times the price."""
-    return torch.view_as_real(numbers.resolve_conj()).square().sum(-1)
-
-
-def _low_pass(passed: float, stopped: float) -> NDArray[np.float64]:
-    """Minimum-phase taps for the edges of pass and stop band in cycles per sample.
-
-    A Kaiser-windowed sinc (Kaiser 1974) made minimum-phase through its cepstrum: its weight then
-    lies on the first samples, so quickly decaying components are still seen.
-    """
-    if stopped >= 0.5:
-        return np.ones(1)
-    transition = 2 * math.pi * (stopped - passed)
-    length = math.ceil((_ATTENUATION - 8) / (2.285 * transition)) + 1
-    beta = 0.1102 * (_ATTENUATION - 8.7)
-    place = np.arange(length) - (length - 1) / 2
-    linear = np.sinc(place * (passed + stopped)) * np.kaiser(length, beta)
-    return _minimum_phase(linear / linear.sum())
-
-
-def _minimum_phase(taps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Taps of (nearly) the same magnitude response with all zeros inside the unit circle."""
-    size = 8192
-    floor = 10 ** (-_ATTENUATION / 20) / 3
-    magnitude = np.maximum(np.abs(np.fft.fft(taps, size)), floor)
-    cepstrum = np.fft.ifft(np.log(magnitude)).real
-    cepstrum[1 : size // 2] *= 2
-    cepstrum[size // 2 + 1 :] = 0
-    causal = np.fft.ifft(np.exp(np.fft.fft(cepstrum))).real[: len(taps)]
-    return np.asarray(causal / causal.sum(), dtype=np.float64)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from mrsi_engine.kernels.evaluation import Problem
 from mrsi_engine.kernels.linear import Factor, solve_spd
-from mrsi_engine.kernels.varpro import Problem
 
 #: Distance of the nodes: shift in bins of the window (lines that are cut off at the end of the FID
 #: ring across its edges with a period of one), damping in the logarithm of what is this much (1/s)
@@ -114,7 +114,7 @@ class TabulatedSteps:
         Parameters
         ----------
         window
-            ``(voxel, bin)`` complex64, as :class:`~mrsi_engine.kernels.varpro.Spectra` has them.
+            ``(voxel, bin)`` complex64, as in :class:`~mrsi_engine.kernels.evaluation.Spectra`.
         theta
             ``(voxel, parameter)`` float64 start.
         steps

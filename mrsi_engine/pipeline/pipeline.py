@@ -92,6 +92,11 @@ class Pipeline(BaseModel):
             stage.check(known)
         return self
 
+    def applied(self, context: Context) -> list[dict[str, Any]]:
+        """Plain settings of the stages that are not passed over in this scan, in order."""
+        pairs = zip(self.stages, self._contexts(context), strict=True)
+        return [_table(stage) for stage, known in pairs if not stage.skipped(known)]
+
     def check_nucleus(self, acquisition: Acquisition) -> None:
         """See that the pipeline is for the nucleus of a scan.
 
@@ -123,7 +128,7 @@ class Pipeline(BaseModel):
 
     def settings(self) -> dict[str, Any]:
         """Plain settings that :meth:`from_settings` reads back; also what a run is known by."""
-        tables = [{"stage": s.stage, **s.model_dump(mode="json")} for s in self.stages]
+        tables = [_table(stage) for stage in self.stages]
         return {**self.model_dump(mode="json", exclude={"stages"}), "stages": tables}
 
     @classmethod
@@ -190,6 +195,10 @@ def prepare_pipeline(
         return block
 
     return apply
+
+
+def _table(stage: Stage) -> dict[str, Any]:
+    return {"stage": stage.stage, **stage.model_dump(mode="json")}
 
 
 def prepare_stage(stage: Stage, context: Context) -> Apply:

@@ -157,6 +157,15 @@ class OptionalStage(Stage):
             )
 
 
+def landmark_lines(symbol: str) -> tuple[tuple[float, float], ...]:
+    """Chemical shift (ppm) and usual height of the lines that spectra are recognised by.
+
+    Empty for a nucleus whose table names none.
+    """
+    alignment = nucleus(symbol).alignment
+    return () if alignment is None else alignment.singlets
+
+
 def one_fid_a_voxel(context: Context, stage: str) -> None:
     """Refuse FIDs that still have coils or transients.
 
@@ -211,3 +220,19 @@ def energy_between(fids: Tensor, acquisition: Acquisition, ppm: tuple[float, flo
     axis = np.fft.ifftshift(acquisition.ppm)
     inside = torch.from_numpy((axis >= ppm[0]) & (axis <= ppm[1])).to(fids.device)
     return torch.fft.fft(fids, norm="ortho")[:, inside].abs().square().sum(1)
+
+
+def mean_reference(water: Tensor, points: int) -> Tensor:
+    """The water reference of a voxel, ``(voxel, time)``: the mean of its transients.
+
+    Raises
+    ------
+    InputError
+        If it is not as long as the FIDs.
+    """
+    if water.shape[-1] != points:
+        raise InputError(
+            f"the water reference has {water.shape[-1]} points, the scan {points}: both must be "
+            "acquired alike"
+        )
+    return water.flatten(1, -2).mean(1) if water.ndim > 2 else water

@@ -187,6 +187,10 @@ class Stage(Settings):
         """
         return {}
 
+    def skipped(self, context: Context) -> bool:
+        """Whether the stage does nothing in this scan, because that lacks what it needs."""
+        return False
+
     def leaves(self, dimensions: tuple[str, ...]) -> tuple[str, ...]:
         """Dimensions of the FIDs after this stage, given those before it."""
         return dimensions

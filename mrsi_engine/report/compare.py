@@ -136,6 +136,7 @@ def compare_with_lcmodel(
     max_fit_quality: float = 3.0,
     max_relative_residual: float = 0.2,
     z: int | None = None,
+    voxel: tuple[int, int] | None = None,
 ) -> Comparison:
     """Compare ratios to LCModel's reference metabolite (``Cr``, or ``Cr+PCr``).
 
@@ -149,17 +150,21 @@ def compare_with_lcmodel(
     result
         A result store opened as a dataset.
     table
-        From :func:`mrsi_engine.io.lcmodel_results.read_lcmodel_csv`.
+        From :func:`mrsi_engine.io.lcmodel_results.read_lcmodel`.
     z
-        Slice of the scan that LCModel analysed; may be left out where the result has one slice.
+        Slice of the scan that LCModel analysed, counted from 0; may be left out where the result
+        has one slice.
+    voxel
+        Of a table of one voxel, its x and y; may be left out where the result has one voxel.
 
     Raises
     ------
     InputError
-        If the result has several slices and ``z`` is not given, no voxel or no metabolite is in
+        If it is not said of which slice or voxel the table is, no voxel or no metabolite is in
         both, or the reference is not in the result.
     """
-    joined, nucleus = _joined(result, table, z), nucleus_of(result)
+    joined = _joined(result, _placed(result, table, voxel), z)
+    nucleus = nucleus_of(result)
     ours = {q.name for q in parameters_of(result, *AMPLITUDES) if q.estimator == MAIN}
     reference = _reference(str(table.attrs["reference"]), set(table["label"]), ours, nucleus)
     same = {reference, str(table.attrs["reference"])}
@@ -187,12 +192,27 @@ def compare_with_lcmodel(
     )
 
 
+def _placed(result: xr.Dataset, table: pd.DataFrame, voxel: tuple[int, int] | None) -> pd.DataFrame:
+    """The table with the place of its voxel, if it is of one."""
+    if "x" in table:
+        return table
+    if voxel is None and result.sizes["voxel"] > 1:
+        raise InputError(
+            f"{result.attrs['stem']}: the result has {result.sizes['voxel']} voxels, LCModel's "
+            "table is of one; say which with --voxel X Y, counted from 0"
+        )
+    x, y = voxel or (int(result["x"][0]), int(result["y"][0]))
+    placed = table.assign(x=x, y=y)
+    placed.attrs = table.attrs
+    return placed
+
+
 def _joined(result: xr.Dataset, table: pd.DataFrame, z: int | None) -> pd.DataFrame:
     slices = sorted(set(result["z"].values.tolist()))
     if z is None and len(slices) > 1:
         raise InputError(
             f"{result.attrs['stem']}: the result has slices {slices}, LCModel's table is of one; "
-            "say which"
+            "say which with --slice Z"
         )
     index = pd.DataFrame({axis: result[axis].values for axis in "xyz"})
     index["voxel"] = np.arange(len(index))
@@ -227,8 +247,11 @@ def _passing(result: xr.Dataset, quality: float, residual: float) -> NDArray[np.
 
 
 def _trusted_reference(joined: pd.DataFrame, name: str, most: float) -> NDArray[np.int_]:
-    rows = joined[(joined["label"] == name) & (joined["percent_sd"] <= most)]
-    return rows["voxel"].to_numpy()
+    rows = joined[joined["label"] == name]
+    if rows.empty:
+        # A table may hold ratios to what it does not list itself.
+        return joined["voxel"].to_numpy()
+    return rows.loc[rows["percent_sd"] <= most, "voxel"].to_numpy()
 
 
 def _ratios(result: xr.Dataset, reference: str) -> pd.DataFrame:

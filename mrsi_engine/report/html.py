@@ -55,6 +55,7 @@ from mrsi_engine.report.tables import (
     usable_voxels,
 )
 from mrsi_engine.report.truth import TruthRow
+from mrsi_engine.report.verdict import verdict_on
 from mrsi_engine.report.ways import (
     STATUS_COLOURS,
     believed,
@@ -165,6 +166,7 @@ def _scan(result: xr.Dataset, remarks: Sequence[str]) -> dict[str, Any]:
     attrs = result.attrs
     return {
         "stem": attrs["stem"],
+        "verdict": verdict_on(result).text,
         "facts": _facts(attrs),
         "headlines": list(_headlines(result)),
         "remarks": [*_remarks(result), *remarks],

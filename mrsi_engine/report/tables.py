@@ -91,27 +91,34 @@ def status_counts(result: xr.Dataset) -> list[tuple[str, int, float]]:
     ]
 
 
-def usable_voxels(result: xr.Dataset) -> NDArray[np.bool_]:
-    """Fitted voxels that no flag rejects, ``(voxel,)``.
+def flags_of(result: xr.Dataset) -> NDArray[np.int32]:
+    """Flags of every voxel, ``(voxel,)``.
 
     Without the stage ``quality_control`` its default limits of SNR and linewidth are applied.
     """
+    flags = np.zeros(result.sizes["voxel"], np.int32)
+    if "flags" in result:
+        flags |= result["flags"].values
     stages = result.attrs.get("pipeline", {}).get("stages", [])
     if any(s.get("stage") == QualityControl.stage for s in stages):
-        rejected = (result["flags"].values & int(Flag.rejecting())) != 0
-    else:
-        default = limits(result)
-        assert default.max_fwhm_ppm is not None
-        rejected = measure(result, "fwhm") > default.max_fwhm_ppm
-        rejected |= measure(result, "snr") < default.min_snr
+        return flags
+    default = limits(result)
+    assert default.max_fwhm_ppm is not None
+    flags = flags | np.where(measure(result, "fwhm") > default.max_fwhm_ppm, Flag.BROAD_LINES, 0)
+    return flags | np.where(measure(result, "snr") < default.min_snr, Flag.LOW_SNR, 0)
+
+
+def usable_voxels(result: xr.Dataset) -> NDArray[np.bool_]:
+    """Fitted voxels that no flag rejects, ``(voxel,)``; see :func:`flags_of`."""
+    rejected = (flags_of(result) & int(Flag.rejecting())) != 0
     return np.asarray(fitted_voxels(result) & ~rejected)
 
 
 def flag_counts(result: xr.Dataset) -> list[tuple[str, int, float]]:
-    """``(meaning, voxels, percent of the fitted ones)`` of every flag that occurs."""
+    """``(meaning, voxels, percent of those in the mask)`` of every flag that occurs."""
     if "flags" not in result:
         return []
-    flags = result["flags"].values[fitted_voxels(result)]
+    flags = result["flags"].values[~scalp_voxels(result)]
     counts = [(f, int((flags & int(f) != 0).sum())) for f in Flag]
     return [(f.meaning.replace("_", " "), n, 100.0 * n / flags.size) for f, n in counts if n]
 

@@ -38,7 +38,10 @@ def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
     folders = {scan: out / stem_of(scan) for scan in scans}
     twice = [str(s) for s in scans if list(folders.values()).count(folders[s]) > 1]
     if twice:
-        raise InputError(f"{', '.join(twice)}: same name, so same output folder; run them apart")
+        raise InputError(
+            f"{', '.join(twice)}: same name, so same output folder; run them apart, each with an "
+            "--out of its own"
+        )
     return folders
 
 

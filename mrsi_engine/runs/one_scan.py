@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mrsi_engine.choices import Fill
+from mrsi_engine.choices import MIN_USABLE, Fill
 from mrsi_engine.companions import CompanionFiles, Kind, companion, companions
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.clusters import warm_up
@@ -30,10 +30,11 @@ from mrsi_engine.io.import_signals import Progress
 from mrsi_engine.io.importing import changed_since, import_scan, timing_of
 from mrsi_engine.io.integrity import Damage, OnDamage
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
-from mrsi_engine.io.result_store import open_result
+from mrsi_engine.io.result_store import ResultStore, open_result
 from mrsi_engine.io.scan_store import ScanStore, damaged_files, is_scan_store, recorded
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.report.truth import result_truth_table
+from mrsi_engine.report.verdict import Verdict, verdict_on
 from mrsi_engine.runs.bases import BasisChoice, load_basis
 from mrsi_engine.runs.folder import (
     check_folder,
@@ -93,7 +94,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run: where, in what blocks, and what to keep."""
+    """How to run: where, in what blocks, and what to keep.
+
+    ``min_usable`` is the share of usable voxels from which a run is accepted.
+    """
 
     workers: int | None = None
     scheduler: str | None = None
@@ -103,6 +107,7 @@ class Options:
     keep: tuple[str, ...] = ()
     fill: Fill = "nan"
     overwrite: bool = False
+    min_usable: float = MIN_USABLE
 
     def check(self) -> Options:
         """These options, once they are known to say a possible way to run.
@@ -110,13 +115,15 @@ class Options:
         Raises
         ------
         InputError
-            If a number is too small, two places to run are given, there is no such device, or more
-            workers than GPUs, or what hands those out is not installed.
+            If a number is out of range, two places to run are given, there is no such device, or
+            more workers than GPUs, or what hands those out is not installed.
         """
         for name, least in (("workers", 0), ("threads_per_worker", 1), ("block_size", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name} is {value}, expected at least {least}")
+        if not 0 <= self.min_usable <= 1:
+            raise InputError(f"min_usable is {self.min_usable:g}, expected a share from 0 to 1")
         if self.workers is not None and self.scheduler is not None:
             raise InputError("workers and scheduler both say where to run; give one of them")
         check_device(self.device, here=self.scheduler is None)
@@ -127,12 +134,17 @@ class Options:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a finished run left: its stores, files, and seconds by step."""
+    """What a finished run left: its stores, files, and seconds by step.
+
+    ``accepted`` says whether enough of it is usable.
+    """
 
     folder: Path
     summary: Summary
     report: Path
     maps: list[Path]
+    verdict: Verdict
+    accepted: bool
     timings: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -175,11 +187,8 @@ def process(
         If the run failed; what was done is kept.
     """
     clock = _Clock()
-    options.check()
-    check_folder(folder)
     with clock("basis"):
-        header = read_header(inputs.scan)
-        chosen = _load_suited_basis(basis, pipeline, inputs, header, options)
+        header, chosen = check_scan(inputs, basis, pipeline, folder, options)
     _warm_up(header, options)
     with clock("import"):
         store = import_once(
@@ -188,11 +197,33 @@ def process(
     with clock("process"):
         summary = _fit(store, chosen, pipeline, folder, options, sinks)
     result = open_result(result_folder(folder))
+    verdict = verdict_on(result)
+    if result.attrs.get("verdict") != verdict.attributes():
+        ResultStore.open(result_folder(folder)).annotate(verdict=verdict.attributes())
     with clock("export"):
         maps = export(result, folder, options.fill)
     rows = result_truth_table(result, truth) if truth else None
     report = report_on(folder, timings=clock.seconds, truth=rows)
-    return FinishedRun(folder, summary, report, maps, clock.seconds)
+    accepted = verdict.accepted(options.min_usable)
+    return FinishedRun(folder, summary, report, maps, verdict, accepted, clock.seconds)
+
+
+def check_scan(
+    inputs: Inputs, basis: BasisChoice | None, pipeline: Pipeline, folder: Path, options: Options
+) -> tuple[NIfTIMRSHeader, Basis | None]:
+    """Header and basis of a scan, once they, pipeline, folder and options fit each other.
+
+    Arguments as for :func:`process`. No signal is read.
+
+    Raises
+    ------
+    InputError
+        If they do not.
+    """
+    options.check()
+    check_folder(folder)
+    header = read_header(inputs.scan)
+    return header, _load_suited_basis(basis, pipeline, inputs, header, options)
 
 
 def _load_suited_basis(

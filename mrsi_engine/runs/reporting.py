@@ -12,7 +12,7 @@ from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.revisit import detail_voxels, repeat_voxels, trace_voxels
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.fit.settings import FitSettings
-from mrsi_engine.io.lcmodel_results import read_lcmodel_csv
+from mrsi_engine.io.lcmodel_results import read_lcmodel
 from mrsi_engine.io.maps import export_maps
 from mrsi_engine.io.result_store import ResultStore, open_result
 from mrsi_engine.io.scan_store import ScanStore
@@ -146,15 +146,22 @@ def compare_run(
     max_percent_sd: float = 10.0,
     max_fit_quality: float = 3.0,
     max_relative_residual: float = 0.2,
+    z: int | None = None,
+    voxel: tuple[int, int] | None = None,
 ) -> Comparison:
-    """Compare a finished run with LCModel's table, and put the comparison into its report."""
+    """Compare a finished run with LCModel's table, and put the comparison into its report.
+
+    Arguments as for :func:`~mrsi_engine.report.compare.compare_with_lcmodel`.
+    """
     result = open_result(result_folder(folder))
     comparison = compare_with_lcmodel(
         result,
-        read_lcmodel_csv(table, nucleus_of(result).symbol),
+        read_lcmodel(table, nucleus_of(result).symbol),
         max_percent_sd=max_percent_sd,
         max_fit_quality=max_fit_quality,
         max_relative_residual=max_relative_residual,
+        z=z,
+        voxel=voxel,
     )
     report_on(folder, comparison=comparison)
     return comparison

@@ -10,6 +10,7 @@ from mrsi_engine.stages.lipid_removal import LipidRemoval
 from mrsi_engine.stages.quality_control import QualityControl
 from mrsi_engine.stages.quantify import Quantify
 from mrsi_engine.stages.scale import Scale
+from mrsi_engine.stages.scan_shift import ScanShift
 from mrsi_engine.stages.water_removal import WaterRemoval
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "QualityControl",
     "Quantify",
     "Scale",
+    "ScanShift",
     "WaterRemoval",
 ]

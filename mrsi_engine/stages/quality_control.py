@@ -22,6 +22,9 @@ _MAD_TO_SD = 1.4826
 #: Fewest good voxels that say what is usual in a scan.
 _FEWEST = 20
 
+#: Residual in units of the noise that noise alone may leave: both are known to some percent.
+_NOISE_ALONE = 1.25
+
 LIPID_RATIO = quality(
     "lipid_ratio",
     "1",
@@ -57,11 +60,19 @@ class QualityControl(NucleusDefaults):
         unit="%",
         gt=0,
     )
-    max_fit_quality: float | None = setting(
-        None,
-        "Largest residual in units of the noise; no limit unless given, since a residual counts "
-        "for more the better a spectrum is, and filtered data have no noise to compare it with.",
+    max_misfit: float = setting(
+        0.03,
+        "Largest SD of what the residual holds beyond noise, over the height of the reference "
+        "peak. In units of the noise alone a residual counts for more the better a spectrum is.",
         gt=0,
+    )
+    max_relative_residual: float = setting(
+        0.3,
+        "Where the noise is unknown, the largest root of the residual's share of the energy.",
+        gt=0,
+    )
+    max_fit_quality: float | None = setting(
+        None, "Largest residual in units of the noise, if one is wanted beside.", gt=0
     )
     max_lipid_ratio: float = setting(
         3.0, "Largest lipid over NAA signal, for nuclei whose spectra have both.", gt=0
@@ -113,11 +124,9 @@ class QualityControl(NucleusDefaults):
                     for p in (lipids.ratio, lipids.ratio_to)
                 )
                 block.measures[LIPID_RATIO.name] = (lipid / naa).sqrt()
-            rejected = stated._rejected(block.measures)
-            # What an SNR is measured by is not known then, which is another reason.
-            rejected[Flag.LOW_SNR] &= (block.flags & int(Flag.UNKNOWN_NOISE)) == 0
-            for flag, voxels in rejected.items():
-                block.flags[voxels] |= int(flag)
+            unknown_noise = (block.flags & int(Flag.UNKNOWN_NOISE)) != 0
+            for flag, rejected in stated._rejected(block.measures, unknown_noise).items():
+                block.flags[rejected] |= int(flag)
 
         return apply
 
@@ -136,19 +145,30 @@ class QualityControl(NucleusDefaults):
                 outlier |= self._far(found[name], found[f"{name}_sd"], good)
         return outlier.to(torch.int32) * int(Flag.OUTLIER)
 
-    def _rejected(self, measures: State) -> dict[Flag, Tensor]:
-        """Voxels ``(voxel,)`` bool by reason; what cannot be measured is not good."""
+    def _rejected(self, measures: State, unknown_noise: Tensor) -> dict[Flag, Tensor]:
+        """Voxels ``(voxel,)`` bool by reason; what cannot be measured is not good.
+
+        But where the noise is unknown, which is a reason of its own, there is no SNR to be low.
+        """
         assert self.max_fwhm_ppm is not None
         rejected = {
-            Flag.LOW_SNR: ~(measures["snr"] >= self.min_snr),
+            Flag.LOW_SNR: ~(measures["snr"] >= self.min_snr) & ~unknown_noise,
             Flag.BROAD_LINES: ~(measures["fwhm"] <= self.max_fwhm_ppm),
+            Flag.POOR_FIT: self._poor(measures, unknown_noise),
             Flag.NOT_CONVERGED: measures["converged"] != 1,
         }
         if LIPID_RATIO.name in measures:
             rejected[Flag.LIPIDS] = ~(measures[LIPID_RATIO.name] <= self.max_lipid_ratio)
-        if self.max_fit_quality is not None:
-            rejected[Flag.POOR_FIT] = ~(measures["fit_quality"] <= self.max_fit_quality)
         return rejected
+
+    def _poor(self, measures: State, unknown_noise: Tensor) -> Tensor:
+        """Voxels whose residual is more than noise and a misfit that may be, ``(voxel,)`` bool."""
+        quality, height = measures["fit_quality"], measures["snr"].nan_to_num(0.0).clamp_min(0.0)
+        most = torch.hypot(torch.full_like(height, _NOISE_ALONE), self.max_misfit * height)
+        if self.max_fit_quality is not None:
+            most = most.clamp_max(self.max_fit_quality)
+        close = measures["relative_residual"] <= self.max_relative_residual
+        return ~torch.where(unknown_noise, close, quality <= most)
 
     def _far(self, estimate: Tensor, sd: Tensor, good: Tensor) -> Tensor:
         centre = estimate[good].nanmedian()

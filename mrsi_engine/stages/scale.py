@@ -28,7 +28,7 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.kernels.hsvd import BandPlan, remove_band
 from mrsi_engine.kernels.water_reference import LEAST_SAMPLES, water_amplitude
 from mrsi_engine.nuclei import Nucleus
-from mrsi_engine.pipeline.ranges import NucleusDefaults, one_fid_a_voxel
+from mrsi_engine.pipeline.ranges import NucleusDefaults, mean_reference, one_fid_a_voxel
 from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context
 from mrsi_engine.quantities import (
@@ -43,7 +43,6 @@ from mrsi_engine.quantities import (
 )
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.relaxation import RelaxationTable, TableSetting, shipped_table
-from mrsi_engine.stages.eddy_current import mean_reference
 
 _SCALED = (Role.METABOLITE, Role.COMBINATION)
 

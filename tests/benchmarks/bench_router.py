@@ -43,9 +43,9 @@ from mrsi_engine.conventions import Status  # noqa: E402
 from mrsi_engine.fit import search  # noqa: E402
 from mrsi_engine.fit.least_squares import LeastSquares  # noqa: E402
 from mrsi_engine.fit.search import Search  # noqa: E402
+from mrsi_engine.kernels.evaluation import evaluate  # noqa: E402
 from mrsi_engine.kernels.start import StartGrid  # noqa: E402
 from mrsi_engine.kernels.tabulated import TabulatedSteps  # noqa: E402
-from mrsi_engine.kernels.varpro import evaluate  # noqa: E402
 from mrsi_engine.networks.encoders import Encoder  # noqa: E402
 from mrsi_engine.networks.model import load_model  # noqa: E402
 from mrsi_engine.networks.novelty import Novelty  # noqa: E402

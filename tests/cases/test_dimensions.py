@@ -64,7 +64,7 @@ def test_other_dimensions(engine: Engine, scan: Scan, tag: str) -> None:
 
 
 @pytest.mark.case("06", "transients written as DIM_COIL", "a word, or right")
-@waits_for("header")
+@waits_for("trust")
 def test_transients_as_coils(engine: Engine, scan: Scan) -> None:
     path = scan.save(engine.folder / "scan.nii.gz", transients(scan, phases=True), dim_5="DIM_COIL")
     outcome = engine.run(path, "--pipeline", "svs")

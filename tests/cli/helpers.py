@@ -25,6 +25,7 @@ class Mrsi:
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
+        self.printed = ""
 
     def __call__(self, *arguments: object) -> str:
         """Standard output of a command that succeeds."""
@@ -45,11 +46,11 @@ class Mrsi:
         return "\n".join(lines)
 
     def error(self, *arguments: object, code: int) -> str:
-        """Standard error of a command that ends with ``code``."""
+        """Standard error of a command that ends with ``code``; ``printed`` is what else it said."""
         self._capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             cli.main([str(argument) for argument in arguments])
-        error = self._capsys.readouterr().err
+        self.printed, error = self._capsys.readouterr()
         assert ended.value.code == code, error
         return error
 

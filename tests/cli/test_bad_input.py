@@ -161,4 +161,9 @@ class TestBadVoxels:
     def test_nothing_but_bad_voxels(self, mrsi: Mrsi, phantom: Path, tmp_path: Path) -> None:
         scan = resaved(phantom / "scan.nii.gz", tmp_path / "scan.nii.gz", data=np.zeros_like)
         command = [a if a != phantom / "scan.nii.gz" else scan for a in of_phantom(phantom)]
-        assert "16 voxels: 16 no fit" in mrsi(*command, "--out", tmp_path / "out")
+        run = [*command, "--out", tmp_path / "out"]
+        mrsi.error(*run, code=3)
+        assert "16 of 16 voxels unusable: no signal (16)" in mrsi.printed
+        # Nothing fitted is of no use, whatever share one would accept.
+        mrsi.error(*run, "--min-usable", 0, code=3)
+        assert "16 voxels: 16 no fit" in mrsi.printed

@@ -48,7 +48,7 @@ class TestOutputFolder:
             (["--basis", "slaser-3t-te30"], "changed since: basis '"),
             (
                 ["--pipeline", "minimal"],
-                r"'water_removal', 'lipid_removal', 'quantify', 'quality_control'] -> ['quantify']",
+                r"'lipid_removal', 'quantify', 'quality_control'] -> ['scan_shift', 'quantify']",
             ),
             (["--block-size", 5], "block size 128 -> 5"),
             (["--keep", "fit"], "kept signals [] -> ['fit']"),

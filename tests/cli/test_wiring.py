@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,9 @@ class TestWiring:
 
     @pytest.fixture
     def process(self, monkeypatch: pytest.MonkeyPatch) -> Recorder:
-        recorder = Recorder(None)
+        recorder = Recorder(SimpleNamespace(accepted=True))
         monkeypatch.setattr(one_scan, "process", recorder)
+        monkeypatch.setattr(one_scan, "check_scan", lambda *arguments: None)
         monkeypatch.setattr(output, "announce", lambda outcome: None)
         return recorder
 
@@ -60,7 +62,7 @@ class TestWiring:
             *["--tissue", "t", "--tissue-classes", "csf", "gm", "wm", "--points", 256],
             *["--keep", "corrected", "fit", "--fill", "mrsiprep", "--workers", 3],
             *["--threads-per-worker", 2, "--block-size", 64, "--device", "cuda"],
-            *["--overwrite", "--log", tmp_path / "log.jsonl"],
+            *["--overwrite", "--log", tmp_path / "log.jsonl", "--min-usable", 0.5],
         )
         [((inputs, basis, pipeline, _, options), further)] = process.calls
         assert inputs == Inputs.of(
@@ -74,7 +76,7 @@ class TestWiring:
         assert basis == BasisChoice("b", 4.7, True, "allow")
         assert pipeline.name == "minimal"
         assert options == Options(
-            *(3, None, 2, 64, "cuda", ("corrected", "fit"), "mrsiprep", True),
+            *(3, None, 2, 64, "cuda", ("corrected", "fit"), "mrsiprep", True, 0.5),
         )
         assert len(further["sinks"]) == 3
 
@@ -175,6 +177,10 @@ class TestWiring:
         recorder = Recorder(None)
         monkeypatch.setattr(reporting, "compare_run", recorder)
         monkeypatch.setattr(output, "comparison_table", lambda comparison: "")
-        mrsi("compare", "out", "--lcmodel", "l.csv", "--max-percent-sd", 15)
+        mrsi(
+            *["compare", "out", "--lcmodel", "l.csv", "--max-percent-sd", 15],
+            *["--slice", 2, "--voxel", 3, 4],
+        )
         limits = {"max_percent_sd": 15.0, "max_fit_quality": 3.0, "max_relative_residual": 0.2}
+        limits |= {"z": 2, "voxel": (3, 4)}
         assert recorder.calls == [((Path("out"), Path("l.csv")), limits)]

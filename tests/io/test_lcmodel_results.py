@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.lcmodel_results import lcmodel_label, read_lcmodel_csv
+from mrsi_engine.io.lcmodel_results import lcmodel_label, read_lcmodel, read_lcmodel_csv
 
 REAL = Path(__file__).resolve().parents[3] / "shared/data/mrsi_3t_te16/lcmodel_reference.csv"
 HEADER = "Row, Col, NAA, NAA %SD, NAA/Cr, mI, mI %SD, mI/Cr, GPC+PCh, GPC+PCh %SD, GPC+PCh/Cr"
@@ -89,3 +89,57 @@ def test_the_real_table() -> None:
     assert {"NAANAAG", "GPCPCh", "GluGln", "Ins", "sIns"} <= set(table["label"])
     last = table[(table["x"] == 0) & (table["label"] == "NAANAAG")].iloc[0]
     assert (last["amplitude"], last["percent_sd"], last["ratio"]) == (0.492, 2, 1.056)
+
+
+TABLE = """ LCModel (Version 6.3-1N)
+ $$CONC {count} lines in following concentration table = NCONC+1
+    Conc.  %SD /Cr+PCr  Metabolite
+   0.000  999%   0.000  Ala
+    9.1     2%     1.4  NAA+NAAG
+ 6.92E-02  31% 1.1E-02 -CrCH2
+    6.5     2%     1.0  Cr+PCr
+ $$MISC  6 lines in following table
+  FWHM = 0.064 ppm    S/N =  12
+"""
+COORD = """ a title
+    {count} lines in following concentration table = NCONC+1
+    Conc.  %SD /Cr+PCr  Metabolite
+    9.1     2%     1.4  NAA+NAAG
+    4 lines in following misc. output table
+"""
+
+
+@pytest.mark.parametrize("name", ["voxel.table", "VOXEL.TXT"])
+def test_table_of_one_voxel(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(TABLE.format(count=5))
+    table = read_lcmodel(path)
+    assert table.attrs["reference"] == "CrPCr"
+    assert table["label"].tolist() == ["Ala", "NAANAAG", "-CrCH2", "CrPCr"]
+    assert table.loc[2, ["amplitude", "percent_sd", "ratio"]].tolist() == [0.0692, 31, 0.011]
+    assert "x" not in table
+
+
+def test_coord_of_one_voxel(tmp_path: Path) -> None:
+    path = tmp_path / "voxel.coord"
+    path.write_text(COORD.format(count=2))
+    assert read_lcmodel(path)["label"].tolist() == ["NAANAAG"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (" $$CONC 2 lines in following concentration table\n", r"begins with \[\]"),
+        (COORD.replace("    9.1     2%     1.4  NAA+NAAG\n", ""), "has no row"),
+        (COORD.replace("%SD", "SD"), "expected 'Conc. %SD /REF Metabolite'"),
+    ],
+)
+def test_broken_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "voxel.table"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_lcmodel(path)
+
+
+def test_csv_is_still_known(tmp_path: Path) -> None:
+    assert len(read_lcmodel(written(tmp_path, HEADER, LINE))) == 3

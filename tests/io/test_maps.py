@@ -382,6 +382,16 @@ class TestSignals:
         assert json.loads(history[1]["Details"])["components"] == 8
         assert history[1]["Version"] == "0.1.0"
 
+    def test_what_was_passed_over_is_left_out_and_the_rest_has_a_time(
+        self, result: xr.Dataset, tmp_path: Path
+    ) -> None:
+        applied = result.attrs["pipeline"]["stages"][:1]
+        done = result.assign_attrs(applied=applied, finished="2026-11-28T11:46:21+00:00")
+        history = NIFTI_MRS(export_signals(done, tmp_path)[0]).hdr_ext.to_dict()
+        own = [e for e in history["ProcessingApplied"] if e["Program"] == "mrsi_engine"]
+        assert [entry["Method"] for entry in own] == ["Nuisance peak removal", "Export"]
+        assert own[0]["Time"] == "2026-11-28T11:46:21.000"
+
     def test_none_stored(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="keep the signals"):
             export_signals(brain_result(SHAPE), tmp_path)

@@ -53,7 +53,7 @@ def gaussian(width: float) -> np.ndarray:
 
 
 class TestWhite:
-    """One alarm in a thousand scans is allowed; 27 000 others of these kinds gave 3."""
+    """One alarm in a thousand scans is allowed; 10 800 others of these kinds gave 1."""
 
     @pytest.mark.parametrize(
         ("signals", "points", "dwell", "frequency"),

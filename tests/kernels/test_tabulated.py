@@ -11,10 +11,11 @@ import torch
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.baseline import Baseline
 from mrsi_engine.kernels.crlb import Bounds
+from mrsi_engine.kernels.evaluation import Problem, Spectra, evaluate
 from mrsi_engine.kernels.lcm import LinearCombinationModel
 from mrsi_engine.kernels.linear import solve_spd
 from mrsi_engine.kernels.tabulated import Axis, TabulatedSteps
-from mrsi_engine.kernels.varpro import Problem, Spectra, evaluate, fit
+from mrsi_engine.kernels.varpro import fit
 from tests.scenes import noise, press_basis
 
 BASIS = press_basis().select(["NAA", "Cr", "PCr", "GPC", "Glu", "Ins", "MM"])

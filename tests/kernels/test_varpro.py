@@ -13,18 +13,11 @@ from scipy.optimize import nnls
 from mrsi_engine.kernels.band import Band
 from mrsi_engine.kernels.baseline import Baseline
 from mrsi_engine.kernels.crlb import Bounds
+from mrsi_engine.kernels.evaluation import Evaluation, Problem, Spectra, evaluate, stiffness_scores
 from mrsi_engine.kernels.late_start import late_derivative
 from mrsi_engine.kernels.lcm import Delay, LinearCombinationModel
 from mrsi_engine.kernels.priors import Priors
-from mrsi_engine.kernels.varpro import (
-    Code,
-    Evaluation,
-    Problem,
-    Spectra,
-    evaluate,
-    fit,
-    stiffness_scores,
-)
+from mrsi_engine.kernels.varpro import Code, fit
 from tests.scenes import noise, press_basis
 
 BASIS = press_basis().select(["NAA", "Cr", "PCr", "GPC", "Glu", "Ins", "MM"])

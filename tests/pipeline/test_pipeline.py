@@ -214,3 +214,16 @@ def test_stages_say_what_the_standard_calls_them():
         "water_removal": "Nuisance peak removal",
         "denoise": "denoise",
     }
+
+
+def test_stages_that_were_passed_over_were_not_applied():
+    tables = [
+        {"stage": "eddy_current", "optional": True},
+        {"stage": "fpc"},
+        {"stage": "averaging", "optional": True},
+    ]
+    pipeline = Pipeline.from_settings({"name": "t", "stages": tables})
+    scan = Context(Acquisition(1024, 4e-4, 127.7))
+    assert [table["stage"] for table in pipeline.applied(scan)] == ["fpc"]
+    wet = Context(scan.acquisition, dimensions=("dynamic",), has_water=True)
+    assert pipeline.applied(wet) == pipeline.settings()["stages"]

@@ -119,8 +119,8 @@ def test_raw_transients_gain_step_by_step(tmp_path: Path, monkeypatch: pytest.Mo
     assert eddy.mean.fwhm < 0.98 * combined.mean.fwhm
     assert aligned.mean.snr > 0.98 * eddy.mean.snr
     assert aligned.single is not None
-    assert 3.3 < rows["4. averaging"].mean.snr / aligned.single.snr < 4.4
+    assert 3.3 < rows["5. averaging"].mean.snr / aligned.single.snr < 4.4
     assert found.over_single > 4.4
 
 
-_STEPS = ((1, "coil_combination"), (2, "eddy_current"), (3, "fpc"))
+_STEPS = ((1, "coil_combination"), (2, "eddy_current"), (4, "fpc"))

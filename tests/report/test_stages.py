@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 
 from mrsi_engine.conventions import Status
+from mrsi_engine.fpc import quantities as fpc
 from mrsi_engine.pipeline.stage import Context, Stage, State
 from mrsi_engine.pipeline.trace import StageTrace
 from mrsi_engine.quantities import amplitude
@@ -19,7 +20,6 @@ from mrsi_engine.report.before_after import before_and_after
 from mrsi_engine.report.examples import example_voxels
 from mrsi_engine.report.html import write_report
 from mrsi_engine.report.stages import stages_content
-from mrsi_engine.stages import fpc
 from mrsi_engine.stages.coil_combination import CoilCombination
 from mrsi_engine.stages.denoise import Denoise
 from mrsi_engine.stages.eddy_current import EddyCurrent

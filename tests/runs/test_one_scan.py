@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ DESCS = (
     "lorentzian", "snr", "fwhm", "fwhmhz", "fitquality", "relativeresidual", "noisesd",
     "iterations", "condition", "converged", "novelty", "baselinedimension", "similarity",
     "similaritybefore", "fpcapplied", "eddytrusted", "waterresidual", "metabolitechange",
-    "lipidratio", "status", "flags", "brainmask",
+    "lipidratio", "eddygain", "wateroffset", "scanshift", "status", "flags", "brainmask",
 )  # fmt: skip
 
 
@@ -284,3 +285,15 @@ class TestPythonInterface:
     def test_no_such_attribute(self) -> None:
         with pytest.raises(AttributeError, match="quantfy"):
             _ = me.quantfy  # type: ignore[attr-defined]
+
+
+class TestVerdict:
+    def test_it_is_kept_and_stands_in_the_report(self, outcome: FinishedRun) -> None:
+        assert outcome.accepted
+        assert re.match(r"\d+ of \d+ voxels usable", outcome.verdict.text)
+        assert outcome.result.attrs["verdict"]["text"] == outcome.verdict.text
+        assert f'<p class="verdict">{outcome.verdict.text}' in outcome.report.read_text("utf-8")
+
+    def test_a_share_is_a_share(self) -> None:
+        with pytest.raises(InputError, match=r"min_usable is 20, expected a share from 0 to 1"):
+            Options(min_usable=20).check()

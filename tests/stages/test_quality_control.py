@@ -13,15 +13,16 @@ from mrsi_engine.quantities import amplitude
 from mrsi_engine.stages.quality_control import QualityControl
 
 ACQUISITION = Acquisition(512, 0.5e-3, 123.25)
-GOOD = {"snr": 20.0, "fwhm": 0.05, "fit_quality": 1.0, "converged": 1.0}
+GOOD = {"snr": 20.0, "fwhm": 0.05, "fit_quality": 1.0, "converged": 1.0, "relative_residual": 0.1}
 
 
-def flags_of(stage: QualityControl, ppm: float = 2.01, **measures: float) -> Flag:
-    """Flags of one voxel with a line at ``ppm``."""
+def flags_of(stage: QualityControl, ppm: float = 2.01, before: int = 0, **measures: float) -> Flag:
+    """Flags of one voxel with a line at ``ppm`` that has some ``before``."""
     line = np.exp(2j * np.pi * ACQUISITION.frequency_of(ppm) * ACQUISITION.time)
     fid = line * np.exp(-20 * ACQUISITION.time)
     block = Block(torch.from_numpy(fid[None].astype(np.complex64)))
     block.measures = {n: torch.tensor([v]) for n, v in {**GOOD, **measures}.items()}
+    block.flags |= before
     stage.build(Context(ACQUISITION))(block)
     return Flag(int(block.flags[0]))
 
@@ -31,6 +32,7 @@ def flags_of(stage: QualityControl, ppm: float = 2.01, **measures: float) -> Fla
     [
         ({}, Flag(0)),
         ({"snr": 3.9}, Flag.LOW_SNR),
+        ({"snr": -30.0}, Flag.LOW_SNR),
         ({"fwhm": 0.11}, Flag.BROAD_LINES),
         ({"fwhm": float("nan"), "snr": float("nan")}, Flag.BROAD_LINES | Flag.LOW_SNR),
         ({"converged": 0.0}, Flag.NOT_CONVERGED),
@@ -42,8 +44,21 @@ def test_a_voxel_is_flagged_for_its_own_reason(measures: dict[str, float], flag:
     assert flags_of(QualityControl(max_fit_quality=2.0), **measures) == flag
 
 
-def test_the_residual_counts_only_if_asked_for() -> None:
-    assert flags_of(QualityControl(), fit_quality=50.0) == Flag(0)
+@pytest.mark.parametrize(
+    ("snr", "fit_quality", "flag"),
+    [(10, 1.2, Flag(0)), (10, 1.5, Flag.POOR_FIT), (100, 3.0, Flag(0)), (100, 3.5, Flag.POOR_FIT)],
+)
+def test_a_residual_may_be_larger_the_better_a_spectrum_is(
+    snr: float, fit_quality: float, flag: Flag
+) -> None:
+    assert flags_of(QualityControl(), snr=snr, fit_quality=fit_quality) == flag
+
+
+@pytest.mark.parametrize(("residual", "flag"), [(0.2, Flag(0)), (0.4, Flag.POOR_FIT)])
+def test_unknown_noise_is_its_own_reason(residual: float, flag: Flag) -> None:
+    unknown = {"snr": np.nan, "fit_quality": np.nan, "relative_residual": residual}
+    found = flags_of(QualityControl(), before=Flag.UNKNOWN_NOISE, **unknown)
+    assert found == Flag.UNKNOWN_NOISE | flag
 
 
 def scan(voxels: int = 200) -> dict[str, torch.Tensor]:

@@ -221,3 +221,17 @@ def test_delays_that_cannot_be_predicted_are_refused(settings, message):
     else:
         with pytest.raises(InputError, match=message):
             stage.check(Context(AXIS))
+
+
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+def test_coils_that_differ_in_frequency_are_transients(spread):
+    """With an SD of 3 Hz three in four of 8 are more than 1 Hz from their median."""
+    hertz = spread * np.random.default_rng(2).standard_normal((2, 8, 1))
+    fids = BRAIN * np.exp(2j * np.pi * hertz * AXIS.time) + 0.1 * white(2, 8, AXIS.points, seed=3)
+    scan = Scan(AXIS, tensor(fids), dimensions=("coil",))
+    if spread == 0:
+        assert run(CoilCombination(), scan).fids.shape == (2, AXIS.points)
+        return
+    with pytest.raises(InputError, match=r"differ in frequency by [23]\.\d Hz .*DIM_DYN"):
+        run(CoilCombination(), scan)
+    assert run(CoilCombination(max_apart_hz=20), scan).fids.shape == (2, AXIS.points)
