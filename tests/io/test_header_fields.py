@@ -14,6 +14,7 @@ from mrsi_engine.io.header_fields import (
     group_delay,
     refuse_k_space,
     sequence_notes,
+    single_number,
     spectrometer_frequency,
     timing,
 )
@@ -154,5 +155,4 @@ def test_the_group_delay_where_a_converter_keeps_it(extension, found):
 @pytest.mark.parametrize("key", ["AcquisitionStartTime", "EchoTime", "RepetitionTime"])
 def test_one_number_is_wanted_for_all_fids(key):
     with pytest.raises(InputError, match=rf"{key} is \[0\.0, 1\.0\], expected one number"):
-        timing(PATH, {key: [0.0, 1.0]}, [])
-        first_sample(PATH, {key: [0.0, 1.0]}, DWELL, 1024, [])
+        single_number(PATH, {key: [0.0, 1.0]}, key)
