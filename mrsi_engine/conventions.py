@@ -18,11 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from mrsi_engine.nuclei import nucleus
 
-VOXEL, TIME, PARAMETER, MEASURE = "voxel", "time", "parameter", "measure"
-
-#: Dimensions a FID may have between voxel and time, in this order: receive coils and transients.
-COIL, DYNAMIC = "coil", "dynamic"
-
 
 class Status(IntEnum):
     """How a voxel was quantified; what the ``status`` variable of a result store holds.

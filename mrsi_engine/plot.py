@@ -19,7 +19,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import VOXEL, Status
+from mrsi_engine.conventions import Status
+from mrsi_engine.dimensions import VOXEL
 from mrsi_engine.engine.revisit import detail_voxels, scan_of
 from mrsi_engine.errors import InputError
 from mrsi_engine.fit.details import FitDetails

@@ -20,7 +20,8 @@ from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from mrsi_engine.companions import SCALP, companion, companions
-from mrsi_engine.conventions import MEASURE, PARAMETER, TIME, VOXEL, Acquisition
+from mrsi_engine.conventions import Acquisition
+from mrsi_engine.dimensions import MEASURE, PARAMETER, TIME, VOXEL
 from mrsi_engine.engine.devices import AUTO, check_device
 from mrsi_engine.engine.identity import provenance
 from mrsi_engine.engine.passes import parts_of

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrsi_engine.conventions import COIL, DYNAMIC
+from mrsi_engine.dimensions import COIL, DYNAMIC
 from mrsi_engine.errors import InputError
 
 #: Dimensions 5 to 7 that are supported, by their tags, in the order of our stores.

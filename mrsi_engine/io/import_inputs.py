@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsi_engine.companions import Companion, CompanionFiles, Kind, companions
-from mrsi_engine.conventions import COIL
+from mrsi_engine.dimensions import COIL
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.companion_files import Volume, read_companion
 from mrsi_engine.io.dimensions import supported_dimensions

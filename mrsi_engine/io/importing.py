@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsi_engine.companions import CompanionFiles, Kind, companion, companions
-from mrsi_engine.conventions import COIL, Acquisition, ScanNoise
+from mrsi_engine.conventions import Acquisition, ScanNoise
+from mrsi_engine.dimensions import COIL
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.import_inputs import (
     Inputs,

@@ -169,7 +169,7 @@ def _check_samples(path: Path, image: Any) -> None:
             f"{path}: holds {dtype} data, expected complex64 or complex128 FIDs; convert the "
             "source with spec2nii"
         )
-    if len(image.shape) < 4 or image.shape[3] < 2 or 0 in image.shape:
+    if len(image.shape) < 4 or image.shape[3] < 2 or min(image.shape) < 1:
         raise InputError(f"{path}: has shape {image.shape}, expected (x, y, z, time)")
     if (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0):
         raise InputError(

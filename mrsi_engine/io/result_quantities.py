@@ -15,7 +15,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import MEASURE, PARAMETER, Status
+from mrsi_engine.conventions import Status
+from mrsi_engine.dimensions import MEASURE, PARAMETER
 from mrsi_engine.errors import InputError
 from mrsi_engine.quantities import AMPLITUDES, TOTALS, Quantity, Role
 

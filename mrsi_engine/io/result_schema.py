@@ -31,7 +31,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import MEASURE, PARAMETER, TIME, VOXEL, Acquisition, Flag, Status
+from mrsi_engine.conventions import Acquisition, Flag, Status
+from mrsi_engine.dimensions import MEASURE, PARAMETER, TIME, VOXEL
 from mrsi_engine.io.integrity import create_array, create_table
 from mrsi_engine.io.result_quantities import described_by
 from mrsi_engine.quantities import Declaration, Quantity

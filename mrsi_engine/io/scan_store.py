@@ -35,7 +35,8 @@ import zarr
 from numpy.typing import ArrayLike, NDArray
 
 from mrsi_engine.companions import Companion, Kind, companion, companions
-from mrsi_engine.conventions import DYNAMIC, TIME, VOXEL, WHITE, Acquisition, ScanNoise
+from mrsi_engine.conventions import WHITE, Acquisition, ScanNoise
+from mrsi_engine.dimensions import DYNAMIC, TIME, VOXEL
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.integrity import (
     INTEGRITY,

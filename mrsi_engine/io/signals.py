@@ -12,7 +12,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import TIME, VOXEL, Acquisition
+from mrsi_engine.conventions import Acquisition
+from mrsi_engine.dimensions import TIME, VOXEL
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.dimensions import DIMENSION_TAGS
 from mrsi_engine.io.files import safe_stem

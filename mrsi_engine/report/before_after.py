@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import COIL, DYNAMIC, Acquisition
+from mrsi_engine.conventions import Acquisition
+from mrsi_engine.dimensions import COIL, DYNAMIC
 from mrsi_engine.nuclei import nucleus
 from mrsi_engine.pipeline.trace import StageTrace
 from mrsi_engine.report.examples import (

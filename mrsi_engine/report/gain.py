@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrsi_engine.conventions import COIL, Acquisition
+from mrsi_engine.conventions import Acquisition
+from mrsi_engine.dimensions import COIL
 from mrsi_engine.kernels.noise import noise_sd
 from mrsi_engine.nuclei import nucleus
 from mrsi_engine.pipeline.ranges import MIN_QUIET_BINS

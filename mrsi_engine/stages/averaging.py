@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from mrsi_engine.conventions import DYNAMIC
+from mrsi_engine.dimensions import DYNAMIC
 from mrsi_engine.kernels.averaging import average
 from mrsi_engine.pipeline.ranges import OptionalStage, refuse_coils
 from mrsi_engine.pipeline.settings import setting

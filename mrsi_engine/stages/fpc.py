@@ -9,7 +9,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from mrsi_engine.conventions import DYNAMIC, Flag
+from mrsi_engine.conventions import Flag
+from mrsi_engine.dimensions import DYNAMIC
 from mrsi_engine.errors import InputError
 from mrsi_engine.fpc.bands import band_of, lines_of, similarity_band
 from mrsi_engine.fpc.creatine import by_creatine, creatine_line

@@ -7,7 +7,6 @@ import pytest
 
 from tests.cases.engine import SINGLETS, Engine, Outcome
 from tests.cases.scan import Scan
-from tests.cases.waiting import waits_for
 
 
 def assert_right_or_refused(engine: Engine, outcome: Outcome, scan: Scan) -> None:
@@ -19,7 +18,6 @@ def assert_right_or_refused(engine: Engine, outcome: Outcome, scan: Scan) -> Non
 
 @pytest.mark.case("03", "sampling began after the echo, said", "ratio 0.95 to 1.05, or refused")
 @pytest.mark.parametrize("points", [1, 2, 4])
-@waits_for("header")
 def test_late(engine: Engine, scan: Scan, points: int) -> None:
     path = scan.save(
         engine.folder / "scan.nii.gz",
@@ -30,9 +28,8 @@ def test_late(engine: Engine, scan: Scan, points: int) -> None:
 
 
 @pytest.mark.case("03", "late by half a point, said", "ratio 0.95 to 1.05, or refused")
-@waits_for("header")
 def test_late_by_a_fraction(engine: Engine, scan: Scan) -> None:
-    # Every second sample from the second on: late by half of the dwell time that is left.
+    # Every other sample from the second on: late by half the dwell time that is left.
     path = scan.save(
         engine.folder / "scan.nii.gz",
         np.ascontiguousarray(scan.data[..., 1::2]),
@@ -58,7 +55,6 @@ def test_late_by_a_fraction(engine: Engine, scan: Scan) -> None:
 
 
 @pytest.mark.case("03", "8 points of noise before the echo, said", "ratio 0.95 to 1.05, or refused")
-@waits_for("header")
 def test_early(engine: Engine, scan: Scan) -> None:
     before = scan.noise(*scan.data.shape[:3], 8)
     path = scan.save(
@@ -70,8 +66,7 @@ def test_early(engine: Engine, scan: Scan) -> None:
 
 
 @pytest.mark.case("03", "start time that is no time in s", "refused")
-@pytest.mark.parametrize("stated", [1.6, "1.6 ms", [0.0, 1.0], -3.2])
-@waits_for("header")
+@pytest.mark.parametrize("stated", [1.6, "1.6 ms", True, -3.2])
 def test_no_time(engine: Engine, scan: Scan, stated: object) -> None:
     path = scan.save(engine.folder / "scan.nii.gz", AcquisitionStartTime=stated)
     engine.assert_refused(engine("import", path, "--out", engine.folder / "s"), "StartTime")
@@ -79,7 +74,6 @@ def test_no_time(engine: Engine, scan: Scan, stated: object) -> None:
 
 @pytest.mark.case("23", "a digital filter's points before the FID", "found and removed, or refused")
 @pytest.mark.parametrize("points", [68, 30])
-@waits_for("header")
 def test_group_delay(engine: Engine, scan: Scan, points: int) -> None:
     before = 0.01 * scan.noise(*scan.data.shape[:3], points)
     data = np.concatenate([before, scan.data[..., :-points]], axis=3).astype("c8")

@@ -7,19 +7,10 @@ import pytest
 
 from tests.cases.engine import Engine
 from tests.cases.scan import Scan
-from tests.cases.waiting import waits_for
 
 
 @pytest.mark.case("07", "the whole scan off in frequency", "right")
-@pytest.mark.parametrize(
-    "hertz",
-    [
-        21.6,
-        pytest.param(40.0, marks=waits_for("trust")),
-        pytest.param(-40.0, marks=waits_for("trust")),
-        pytest.param(64.0, marks=waits_for("trust")),
-    ],
-)
+@pytest.mark.parametrize("hertz", [21.6, 40.0, -40.0, 64.0])
 def test_shifted(engine: Engine, scan: Scan, hertz: float) -> None:
     turned = scan.data * np.exp(2j * np.pi * hertz * scan.time)
     path = scan.save(engine.folder / "scan.nii.gz", turned.astype("c8"))

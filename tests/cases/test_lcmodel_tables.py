@@ -6,7 +6,6 @@ import pytest
 
 from tests.cases.engine import Engine
 from tests.cases.scan import Scan
-from tests.cases.waiting import waits_for
 
 _HEAD = "Row, Col, NAA+NAAG, NAA+NAAG %SD, NAA+NAAG/Cr+PCr, Cr+PCr, Cr+PCr %SD, Cr+PCr/Cr+PCr\n"
 
@@ -19,7 +18,6 @@ TABLE = """ LCModel (Version 6.3-1N)
 
 
 @pytest.mark.case("21", "LCModel's table of slice 2 of a scan of 3", "--slice says which")
-@waits_for("trust")
 def test_slice(engine: Engine, scan: Scan) -> None:
     done = engine.run(scan.folder / "scan.nii.gz", "--mask", scan.mask)
     rows = [f"{r}, {c}, 9.1, 2, 1.4, 6.5, 2, 1.0\n" for r in (4, 5, 6) for c in (4, 5, 6)]
@@ -32,7 +30,6 @@ def test_slice(engine: Engine, scan: Scan) -> None:
 
 
 @pytest.mark.case("21", "LCModel's .table of one voxel", "read, or refused as that")
-@waits_for("trust")
 def test_table(engine: Engine, scan: Scan) -> None:
     path = scan.save(engine.folder / "scan.nii.gz", scan.data[6:7, 4:5, 2:3])
     done = engine.run(path)

@@ -7,7 +7,6 @@ import pytest
 
 from tests.cases.engine import Engine, Outcome
 from tests.cases.scan import Scan
-from tests.cases.waiting import waits_for
 
 ZERO_FILLED = [{"Method": "Zero-filling", "Program": "x", "Version": "1", "Details": ""}]
 
@@ -30,9 +29,7 @@ def assert_honest(engine: Engine, outcome: Outcome, scan: Scan) -> None:
 
 @pytest.mark.case("01", "FIDs zero-filled before export", "SD of z 0.9 to 1.15, or none and a flag")
 @pytest.mark.parametrize("said", [True, False])
-@pytest.mark.parametrize(
-    "factor", [1.5, *(pytest.param(k, marks=waits_for("noise")) for k in (2, 4))]
-)
+@pytest.mark.parametrize("factor", [1.5, 2, 4])
 def test_zero_filled(engine: Engine, scan: Scan, factor: float, said: bool) -> None:
     fields = {"ProcessingApplied": ZERO_FILLED} if said else {}
     path = scan.save(engine.folder / "scan.nii.gz", zero_filled(scan, factor), **fields)
@@ -40,7 +37,6 @@ def test_zero_filled(engine: Engine, scan: Scan, factor: float, said: bool) -> N
 
 
 @pytest.mark.case("01", "apodised with 5 Hz, not said", "SD of z 0.9 to 1.15, or none and a flag")
-@waits_for("noise")
 def test_apodised(engine: Engine, scan: Scan) -> None:
     damped = scan.data * np.exp(-np.pi * 5 * scan.time)
     path = scan.save(engine.folder / "scan.nii.gz", damped.astype("c8"))
@@ -48,7 +44,6 @@ def test_apodised(engine: Engine, scan: Scan) -> None:
 
 
 @pytest.mark.case("01", "filtered to 0 to 4.6 ppm", "SD of z 0.9 to 1.15, or none and a flag")
-@waits_for("noise")
 def test_band_limited(engine: Engine, scan: Scan) -> None:
     spectra = np.fft.fft(scan.data, axis=3)
     ppm = 4.65 - np.fft.fftfreq(scan.data.shape[3], scan.dwell_time) / scan.megahertz

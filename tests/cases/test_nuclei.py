@@ -9,7 +9,7 @@ import pytest
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.spectra.basis import Basis
-from tests.cases.bases import write_json
+from tests.cases.bases import phantom_basis, write_json
 from tests.cases.engine import Engine, Outcome
 from tests.cases.scan import Scan
 
@@ -22,6 +22,8 @@ PHOSPHORUS = {
     "Pi": (4.85, 3.0),
 }
 MEGAHERTZ = 51.7
+
+PIPELINE = ("--pipeline", "brain-31p-7t")
 
 
 def phosphorus(scan: Scan, folder: Path) -> tuple[Path, Basis]:
@@ -61,13 +63,13 @@ def test_phosphorus(engine: Engine, scan: Scan) -> None:
     written = write_json(
         engine.folder / "b", basis, basis_nucleus="31P", meta={"reference_ppm": 0.0}
     )
-    outcome = engine.run(path, "--pipeline", "brain-31p-7t", basis=written)
+    outcome = engine.run(path, *PIPELINE, basis=written)
     assert outcome.code == 0, outcome.text
     flags = set(outcome.map("flags").flat)
     engine.found(f"worst ratio to truth {worst(outcome):.3f}, flags {flags}")
     assert abs(worst(outcome) - 1) < 0.05
     assert np.nanmedian(outcome.map("snr")) > 10
-    assert np.nanmedian(outcome.map("fwhm")) * MEGAHERTZ == pytest.approx(8, rel=0.1)
+    assert abs(np.nanmedian(outcome.map("fwhm")) * MEGAHERTZ - 8) < 1  # Hz
     assert np.mean(outcome.map("flags") == 0) > 0.9
 
 
@@ -85,13 +87,13 @@ def test_proton_pipeline(engine: Engine, scan: Scan) -> None:
 def test_no_reference(engine: Engine, scan: Scan) -> None:
     path, basis = phosphorus(scan, engine.folder)
     written = write_json(engine.folder / "b", basis, basis_nucleus="31P")
-    outcome = engine.run(path, "--pipeline", "brain-31p-7t", basis=written)
+    outcome = engine.run(path, *PIPELINE, basis=written)
     engine.assert_refused(outcome, "31P that does not state its reference")
 
 
 @pytest.mark.case("19", "31P scan, basis of protons", "refused")
 def test_basis_of_protons(engine: Engine, scan: Scan) -> None:
-    path, basis = phosphorus(scan, engine.folder)
-    written = write_json(engine.folder / "b", basis)
-    outcome = engine.run(path, "--pipeline", "brain-31p-7t", basis=written)
+    path, _ = phosphorus(scan, engine.folder)
+    written = write_json(engine.folder / "b", phantom_basis())
+    outcome = engine.run(path, *PIPELINE, basis=written)
     engine.assert_refused(outcome, "basis is of 1H, the scan of 31P")

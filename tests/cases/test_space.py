@@ -11,7 +11,6 @@ import pytest
 
 from tests.cases.engine import Engine
 from tests.cases.scan import Scan
-from tests.cases.waiting import waits_for
 
 
 def corner(scan: Scan) -> np.ndarray:
@@ -26,7 +25,6 @@ def first_map(folder: Path) -> Any:
 @pytest.mark.parametrize(
     "k_space", [[True, True, False], [False, False, True], [True, True, True], True]
 )
-@waits_for("header")
 def test_k_space(engine: Engine, scan: Scan, k_space: object) -> None:
     path = scan.save(engine.folder / "scan.nii.gz", corner(scan), kSpace=k_space)
     engine.assert_refused(engine("import", path, "--out", engine.folder / "s"), "kSpace")
@@ -39,7 +37,6 @@ def test_no_k_space(engine: Engine, scan: Scan) -> None:
 
 
 @pytest.mark.case("20", "no sform, no qform", "maps with codes 0")
-@waits_for("header")
 def test_no_position(engine: Engine, scan: Scan) -> None:
     path = scan.save(engine.folder / "scan.nii.gz", corner(scan), sform=0, qform=0)
     outcome = engine.run(path)
@@ -50,7 +47,6 @@ def test_no_position(engine: Engine, scan: Scan) -> None:
 
 
 @pytest.mark.case("20", "a sheared affine", "sform kept; a qform that cannot hold it has code 0")
-@waits_for("header")
 def test_sheared(engine: Engine, scan: Scan) -> None:
     affine = scan.affine.copy()
     affine[:3, 1] += 0.3 * affine[:3, 0]
@@ -71,7 +67,6 @@ def test_left_handed(engine: Engine, scan: Scan) -> None:
 
 
 @pytest.mark.case("20", "sform and qform disagree", "said which was used")
-@waits_for("header")
 def test_two_positions(engine: Engine, scan: Scan) -> None:
     path = scan.save(engine.folder / "scan.nii", corner(scan))
     image = nib.load(path)

@@ -11,7 +11,6 @@ import pytest
 
 from tests.cases.engine import Engine
 from tests.cases.scan import Scan
-from tests.cases.waiting import waits_for
 
 
 def cut(chunk: Path) -> None:
@@ -36,7 +35,6 @@ DAMAGE = [cut, garble, empty, Path.unlink]
 @pytest.mark.case("17", "a chunk of the results is damaged", "named, done again")
 @pytest.mark.parametrize("array", ["estimate", "quality", "flags"])
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda d: d.__name__)
-@waits_for("stores")
 def test_results(engine: Engine, scan: Scan, array: str, damage: Callable[[Path], None]) -> None:
     given = (scan.folder / "scan.nii.gz", "--mask", scan.mask)
     first = engine.run(*given)
@@ -53,7 +51,6 @@ def test_results(engine: Engine, scan: Scan, array: str, damage: Callable[[Path]
 
 @pytest.mark.case("17", "a chunk of the scan store is damaged", "named, imported again")
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda d: d.__name__)
-@waits_for("stores")
 def test_scan(engine: Engine, scan: Scan, damage: Callable[[Path], None]) -> None:
     given = (scan.folder / "scan.nii.gz", "--mask", scan.mask)
     first = engine.run(*given)

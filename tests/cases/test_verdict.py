@@ -8,11 +8,10 @@ import pytest
 from mrsi_engine.conventions import Flag
 from tests.cases.engine import Engine
 from tests.cases.scan import Scan
-from tests.cases.waiting import waits_for
 
 
 @pytest.mark.case("18", "all zeros with a valid header", "exit not 0, flagged NO_SIGNAL")
-@pytest.mark.parametrize("with_mask", [pytest.param(True, marks=waits_for("trust")), False])
+@pytest.mark.parametrize("with_mask", [True, False])
 def test_empty(engine: Engine, scan: Scan, with_mask: bool) -> None:
     path = scan.save(engine.folder / "scan.nii.gz", 0 * scan.data)
     outcome = engine.run(path, *(("--mask", scan.mask) if with_mask else ()))
@@ -22,7 +21,6 @@ def test_empty(engine: Engine, scan: Scan, with_mask: bool) -> None:
 
 
 @pytest.mark.case("18", "half of the voxels zero or NaN", "those flagged, the rest right")
-@waits_for("trust")
 def test_half_empty(engine: Engine, scan: Scan) -> None:
     data = scan.data.copy()
     voxels = np.argwhere(scan.brain)
@@ -41,7 +39,6 @@ def test_half_empty(engine: Engine, scan: Scan) -> None:
 
 
 @pytest.mark.case("18", "noise without a spectrum", "exit 3 and a verdict; --min-usable 0 accepts")
-@waits_for("trust")
 def test_noise_alone(engine: Engine, scan: Scan) -> None:
     path = scan.save(engine.folder / "scan.nii.gz", scan.noise(*scan.data.shape).astype("c8"))
     outcome = engine.run(path, "--mask", scan.mask, out="first")
@@ -52,7 +49,6 @@ def test_noise_alone(engine: Engine, scan: Scan) -> None:
 
 
 @pytest.mark.case("16", "the second of three scans has a broken header", "the rest goes on, exit 1")
-@waits_for("trust")
 def test_one_bad_scan(engine: Engine, scan: Scan) -> None:
     corner = scan.data[4:6, 4:6, 1:2]
     paths = [

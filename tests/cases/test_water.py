@@ -11,7 +11,6 @@ import pytest
 from mrsi_engine import pipelines
 from tests.cases.engine import Engine
 from tests.cases.scan import Scan, read
-from tests.cases.waiting import waits_for
 
 SCALE = """
 [[stages]]
@@ -58,16 +57,7 @@ def test_other_length_and_order(engine: Engine, scan: Scan) -> None:
 
 
 @pytest.mark.case("15", "water off resonance, absent or saturated", "metabolites right")
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *(
-            pytest.param(kind, marks=waits_for("trust"))
-            for kind in ("alternating", "off by 205 Hz", "saturated")
-        ),
-        "none",
-    ],
-)
+@pytest.mark.parametrize("kind", ["alternating", "off by 205 Hz", "saturated", "none"])
 def test_water_that_ruins(engine: Engine, scan: Scan, kind: str) -> None:
     water, fields, _ = read(scan.folder / "water.nii.gz")
     if kind == "alternating":

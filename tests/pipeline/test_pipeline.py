@@ -225,5 +225,5 @@ def test_stages_that_were_passed_over_were_not_applied():
     pipeline = Pipeline.from_settings({"name": "t", "stages": tables})
     scan = Context(Acquisition(1024, 4e-4, 127.7))
     assert [table["stage"] for table in pipeline.applied(scan)] == ["fpc"]
-    wet = Context(scan.acquisition, dimensions=("dynamic",), has_water=True)
+    wet = Context(scan.acquisition, dimensions=("dynamic",), companions=("water",))
     assert pipeline.applied(wet) == pipeline.settings()["stages"]

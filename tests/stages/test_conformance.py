@@ -67,6 +67,7 @@ SCENES = {
     "scale by water": Scene(
         [FIT, {"stage": "scale", "quantity": "molar", "repetition_time": 1.5}], context=TIMED
     ),
+    "scan_shift": one("scan_shift"),
     "water_removal": one("water_removal", components=6),
     "water_removal from the Casorati matrix": one("water_removal", method="casorati"),
 }
