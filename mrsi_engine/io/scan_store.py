@@ -63,12 +63,7 @@ SCHEMA_VERSION = 3
 DEFAULT_CHUNK = 1024
 
 _SCHEMA = "mrsi_engine.scan"
-_DIMENSIONS = {
-    "x": (VOXEL,),
-    "y": (VOXEL,),
-    "z": (VOXEL,),
-    "time": (TIME,),
-}
+_DIMENSIONS = {**dict.fromkeys("xyz", (VOXEL,)), "time": (TIME,)}
 _REQUIRED = ("fid", "x", "y", "z", "time")
 _ACQUISITION_UNITS = {
     "points": "1",
