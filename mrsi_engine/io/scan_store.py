@@ -340,8 +340,6 @@ def damaged_files(path: str | Path) -> list[Damage]:
 
 def _damaged_chunks(path: Path, group: zarr.Group, *, signals: bool) -> list[Damage]:
     """Damaged chunks of all arrays; those of signals are only missed unless they are to be read."""
-    names = members_of(dict(group.attrs))
-    found = (
-        damaged_chunks(path, group[n], content=signals or n not in signal_names()) for n in names
-    )
+    names, left = members_of(dict(group.attrs)), () if signals else signal_names()
+    found = (damaged_chunks(path, group[n], content=n not in left) for n in names)
     return [damage for damages in found for damage in damages]
