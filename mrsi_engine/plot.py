@@ -26,7 +26,7 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.fit.details import FitDetails
 from mrsi_engine.io.map_files import volume
 from mrsi_engine.io.result_quantities import scalp_voxels
-from mrsi_engine.io.result_store import ResultStore, is_result_store
+from mrsi_engine.io.result_store import RESULT_STORE, ResultStore
 from mrsi_engine.report.examples import spectrum_example, with_components
 from mrsi_engine.report.fit_figures import (
     correlation_size,
@@ -270,7 +270,7 @@ def _fitted_again(result: xr.Dataset, voxel: Voxel) -> tuple[int, FitDetails]:
 
 def _store_of(result: xr.Dataset) -> ResultStore:
     path = result.encoding.get("source")
-    if path is None or not is_result_store(path):
+    if path is None or not RESULT_STORE.holds(path):
         raise InputError(
             "the result was not opened from a result store, or that is gone, so its voxels cannot "
             "be fitted once more: make one with `mrsi run` and give what open_result returns"

@@ -45,7 +45,7 @@ def folder(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     scan = import_scan(phantom / "scan.nii.gz", folder / "scan.zarr", mask=phantom / "mask.nii.gz")
     basis = me.load_basis("press-3t-te30", scan.to_xarray())
     pipeline = Pipeline.from_settings({"name": "plotted", "stages": STAGES})
-    todo = plan(scan.path, pipeline, basis, folder / "result.zarr", keep_signals=("fit",))
+    todo = plan(scan.path, pipeline, basis, folder / "result.zarr", keep=("fit",))
     prepare(todo)
     for block in range(todo.store.blocks):
         run_block(todo, block)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mrsi_engine.errors import MRSIError
@@ -88,22 +88,23 @@ def run_progress(log: Path | None) -> Iterator[tuple[list[Sink], ImportBar]]:
         yield sinks, bar
 
 
-class ImportBar(AbstractContextManager["ImportBar"]):
-    """A bar that appears with the first time point read and ends with the last."""
+class _Bar:
+    """A bar on standard error that appears with the first step that is told."""
 
-    def __init__(self) -> None:
-        columns = (TextColumn("import"), BarColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=err_console)
-        self._task = self._bar.add_task("import", total=None)
+    def __init__(self, title: str, total: int | None, *columns: ProgressColumn) -> None:
+        first = (TextColumn(title), BarColumn(), TimeRemainingColumn())
+        self._bar = Progress(*first, *columns, console=err_console)
+        self._task = self._bar.add_task(title, total=total, losses="")
 
-    def __call__(self, done: int, total: int) -> None:
-        self._bar.start()
-        self._bar.update(self._task, completed=done, total=total)
-        if done >= total:
-            self._stop()
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *exception: object) -> None:
         self._stop()
+
+    def _show(self, **changes: Any) -> None:
+        self._bar.start()
+        self._bar.update(self._task, **changes)
 
     def _stop(self) -> None:
         # A bar that is not drawn would leave an empty line.
@@ -111,26 +112,28 @@ class ImportBar(AbstractContextManager["ImportBar"]):
             self._bar.stop()
 
 
-class TrainingBar(AbstractContextManager["TrainingBar"]):
+class ImportBar(_Bar):
+    """A bar that appears with the first time point read and ends with the last."""
+
+    def __init__(self) -> None:
+        super().__init__("import", None)
+
+    def __call__(self, done: int, total: int) -> None:
+        self._show(completed=done, total=total)
+        if done >= total:
+            self._stop()
+
+
+class TrainingBar(_Bar):
     """A bar in steps with the losses of the last validation; it appears with the first step."""
 
     def __init__(self, steps: int) -> None:
-        losses = TextColumn("{task.fields[losses]}")
-        columns = (TextColumn("train"), BarColumn(), TimeRemainingColumn(), losses)
-        self._bar = Progress(*columns, console=err_console)
-        self._task = self._bar.add_task("train", total=steps, losses="")
+        super().__init__("train", steps, TextColumn("{task.fields[losses]}"))
 
     def __call__(self, progress: TrainingProgress) -> None:
-        self._bar.start()
-        self._bar.update(self._task, completed=progress.step)
+        self._show(completed=progress.step)
         for last in progress.curve[-1:]:
-            losses = f"loss {last.training:.4g}, validation {last.validation:.4g}"
-            self._bar.update(self._task, losses=losses)
-
-    def __exit__(self, *exception: object) -> None:
-        # A bar that is not drawn would leave an empty line.
-        if self._bar.live.is_started:
-            self._bar.stop()
+            self._show(losses=f"loss {last.training:.4g}, validation {last.validation:.4g}")
 
 
 def _show_dashboard(event: Event) -> None:

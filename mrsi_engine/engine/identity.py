@@ -107,4 +107,5 @@ def _short(value: Any) -> str:
 
 
 def sha256(value: Any) -> str:
+    """SHA-256 of a value as JSON, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -54,7 +54,7 @@ def quantify(
     pipeline: Pipeline | str = DEFAULT_PIPELINE,
     *,
     block_size: int | None = None,
-    keep_signals: Sequence[str] = (),
+    keep: Sequence[str] = (),
     device: str = AUTO,
 ) -> xr.Dataset:
     """Maps of a scan as a lazy Dataset; no voxel is fitted before you ask for values.
@@ -73,7 +73,7 @@ def quantify(
         The basis set; brought onto the scan's axis here.
     pipeline
         A pipeline or the name or file of one.
-    block_size, keep_signals, device
+    block_size, keep, device
         As in :func:`~mrsi_engine.engine.plan.plan`.
 
     Returns
@@ -91,7 +91,7 @@ def quantify(
     pipeline = Pipeline.load(pipeline) if isinstance(pipeline, str) else pipeline
     acquisition, layout = _acquisition(dataset), _layout(dataset)
     check_device(device, here=False)
-    procedure = procedure_for(acquisition, pipeline, basis, keep_signals, device, layout)
+    procedure = procedure_for(acquisition, pipeline, basis, keep, device, layout)
     pipeline = procedure.pipeline
     size = block_size or default_block_size(pipeline, dataset.sizes[VOXEL], layout)
     voxels = _voxels(dataset, size)

@@ -23,10 +23,9 @@ from mrsi_engine.engine.voxels import PLAIN, ScanLayout
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.integrity import OnDamage
 from mrsi_engine.io.result_store import (
+    RESULT_STORE,
     ResultStore,
-    is_result_store,
     mend_frame,
-    recorded,
     remove_result,
 )
 from mrsi_engine.io.scan_store import ScanStore
@@ -91,7 +90,7 @@ def plan(
     result_path: str | Path,
     *,
     block_size: int | None = None,
-    keep_signals: Sequence[str] = (),
+    keep: Sequence[str] = (),
     overwrite: bool = False,
     device: str = AUTO,
     on_damage: OnDamage | None = None,
@@ -110,7 +109,7 @@ def plan(
         Folder of the result store.
     block_size
         Voxels a task; by default the pipeline's, less for a scan of few voxels.
-    keep_signals
+    keep
         Names of the ``(voxel, time)`` signals to store.
     overwrite
         Replace the results of another run instead of refusing.
@@ -131,7 +130,7 @@ def plan(
     """
     scan, path = ScanStore.open(scan_path), Path(result_path)
     layout = layout_of(scan)
-    procedure = procedure_for(scan.acquisition, pipeline, basis, keep_signals, layout=layout)
+    procedure = procedure_for(scan.acquisition, pipeline, basis, keep, layout=layout)
     pipeline = procedure.pipeline
     size = block_size or default_block_size(pipeline, scan.voxels, layout)
     identity = identity_of(scan, pipeline, basis, procedure.models, procedure.signals, size)
@@ -197,10 +196,10 @@ def layout_of(scan: ScanStore) -> ScanLayout:
 
 def _continues(path: Path, identity: Mapping[str, Any], overwrite: bool) -> bool:
     """Whether the run at ``path`` is this one; ``False`` if another one may be replaced."""
-    if overwrite and is_result_store(path):
+    if overwrite and RESULT_STORE.holds(path):
         attributes = _attributes_or_none(path)
         return attributes is not None and attributes["identity"] == identity
-    differing = list(changes(recorded(path)["identity"], identity))
+    differing = list(changes(RESULT_STORE.attributes(path)["identity"], identity))
     if differing:
         raise InputError(
             f"{path}: holds the results of another run; changed since: {'; '.join(differing)}. "
@@ -211,6 +210,6 @@ def _continues(path: Path, identity: Mapping[str, Any], overwrite: bool) -> bool
 
 def _attributes_or_none(path: Path) -> Mapping[str, Any] | None:
     try:
-        return recorded(path)
+        return RESULT_STORE.attributes(path)
     except InputError:
         return None

@@ -338,7 +338,7 @@ def procedure_for(
     acquisition: Acquisition,
     pipeline: Pipeline,
     basis: Basis | None,
-    keep_signals: Sequence[str] = (),
+    keep: Sequence[str] = (),
     device: str = AUTO,
     layout: ScanLayout = PLAIN,
 ) -> Procedure:
@@ -354,7 +354,7 @@ def procedure_for(
     pipeline.check_nucleus(acquisition)
     matched = basis.matched_to(acquisition) if basis is not None else None
     pipeline = pipeline.resolved(acquisition)
-    signals = tuple(dict.fromkeys(keep_signals))
+    signals = tuple(dict.fromkeys(keep))
     procedure = Procedure(pipeline, acquisition, matched, signals, device, layout).check()
     if signals or procedure.quantifies:
         return procedure

@@ -15,7 +15,7 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.fit.details import FitDetails
 from mrsi_engine.io.result_schema import BlockArrays
 from mrsi_engine.io.result_store import ResultStore
-from mrsi_engine.io.scan_store import ScanStore, is_scan_store
+from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore
 from mrsi_engine.pipeline.trace import StageTrace
 
 
@@ -81,7 +81,7 @@ def scan_of(result: ResultStore) -> ScanStore:
     """
     known = scan_folder_of(result)
     beside = result.path.resolve().parent / known.name
-    found = next((path for path in (known, beside) if is_scan_store(path)), None)
+    found = next((path for path in (known, beside) if SCAN_STORE.holds(path)), None)
     if found is None:
         raise InputError(
             f"{result.path}: its scan store is needed, and is neither at {known} nor at {beside}; "

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mrsi_engine.errors import InputError, RunError
-from mrsi_engine.io.scan_store import is_scan_store
+from mrsi_engine.io.scan_store import SCAN_STORE
 
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -29,7 +29,7 @@ def check_output(out: Path, overwrite: bool) -> None:
         raise InputError(f"{out}: no permission to look into this output folder") from error
     if free:
         return
-    if not is_scan_store(out):
+    if not SCAN_STORE.holds(out):
         raise InputError(
             f"{out}: holds something that is not a scan store, which is never overwritten; choose "
             "another --out"

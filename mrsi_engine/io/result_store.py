@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,8 @@ from mrsi_engine.io.integrity import (
     Damage,
     annotate,
     array_of,
-    attributes_of,
     damaged_chunks,
     damaged_metadata,
-    is_sealed,
-    is_store,
     members_of,
     open_sealed,
     read,
@@ -60,16 +56,25 @@ from mrsi_engine.io.result_schema import (
     result_coordinates,
 )
 from mrsi_engine.io.states import STATE, States
+from mrsi_engine.io.store_kinds import StoreKind
 from mrsi_engine.quantities import Declaration
 from mrsi_engine.spectra.basis import Basis
-
-#: Arrays by which a store is known whose metadata are damaged.
-_PARTS = ("status", "estimate", "quality")
 
 _AGAIN = "run the same command again: it does again what is damaged and keeps the rest"
 _ANEW = (
     "what it holds cannot be told without it: put the file back from a copy, run the scan again "
     "into another folder, or replace this one with --overwrite"
+)
+
+#: What a result store is known by.
+RESULT_STORE = StoreKind(
+    name="result store",
+    schema=SCHEMA,
+    version=SCHEMA_VERSION,
+    parts=("status", "estimate", "quality"),
+    origin="give the folder a run wrote",
+    renewal="use the version that wrote it, or run the scan again into another folder",
+    remedy=_ANEW,
 )
 
 
@@ -108,7 +113,7 @@ class ResultStore:
             If there is none, it is of another version, or its metadata are damaged.
         """
         path = Path(path)
-        attributes = recorded(path)
+        attributes = RESULT_STORE.attributes(path)
         group = open_sealed(path, "r+", _AGAIN)
         status = group["status"]
         return cls(
@@ -372,32 +377,10 @@ def _written(attributes: Mapping[str, Any]) -> tuple[str, ...]:
     return (*others, *attributes["signals"], status)
 
 
-def recorded(path: str | Path) -> dict[str, Any]:
-    """Attributes of a result store, whatever the state of the rest.
-
-    Raises
-    ------
-    InputError
-        If there is none, or it is of another version.
-    DamagedError
-        If the attributes are not as they were written.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such result store")
-    if not is_result_store(path):
-        raise InputError(_no_result_store(path))
-    attributes = attributes_of(path) or {}
-    _check_version(path, attributes)
-    if not is_sealed(attributes):
-        refuse_damaged(path, damaged_metadata(path)[:1], _ANEW)
-    return attributes
-
-
 def damaged_frame(path: str | Path) -> list[Damage]:
     """What is damaged of what a store holds before its first block: metadata, tables, basis."""
     path = Path(path)
-    attributes = recorded(path)
+    attributes = RESULT_STORE.attributes(path)
     damages = damaged_metadata(path)
     unreadable = {damage.file.removesuffix(f"/{METADATA}") for damage in damages}
     tables = set(members_of(attributes)) - unreadable - set(_written(attributes))
@@ -460,11 +443,6 @@ def open_result(path: str | Path) -> xr.Dataset:
     return dataset
 
 
-def is_result_store(path: str | Path) -> bool:
-    """Whether a folder is a result store of any version, damaged or not."""
-    return is_store(Path(path), SCHEMA, _PARTS)
-
-
 def remove_result(path: str | Path) -> None:
     """Delete a result store, and only that.
 
@@ -474,27 +452,6 @@ def remove_result(path: str | Path) -> None:
         If the folder is something else.
     """
     path = Path(path)
-    if not is_result_store(path):
+    if not RESULT_STORE.holds(path):
         raise InputError(f"{path}: not a result store, so it is not overwritten; move it away")
     remove_whole(path)
-
-
-def _no_result_store(path: Path) -> str:
-    attributes = attributes_of(path)
-    if attributes is None:
-        return f"{path}: not a result store (no Zarr v3 group)"
-    return (
-        f"{path}: a Zarr group but not a result store (schema {attributes.get('schema')!r}, "
-        f"expected {SCHEMA!r}); give the folder a run wrote"
-    )
-
-
-def _check_version(path: Path, attributes: Mapping[str, Any]) -> None:
-    found = attributes.get("schema_version", SCHEMA_VERSION)
-    if found != SCHEMA_VERSION:
-        raise InputError(
-            f"{path}: result store of schema version {found}, written by mrsi_engine "
-            f"{attributes.get('engine_version')}; this is mrsi_engine {version('mrsi-engine')}, "
-            f"which reads {SCHEMA_VERSION}: use the version that wrote it, or run the scan again "
-            "into another folder"
-        )

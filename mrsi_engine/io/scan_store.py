@@ -1,22 +1,7 @@
 """The scan store: one scan as a Zarr v3 group, a table of masked voxels ready for blocks.
 
-=============  ====================================  =========  ==========================
-variable       dimensions                            dtype      unit
-=============  ====================================  =========  ==========================
-``fid``        voxel, (coil,) (dynamic,) time        complex64  as in the file
-``x y z``      voxel                                 int32      voxel index in the volume
-``time``       time                                  float64    s
-=============  ====================================  =========  ==========================
-
-Beside these stands what came with the scan, by the table of :mod:`mrsi_engine.companions`: further
-signals (``water``; ``water_dynamic`` is its own number of transients, 1 if it is an average), marks
-(``scalp``; such voxels lie outside the mask and are never quantified), fractions (``tissue`` by
-``tissue_class``) and maps. Raw data have coils and transients (``dynamic``) between voxel and time.
-
-A chunk holds whole FIDs of ``chunk`` voxels. Voxels stand in the order of the file they came from:
-x runs fastest, then y, then z. Attributes carry the acquisition, the grid, the complete NIfTI-MRS
-header extension and where the data came from. Every file says itself whether it is as it was
-written (:mod:`~mrsi_engine.io.integrity`).
+What it holds stands in :mod:`~mrsi_engine.io.scan_schema`. Every file says itself whether it is as
+it was written (:mod:`~mrsi_engine.io.integrity`).
 """
 
 from __future__ import annotations
@@ -25,7 +10,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,47 +18,40 @@ import xarray as xr
 import zarr
 from numpy.typing import ArrayLike, NDArray
 
-from mrsi_engine.companions import Companion, Kind, companion, companions
+from mrsi_engine.companions import companion, companions
 from mrsi_engine.conventions import WHITE, Acquisition, ScanNoise
-from mrsi_engine.dimensions import DYNAMIC, TIME, VOXEL
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.integrity import (
     INTEGRITY,
     Damage,
     array_of,
-    attributes_of,
-    create_array,
-    create_table,
     damaged_chunks,
     damaged_metadata,
-    is_sealed,
-    is_store,
     members_of,
     open_sealed,
     read,
     refuse_damaged,
     seal,
 )
-
-#: Format of the stores written here; a reader refuses any other.
-SCHEMA_VERSION = 3
+from mrsi_engine.io.scan_schema import (
+    ACQUISITION_UNITS,
+    REQUIRED,
+    SCHEMA,
+    SCHEMA_VERSION,
+    check_arrays,
+    create_signal,
+    create_tables,
+    create_volume,
+    lengths_of,
+    own_names,
+    scan_attributes,
+    signal_names,
+)
+from mrsi_engine.io.store_kinds import StoreKind
 
 #: Voxels a chunk unless told otherwise: 8 MB of 1024-point FIDs.
 DEFAULT_CHUNK = 1024
 
-_SCHEMA = "mrsi_engine.scan"
-_DIMENSIONS = {**dict.fromkeys("xyz", (VOXEL,)), "time": (TIME,)}
-_REQUIRED = ("fid", "x", "y", "z", "time")
-_ACQUISITION_UNITS = {
-    "points": "1",
-    "dwell_time": "s",
-    "spectrometer_frequency": "MHz",
-    "reference_ppm": "ppm",
-    "nucleus": "",
-    "echo_time": "s",
-    "repetition_time": "s",
-    "start_time": "s",
-}
 _PROVENANCE = ("stem", "source", "checksum", "header", "mask_origin", "inputs", "notes")
 _TIMING = "timing"
 _NOISE = "noise"
@@ -82,6 +59,17 @@ _NOISE = "noise"
 _AGAIN = (
     "run the same command again with the files it was made of, or `mrsi import` with --overwrite: "
     "it is imported again"
+)
+
+#: What a scan store is known by.
+SCAN_STORE = StoreKind(
+    name="scan store",
+    schema=SCHEMA,
+    version=SCHEMA_VERSION,
+    parts=REQUIRED,
+    origin="give the folder that mrsi import made, or make one with: mrsi import SCAN --out FOLDER",
+    renewal="import the scan again (--overwrite replaces the store)",
+    remedy=_AGAIN,
 )
 
 
@@ -164,12 +152,12 @@ class ScanStore:
             or all at once by :func:`damaged_files`.
         """
         path = Path(path)
-        recorded(path)
+        SCAN_STORE.attributes(path)
         try:
             group = open_sealed(path, "r", _AGAIN)
         except PermissionError as error:
             raise InputError(f"{path}: no permission to read this scan store") from error
-        _check_arrays(path, group)
+        check_arrays(path, group)
         refuse_damaged(path, _damaged_chunks(path, group, signals=False), _AGAIN)
         try:
             return cls._of(path, group)
@@ -242,14 +230,14 @@ class ScanStore:
             _NOISE: dataclasses.asdict(noise),
         }
         group = zarr.create_group(path)
-        _create_signal(group, "fid", len(places), dimensions or {}, acquisition, chunk)
+        create_signal(group, "fid", len(places), dimensions or {}, acquisition, chunk)
         for name, lengths in (signals or {}).items():
-            sizes = _own_names(name, lengths)
-            _create_signal(group, name, len(places), sizes, acquisition, chunk)
-        _create_tables(group, places, acquisition)
+            sizes = own_names(name, lengths)
+            create_signal(group, name, len(places), sizes, acquisition, chunk)
+        create_tables(group, places, acquisition)
         for name, values in (volumes or {}).items():
-            _create_volume(group, companion(name), values, (classes or {}).get(name, ()))
-        seal(path, group, _attributes(acquisition, shape, affine, position_code, provenance))
+            create_volume(group, companion(name), values, (classes or {}).get(name, ()))
+        seal(path, group, scan_attributes(acquisition, shape, affine, position_code, provenance))
         return cls._of(path, group)
 
     @classmethod
@@ -261,13 +249,13 @@ class ScanStore:
         here = [row for row in companions() if row.stored and row.name in group]
         return cls(
             path=path,
-            acquisition=Acquisition(**{name: attributes[name] for name in _ACQUISITION_UNITS}),
+            acquisition=Acquisition(**{name: attributes[name] for name in ACQUISITION_UNITS}),
             shape=tuple(attributes["shape"]),
             affine=np.array(attributes["affine"], dtype=np.float64),
             position_code=attributes["position_code"],
             voxels=fid.shape[0],
             chunk=fid.chunks[0],
-            dimensions=_lengths(fid),
+            dimensions=lengths_of(fid),
             companions=tuple(row.name for row in here),
             classes={
                 row.name: tuple(str(name) for name in group[row.class_dimension][:])
@@ -334,41 +322,16 @@ def scan_noise(attributes: Mapping[Any, Any]) -> ScanNoise:
     return ScanNoise(stated.get("unknown", ""), None if flat is None else (flat[0], flat[1]))
 
 
-def is_scan_store(path: str | Path) -> bool:
-    """Whether a folder is a scan store of any version, damaged or not."""
-    return is_store(Path(path), _SCHEMA, _REQUIRED)
-
-
-def recorded(path: str | Path) -> dict[str, Any]:
-    """Attributes of a scan store, whatever the state of the rest.
-
-    Raises
-    ------
-    InputError
-        If there is none, or it is of another version.
-    DamagedError
-        If the attributes are not as they were written.
-    """
-    path = Path(path)
-    if not is_scan_store(path):
-        raise InputError(_no_scan_store(path))
-    attributes = attributes_of(path) or {}
-    _check_version(path, attributes)
-    if not is_sealed(attributes):
-        refuse_damaged(path, damaged_metadata(path)[:1], _AGAIN)
-    return attributes
-
-
 def damaged_files(path: str | Path) -> list[Damage]:
     """Every file of a scan store that is missing or not what was written; reads all of them.
 
     Raises
     ------
     InputError, DamagedError
-        As :func:`recorded`: without its attributes nothing can be said of the rest.
+        As :meth:`StoreKind.attributes`: without its attributes nothing can be said of the rest.
     """
     path = Path(path)
-    recorded(path)
+    SCAN_STORE.attributes(path)
     damages = damaged_metadata(path)
     if damages:
         return damages
@@ -377,124 +340,6 @@ def damaged_files(path: str | Path) -> list[Damage]:
 
 def _damaged_chunks(path: Path, group: zarr.Group, *, signals: bool) -> list[Damage]:
     """Damaged chunks of all arrays; those of signals are only missed unless they are to be read."""
-    names = members_of(dict(group.attrs))
-    found = (damaged_chunks(path, group[n], content=signals or n not in _signals()) for n in names)
+    names, left = members_of(dict(group.attrs)), () if signals else signal_names()
+    found = (damaged_chunks(path, group[n], content=n not in left) for n in names)
     return [damage for damages in found for damage in damages]
-
-
-def _no_scan_store(path: Path) -> str:
-    if not path.exists():
-        return f"{path}: no such scan store; make one with: mrsi import SCAN --out {path}"
-    attributes = attributes_of(path)
-    if attributes is None:
-        return f"{path}: not a scan store (no Zarr v3 group); make one with: mrsi import SCAN"
-    return (
-        f"{path}: a Zarr group but not a scan store (schema {attributes.get('schema')!r}, expected "
-        f"{_SCHEMA!r}); give the folder that mrsi import made"
-    )
-
-
-def _check_version(path: Path, attributes: Mapping[str, Any]) -> None:
-    found = attributes.get("schema_version", SCHEMA_VERSION)
-    if found != SCHEMA_VERSION:
-        raise InputError(
-            f"{path}: scan store of schema version {found}, written by mrsi_engine "
-            f"{attributes.get('engine_version')}; this is mrsi_engine {version('mrsi-engine')}, "
-            f"which reads {SCHEMA_VERSION}: import the scan again (--overwrite replaces the store)"
-        )
-
-
-def _check_arrays(path: Path, group: zarr.Group) -> None:
-    missing = [name for name in _REQUIRED if name not in group]
-    if missing:
-        raise InputError(
-            f"{path}: the scan store lacks {', '.join(missing)}; import the scan again"
-        )
-    voxels, *_, points = group["fid"].shape
-    lengths = {VOXEL: voxels, TIME: points}
-    beside = {row.name: (VOXEL,) for row in companions() if row.stored}
-    for name, dimensions in {**beside, **_DIMENSIONS}.items():
-        found = group[name].shape if name in group else None
-        if found is not None and found[0] != lengths[dimensions[0]]:
-            raise InputError(
-                f"{path}: {name} has {found[0]} {dimensions[0]}s, fid has "
-                f"{lengths[dimensions[0]]}; the store is damaged, import the scan again"
-            )
-
-
-def _attributes(
-    acquisition: Acquisition,
-    shape: Sequence[int],
-    affine: ArrayLike,
-    position_code: int,
-    provenance: Mapping[str, Any],
-) -> dict[str, Any]:
-    return {
-        "schema": _SCHEMA,
-        "schema_version": SCHEMA_VERSION,
-        "engine_version": version("mrsi-engine"),
-        **dataclasses.asdict(acquisition),
-        "units": {**_ACQUISITION_UNITS, "shape": "voxel", "affine": "mm"},
-        "shape": [int(n) for n in shape],
-        "affine": np.asarray(affine, dtype=float).tolist(),
-        "position_code": int(position_code),
-        **provenance,
-    }
-
-
-def _signals() -> tuple[str, ...]:
-    """Variables that hold FIDs."""
-    return ("fid", *(row.name for row in companions(Kind.SIGNAL)))
-
-
-def _own_names(name: str, dimensions: Mapping[str, int]) -> dict[str, int]:
-    """Names under which a signal's own lengths can stand beside those of the scan."""
-    return {f"{name}_{d}" if d == DYNAMIC else d: length for d, length in dimensions.items()}
-
-
-def _lengths(signal: zarr.Array) -> dict[str, int]:
-    names = signal.metadata.dimension_names
-    return dict(zip(names[1:-1], signal.shape[1:-1], strict=True))
-
-
-def _create_signal(
-    group: zarr.Group,
-    name: str,
-    voxels: int,
-    dimensions: Mapping[str, int],
-    acquisition: Acquisition,
-    chunk: int,
-) -> None:
-    fid = (*dimensions.values(), acquisition.points)
-    create_array(
-        group,
-        name,
-        (voxels, *fid),
-        np.complex64,
-        (VOXEL, *dimensions, TIME),
-        chunks=(max(1, min(chunk, voxels)), *fid),
-        attributes={"units": "as in the file"},
-    )
-
-
-def _create_tables(
-    group: zarr.Group, coordinates: NDArray[np.int32], acquisition: Acquisition
-) -> None:
-    for axis, indices in zip("xyz", coordinates.T, strict=True):
-        _create_table(group, axis, np.ascontiguousarray(indices), "voxel")
-    _create_table(group, "time", acquisition.time, "s")
-
-
-def _create_volume(
-    group: zarr.Group, row: Companion, values: ArrayLike, classes: Sequence[str]
-) -> None:
-    table = np.asarray(values, dtype=bool if row.kind is Kind.MARKS else np.float32)
-    dimensions = (VOXEL, row.class_dimension) if row.kind is Kind.FRACTIONS else (VOXEL,)
-    create_table(group, row.name, table, dimensions, {"units": row.units})
-    if row.kind is Kind.FRACTIONS:
-        named = np.array(classes, dtype=object)
-        create_table(group, row.class_dimension, named, (row.class_dimension,))
-
-
-def _create_table(group: zarr.Group, name: str, values: NDArray[Any], units: str) -> None:
-    create_table(group, name, values, _DIMENSIONS[name], {"units": units})

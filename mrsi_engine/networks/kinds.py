@@ -1,6 +1,6 @@
 """Kinds of networks: each is a file of this room that says how it is trained and made ready.
 
-A new kind is a file that defines ``KIND`` and a row of :data:`MODULES`.
+A new kind is a file that defines ``KIND`` and a row of :mod:`~mrsi_engine.networks.kind_names`.
 """
 
 from __future__ import annotations
@@ -9,25 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Acquisition
+from mrsi_engine.networks.kind_names import MODULES
+from mrsi_engine.networks.model import Model
+from mrsi_engine.networks.recipe_files import RecipeFile
+from mrsi_engine.networks.training import TrainingProgress
 from mrsi_engine.spectra.basis import Basis
-
-if TYPE_CHECKING:
-    from mrsi_engine.networks.model import Model
-    from mrsi_engine.networks.recipe_files import RecipeFile
-    from mrsi_engine.networks.training import TrainingProgress
-
-#: Where each kind is, by the word that recipes and cards say.
-MODULES = {
-    "quantification": "mrsi_engine.networks.quantification",
-    "fpc": "mrsi_engine.networks.fpc",
-}
 
 
 @dataclass(frozen=True)
@@ -121,16 +114,3 @@ def network_kind(name: str) -> NetworkKind:
     """
     kind: NetworkKind = import_module(MODULES[name]).KIND
     return kind
-
-
-def known_kind(name: str) -> str:
-    """The name of a kind, once it is known to be one.
-
-    Raises
-    ------
-    ValueError
-        If it is not.
-    """
-    if name not in MODULES:
-        raise ValueError(f"kind is {name!r}, expected one of {list(MODULES)}")
-    return name

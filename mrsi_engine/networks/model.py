@@ -36,7 +36,7 @@ from torch import Tensor
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks.encoders import Encoder, EncoderSettings
-from mrsi_engine.networks.kinds import known_kind
+from mrsi_engine.networks.kind_names import known_kind
 from mrsi_engine.spectra.basis import Basis
 
 #: Tensors of a quantification model that are no weights: the basis columns it was trained with.

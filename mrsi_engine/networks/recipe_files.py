@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, Validati
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
-from mrsi_engine.networks.kinds import known_kind
+from mrsi_engine.networks.kind_names import known_kind
 from mrsi_engine.networks.model import first_mistake
 from mrsi_engine.networks.training import TrainingSettings
 

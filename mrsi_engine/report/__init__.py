@@ -1,1 +1,1 @@
-
+"""Figures and pages of what a run found."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.nifti_mrs import stem_of
-from mrsi_engine.io.result_store import is_result_store
-from mrsi_engine.io.scan_store import is_scan_store
+from mrsi_engine.io.result_store import RESULT_STORE
+from mrsi_engine.io.scan_store import SCAN_STORE
 
 
 def scan_folder(folder: Path) -> Path:
@@ -92,7 +92,7 @@ def check_empty(folder: Path, found: str) -> None:
 def _is_ours(folder: Path) -> bool:
     """Whether a run, a killed import or a simulation began in this folder."""
     scan = scan_folder(folder)
-    stored = is_scan_store(scan) or is_result_store(result_folder(folder))
+    stored = SCAN_STORE.holds(scan) or RESULT_STORE.holds(result_folder(folder))
     return stored or bool(killed_imports(scan)) or (folder / "scan" / "truth").is_dir()
 
 

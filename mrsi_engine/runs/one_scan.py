@@ -31,7 +31,7 @@ from mrsi_engine.io.importing import changed_since, import_scan, timing_of
 from mrsi_engine.io.integrity import Damage, OnDamage
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
 from mrsi_engine.io.result_store import ResultStore, open_result
-from mrsi_engine.io.scan_store import ScanStore, damaged_files, is_scan_store, recorded
+from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore, damaged_files
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.report.truth import result_truth_table
 from mrsi_engine.report.verdict import Verdict, verdict_on
@@ -269,7 +269,7 @@ def _axis(inputs: Inputs, header: NIfTIMRSHeader) -> Acquisition:
 
 
 def _warm_up(header: NIfTIMRSHeader, options: Options) -> None:
-    """Let worker processes import what they need while the scan is import_once."""
+    """Let worker processes import what they need while the scan is imported."""
     local = options.workers != 0 and options.scheduler is None
     if local and math.prod(header.grid.shape) >= PROCESSES_FROM:
         warm_up()
@@ -289,7 +289,7 @@ def _fit(
         basis,
         result_folder(folder),
         block_size=options.block_size,
-        keep_signals=options.keep,
+        keep=options.keep,
         overwrite=options.overwrite,
         device=options.device,
         on_damage=_teller(sinks),
@@ -338,8 +338,8 @@ def import_once(
         If the attributes of ``target`` are damaged, so that this cannot be told.
     """
     settings = inputs.import_settings()
-    if is_scan_store(target) and not overwrite:
-        made = recorded(target)
+    if SCAN_STORE.holds(target) and not overwrite:
+        made = SCAN_STORE.attributes(target)
         changed = changed_since(made["inputs"], inputs.scan, **settings)
         if changed:
             raise InputError(

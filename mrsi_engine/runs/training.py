@@ -13,8 +13,8 @@ from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.devices import AUTO, check_device, device_here
 from mrsi_engine.errors import InputError
 from mrsi_engine.fit.calibration import calibrated
-from mrsi_engine.io.result_store import ResultStore, is_result_store, open_result
-from mrsi_engine.io.scan_store import ScanStore, is_scan_store
+from mrsi_engine.io.result_store import RESULT_STORE, ResultStore, open_result
+from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore
 from mrsi_engine.networks.kinds import Given, GivenBasis, GivenScan, RealSignals, network_kind
 from mrsi_engine.networks.model import REPORT, Model, load_model, save_model
 from mrsi_engine.networks.quantification import Recipe
@@ -132,7 +132,7 @@ def signals_to_learn(path: Path) -> tuple[RealSignals, Acquisition]:
     InputError
         If it is neither, or holds no such signals.
     """
-    if is_scan_store(path):
+    if SCAN_STORE.holds(path):
         store = ScanStore.open(path)
         if store.dimensions:
             raise InputError(
@@ -140,7 +140,7 @@ def signals_to_learn(path: Path) -> tuple[RealSignals, Acquisition]:
                 "that combines them with --keep corrected, and give that run's folder"
             )
         return RealSignals(store.read_fids(0, store.voxels), str(path)), store.acquisition
-    if not is_result_store(result_folder(path)):
+    if not RESULT_STORE.holds(result_folder(path)):
         raise InputError(f"{path}: neither the output folder of a run nor a scan store")
     result = open_result(result_folder(path))
     if "corrected" not in result:

@@ -14,18 +14,15 @@ for ``"molal"`` (``w_j``, mmol/kg), their volume for ``"molar"`` (the fractions,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.kernels.hsvd import BandPlan, remove_band
 from mrsi_engine.kernels.water_reference import LEAST_SAMPLES, water_amplitude
 from mrsi_engine.nuclei import Nucleus
 from mrsi_engine.pipeline.ranges import NucleusDefaults, mean_reference, one_fid_a_voxel
@@ -41,7 +38,7 @@ from mrsi_engine.quantities import (
     quality,
     reason,
 )
-from mrsi_engine.spectra.basis import Basis
+from mrsi_engine.spectra.proton_amplitudes import proton_amplitudes
 from mrsi_engine.spectra.relaxation import RelaxationTable, TableSetting, shipped_table
 
 _SCALED = (Role.METABOLITE, Role.COMBINATION)
@@ -55,9 +52,7 @@ _PER = {"molar": "litre of tissue", "molal": "kg of tissue water"}
 #: A reference below this many of its SDs could be nothing: a ratio to it has no meaning.
 _LEAST_REFERENCE_SDS = 3.0
 
-#: Damped exponentials that a singlet and its surroundings are modelled by, and samples that its
-#: decay is read over.
-_SINGLET_COMPONENTS, _DECAY_SAMPLES = 6, 64
+#: Share by which the singlets of a basis may differ in the amplitude of one proton.
 _MOST_DISAGREEMENT = 0.2
 
 NOT_SCALED = reason(
@@ -341,28 +336,6 @@ class Scale(NucleusDefaults):
 def amplitudes(context: Context) -> list[Quantity]:
     """The metabolites and sums that the stages before write, as their main estimator has them."""
     return [q for q in context.written if q.role in _SCALED and q.estimator == MAIN]
-
-
-def proton_amplitudes(basis: Basis) -> dict[str, float]:
-    """What one proton gives at time zero of a basis set, by the singlet it was read from.
-
-    The line is modelled by HSVD in a band around it, so that its neighbours do not count, and
-    where the FIDs begin later its decay is continued back to time zero.
-    """
-    axis, table, found = basis.acquisition, basis.nucleus, {}
-    for name in table.unit_singlets:
-        if name in basis.names:
-            line, reach = table.landmark(name), table.lines.search
-            band = axis.frequency_of([line.ppm + reach, line.ppm - reach])
-            plan = BandPlan.design(
-                axis.points, axis.dwell_time, (band.min(), band.max()), _SINGLET_COMPONENTS
-            )
-            fid = torch.from_numpy(basis[name][None].astype(np.complex64))
-            height = remove_band(fid, plan).removed[0].abs()
-            later = min(_DECAY_SAMPLES, axis.points - 1)
-            decay = math.log(height[0] / height[later]) / later * axis.start_time / axis.dwell_time
-            found[name] = float(height[0]) * math.exp(decay) / line.spins
-    return found
 
 
 @dataclass(frozen=True, eq=False)

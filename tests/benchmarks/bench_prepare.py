@@ -57,7 +57,7 @@ def measure(pipeline: Pipeline, voxels: int = 100_000) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         scan = _scan(Path(folder, "scan.zarr"), voxels)
-        todo = plan(scan.path, pipeline, None, Path(folder, "out"), keep_signals=["corrected"])
+        todo = plan(scan.path, pipeline, None, Path(folder, "out"), keep=["corrected"])
         before = _peak_mb()
         started = time.perf_counter()
         with _limited_cluster() as client:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mrsi_engine import cli
 from mrsi_engine.runs import one_scan
-from tests.cli.helpers import Mrsi, of_phantom, write_quick_report
+from tests.cli.helpers import Mrsi, of_phantom, run_quickly, write_quick_report
 
 
 @pytest.fixture
@@ -27,9 +26,7 @@ def quick_report(monkeypatch: pytest.MonkeyPatch) -> None:
 def finished(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the phantom; to be copied, never changed."""
     out = tmp_path_factory.mktemp("finished") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one_scan, "report_on", write_quick_report)
-        cli.main([str(a) for a in (*of_phantom(phantom), "--out", out)])
+    run_quickly([*of_phantom(phantom), "--out", out])
     return out
 
 

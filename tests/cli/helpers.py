@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mrsi_engine import cli
+from mrsi_engine.runs import one_scan
 
 BASIS = "press-3t-te30"
 
@@ -58,6 +59,13 @@ class Mrsi:
 def write_quick_report(folder: Path, **content: object) -> Path:
     (folder / "report.html").write_text("quick")
     return folder / "report.html"
+
+
+def run_quickly(command: Sequence[object]) -> None:
+    """A command that succeeds, with a quick report; for fixtures that outlive a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one_scan, "report_on", write_quick_report)
+        cli.main([str(part) for part in command])
 
 
 def of_phantom(phantom: Path, *, mask: bool = True) -> list[object]:

@@ -55,7 +55,7 @@ def test_results_are_what_the_stage_wrote(scan, basis, tmp_path):
 
 
 def test_bad_voxels_get_no_fit_and_nan(scan, tmp_path):
-    todo = plan(scan.path, MOMENTS, None, tmp_path / "out", block_size=1, keep_signals=["fit"])
+    todo = plan(scan.path, MOMENTS, None, tmp_path / "out", block_size=1, keep=["fit"])
     run_all(todo)
     result = open_result(tmp_path / "out").isel(voxel=[3, 17, 50])
     assert (result.status == Status.NO_FIT).all()
@@ -192,7 +192,7 @@ def changed_block_size(scan, basis, folder):
 
 
 def changed_signals(scan, basis, folder):
-    return {"keep_signals": ["fit"]}
+    return {"keep": ["fit"]}
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_unknown_signal_and_double_parameter_are_refused(scan, tmp_path):
     with pytest.raises(
         InputError, match=r"no signal \['baseline'\]; it writes \['corrected', 'fit'"
     ):
-        plan(scan.path, MOMENTS, None, tmp_path / "out", keep_signals=["baseline"])
+        plan(scan.path, MOMENTS, None, tmp_path / "out", keep=["baseline"])
     double = Pipeline(name="double", stages=(scripted.Moments(), scripted.Moments(factor=2.0)))
     with pytest.raises(InputError, match="name 'mean' would be that of 'mean' of stage"):
         plan(scan.path, double, None, tmp_path / "out")

@@ -84,7 +84,7 @@ def test_everything_a_run_leaves_copes_with_no_parameters(scan, tmp_path):
 
 def test_corrected_can_be_kept_by_any_pipeline(scan, tmp_path):
     todo = pipeline_of(Scale(), Template())
-    run(plan(scan.path, todo, None, tmp_path / "a", keep_signals=["corrected"]), workers=0)
+    run(plan(scan.path, todo, None, tmp_path / "a", keep=["corrected"]), workers=0)
     kept = open_result(tmp_path / "a").corrected
     np.testing.assert_array_equal(kept[:3], 2 * scan.read_fids(0, 3))
     run(plan(scan.path, todo, None, tmp_path / "b"), workers=0)
@@ -93,7 +93,7 @@ def test_corrected_can_be_kept_by_any_pipeline(scan, tmp_path):
 
 def test_a_stage_that_writes_corrected_is_believed(scan, tmp_path):
     todo = pipeline_of(Moments(factor=7.0))
-    run(plan(scan.path, todo, None, tmp_path / "out", keep_signals=["corrected"]), workers=0)
+    run(plan(scan.path, todo, None, tmp_path / "out", keep=["corrected"]), workers=0)
     kept = open_result(tmp_path / "out").corrected
     np.testing.assert_allclose(kept[:3], 7 * scan.read_fids(0, 3), rtol=1e-6)
 
@@ -166,4 +166,4 @@ def test_voxels_done_again_give_what_the_run_gave(tmp_path):
 
 def test_signal_that_nobody_writes_is_refused(scan, tmp_path):
     with pytest.raises(InputError, match=r"no signal \['fit'\]; it writes \['corrected'\]"):
-        plan(scan.path, pipeline_of(Scale()), None, tmp_path / "out", keep_signals=["fit"])
+        plan(scan.path, pipeline_of(Scale()), None, tmp_path / "out", keep=["fit"])

@@ -25,19 +25,23 @@ from mrsi_engine.pipeline.pipeline import Pipeline
 STAGES = Pipeline(name="damage", stages=(Template(), Moments()))
 
 
-def process(folder, sinks=(), **options):
-    """The same command every time: the maps of the scan in a folder."""
-    damages = []
-    todo = plan(
+def planned(folder, **options):
+    """The same plan every time."""
+    return plan(
         folder / "scan.zarr",
         STAGES,
         None,
         folder / "result.zarr",
         block_size=16,
-        keep_signals=["corrected"],
-        on_damage=lambda store, found: damages.extend(map(str, found)),
+        keep=["corrected"],
         **options,
     )
+
+
+def process(folder, sinks=(), **options):
+    """The same command every time: the maps of the scan in a folder."""
+    damages = []
+    todo = planned(folder, on_damage=lambda _, found: damages.extend(map(str, found)), **options)
     run(todo, workers=0, sinks=[*sinks, lambda event: damages.extend(files_of(event))])
     todo.store.check()
     return maps(folder / "result.zarr"), damages
@@ -142,14 +146,7 @@ def test_run_killed_between_mending_and_its_end_is_still_reviewed(copied, monkey
 
     monkeypatch.setattr(Moments, "review", review)
     (folder / "result.zarr" / "flags" / "c" / "0").unlink()
-    todo = plan(
-        folder / "scan.zarr",
-        STAGES,
-        None,
-        folder / "result.zarr",
-        block_size=16,
-        keep_signals=["corrected"],
-    )
+    todo = planned(folder)
     todo.store.forget_damaged()
     run_block(todo, 0)
     found, _ = process(folder)

@@ -184,9 +184,7 @@ def small_disk(tmp_path):
 
 def test_really_full_disk(small_disk, tmp_path, processes):
     scan = write_scan(tmp_path / "scan", voxels=2000)
-    todo = plan(
-        scan.path, MOMENTS, None, small_disk / "out", block_size=100, keep_signals=["corrected"]
-    )
+    todo = plan(scan.path, MOMENTS, None, small_disk / "out", block_size=100, keep=["corrected"])
     with pytest.raises(RunError, match="disk full"):
         run(todo, client=processes)
     done = sorted(todo.store.done())

@@ -19,7 +19,7 @@ OF_THE_RUN = {"identity", "run_fingerprint", "scan", "stage_modules"}
 
 @pytest.fixture
 def batch(scan, basis, tmp_path):
-    todo = plan(scan.path, MOMENTS, basis, tmp_path / "out", block_size=30, keep_signals=SIGNALS)
+    todo = plan(scan.path, MOMENTS, basis, tmp_path / "out", block_size=30, keep=SIGNALS)
     run_all(todo)
     return open_result(tmp_path / "out").load()
 
@@ -27,7 +27,7 @@ def batch(scan, basis, tmp_path):
 @pytest.mark.parametrize("scheduler", ["sync", "threads", "distributed"])
 @pytest.mark.parametrize("block_size", [1, 33, None])
 def test_lazy_result_is_the_batch_result(scheduler, block_size, scan, basis, batch):
-    lazy = quantify(scan.to_xarray(), basis, MOMENTS, block_size=block_size, keep_signals=SIGNALS)
+    lazy = quantify(scan.to_xarray(), basis, MOMENTS, block_size=block_size, keep=SIGNALS)
     assert all(v.chunks is not None for v in lazy.data_vars.values())
     if scheduler == "distributed":
         with local_cluster(1, 2, processes=False) as client, client.as_current():

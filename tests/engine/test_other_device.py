@@ -94,7 +94,7 @@ def test_the_default_pipeline() -> None:
 
 
 def test_signals_that_are_kept() -> None:
-    signals = {"keep_signals": ("corrected", "fit", "baseline")}
+    signals = {"keep": ("corrected", "fit", "baseline")}
     assert_the_same_there(shipped("minimal"), cut(scan(), FEW), FULL, **signals)
 
 

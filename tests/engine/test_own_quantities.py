@@ -71,7 +71,7 @@ class Relaxation(Stage):
 
 def result_of(scan, out, *stages, keep=()):
     pipeline = Pipeline(name="own", stages=stages)
-    run(plan(scan.path, pipeline, None, out, block_size=30, keep_signals=keep), workers=0)
+    run(plan(scan.path, pipeline, None, out, block_size=30, keep=keep), workers=0)
     return open_result(out)
 
 

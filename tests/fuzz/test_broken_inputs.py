@@ -12,16 +12,14 @@ import numpy as np
 import pytest
 import scipy.io
 
-from mrsi_engine import cli
 from mrsi_engine.io.basis_files import write_basis
 from mrsi_engine.io.scan_store import ScanStore
 from mrsi_engine.pipeline.pipeline import pipeline_text
-from mrsi_engine.runs import one_scan
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.simulation import simulate_basis
 from tests.cases.bases import write_lcmodel
 from tests.cases.scan import Scan
-from tests.cli.helpers import write_quick_report
+from tests.cli.helpers import run_quickly
 from tests.fuzz.breaking import broken_bytes, broken_json
 from tests.fuzz.conftest import Call
 from tests.io.basis_texts import jmrui_text, osprey_struct
@@ -57,9 +55,7 @@ def basis() -> Basis:
 def finished(tiny: Scan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; to be copied, never changed."""
     out = tmp_path_factory.mktemp("finished") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one_scan, "report_on", write_quick_report)
-        cli.main([str(part) for part in command(tiny, out)])
+    run_quickly(command(tiny, out))
     return out
 
 

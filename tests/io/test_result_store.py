@@ -16,11 +16,10 @@ from mrsi_engine.io.files import DiskFullError
 from mrsi_engine.io.result_quantities import parameters_of
 from mrsi_engine.io.result_schema import BlockArrays
 from mrsi_engine.io.result_store import (
+    RESULT_STORE,
     ResultStore,
-    is_result_store,
     mend_frame,
     open_result,
-    recorded,
     remove_result,
 )
 from mrsi_engine.io.summaries import Summaries
@@ -195,7 +194,7 @@ def test_what_is_no_result_store_is_refused(tmp_path):
     zarr.create_group(tmp_path / "group", attributes={"schema": "mrsi_engine.scan"})
     with pytest.raises(InputError, match=r"schema 'mrsi_engine.scan'"):
         open_result(tmp_path / "group")
-    assert not is_result_store(tmp_path / "group")
+    assert not RESULT_STORE.holds(tmp_path / "group")
 
 
 @pytest.mark.parametrize("version", [1, 99])
@@ -203,7 +202,7 @@ def test_another_schema_is_refused(tmp_path, version):
     create(tmp_path / "out").annotate(schema_version=version)
     with pytest.raises(InputError, match=rf"schema version {version}, written by mrsi_engine"):
         open_result(tmp_path / "out")
-    assert is_result_store(tmp_path / "out")
+    assert RESULT_STORE.holds(tmp_path / "out")
 
 
 def test_only_result_stores_are_removed(tmp_path):
@@ -378,7 +377,7 @@ def test_damaged_attributes_are_refused_and_nothing_is_lost(tmp_path, way):
     with pytest.raises(DamagedError, match=r"--overwrite"):
         ResultStore.open(store.path)
     assert sorted(store.path.rglob("*")) == before
-    assert is_result_store(store.path)
+    assert RESULT_STORE.holds(store.path)
     remove_result(store.path)
 
 
@@ -392,7 +391,7 @@ def test_flipped_bits_of_the_attributes_are_seen(tmp_path):
         flip(file, at)
         try:
             # White space, or a key that Zarr does not miss.
-            assert recorded(store.path) == store.attributes
+            assert RESULT_STORE.attributes(store.path) == store.attributes
         except InputError:
             refused += 1
     assert refused > 0.8 * len(whole) / 11

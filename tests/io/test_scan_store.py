@@ -13,7 +13,8 @@ import zarr
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import DamagedError, InputError
 from mrsi_engine.io.integrity import annotate, seal
-from mrsi_engine.io.scan_store import SCHEMA_VERSION, ScanStore, damaged_files, is_scan_store
+from mrsi_engine.io.scan_schema import SCHEMA_VERSION
+from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore, damaged_files
 
 ACQUISITION = Acquisition(16, 5e-4, 123.25, 4.7, "1H", 0.03, None)
 AFFINE = np.array([[-9.8, 0.1, 0, 70], [0.1, 9.7, 1.6, -60], [0, -1.1, 14.9, 52], [0, 0, 0, 1]])
@@ -127,13 +128,13 @@ class TestOpen:
         for name in ("file", "folder"):
             with pytest.raises(InputError, match=f"{name}: not a scan store"):
                 ScanStore.open(tmp_path / name)
-            assert not is_scan_store(tmp_path / name)
+            assert not SCAN_STORE.holds(tmp_path / name)
 
     def test_another_zarr_group(self, tmp_path):
         zarr.create_group(tmp_path / "other", attributes={"schema": "mrsi_engine.result"})
         with pytest.raises(InputError, match=r"not a scan store .schema 'mrsi_engine\.result'"):
             ScanStore.open(tmp_path / "other")
-        assert not is_scan_store(tmp_path / "other")
+        assert not SCAN_STORE.holds(tmp_path / "other")
 
     @pytest.mark.parametrize("version", [1, SCHEMA_VERSION + 1])
     def test_another_version(self, store, version):
@@ -142,7 +143,7 @@ class TestOpen:
         message = rf"version {version}, written by mrsi_engine 9\.9; .* import the scan again"
         with pytest.raises(InputError, match=message):
             ScanStore.open(store.path)
-        assert is_scan_store(store.path)
+        assert SCAN_STORE.holds(store.path)
 
     @pytest.mark.parametrize("name", ["fid", "x", "time"])
     def test_a_missing_variable(self, store, name):
@@ -172,7 +173,7 @@ class TestOpen:
         metadata.write_text(metadata.read_text()[:100])
         with pytest.raises(DamagedError, match=r"zarr\.json is cut short or altered; run the same"):
             ScanStore.open(store.path)
-        assert is_scan_store(store.path)
+        assert SCAN_STORE.holds(store.path)
 
 
 def chunk(store, name, *place):

@@ -8,7 +8,8 @@ import pytest
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.networks import kinds
-from mrsi_engine.networks.kinds import Given, NetworkKind, known_kind, network_kind
+from mrsi_engine.networks.kind_names import known_kind
+from mrsi_engine.networks.kinds import Given, NetworkKind, network_kind
 from mrsi_engine.networks.model import load_model, shipped_models
 from mrsi_engine.networks.recipe_files import RecipeFile, shipped_recipes
 from mrsi_engine.networks.recipes import load_recipe

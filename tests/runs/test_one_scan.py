@@ -269,7 +269,7 @@ class TestPythonInterface:
     def test_lazy_result_is_that_of_the_run(self, outcome: FinishedRun, result: xr.Dataset) -> None:
         scan = me.open_scan(scan_folder(outcome.folder))
         basis = me.load_basis("press-3t-te30", scan)
-        lazy = me.quantify(scan, basis, me.load_pipeline("brain-1h-3t"), keep_signals=KEPT)
+        lazy = me.quantify(scan, basis, me.load_pipeline("brain-1h-3t"), keep=KEPT)
         assert lazy["estimate"].chunks is not None
         computed = lazy.compute(scheduler="sync")
         for name, values in result.data_vars.items():

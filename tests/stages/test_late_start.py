@@ -13,9 +13,9 @@ from mrsi_engine.kernels.water_reference import water_amplitude
 from mrsi_engine.networks.model import shipped_model_for
 from mrsi_engine.pipeline.stage import Context
 from mrsi_engine.spectra.basis import Basis
+from mrsi_engine.spectra.proton_amplitudes import proton_amplitudes
 from mrsi_engine.stages.first_order_phase import FirstOrderPhase
 from mrsi_engine.stages.quantify import Quantify
-from mrsi_engine.stages.scale import proton_amplitudes
 from tests.scenes import GREY_MATTER, Lineshape, clean_fid, noise, press_basis, run_stage
 
 DWELL, POINTS = 0.4e-3, 768

@@ -19,6 +19,7 @@ from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
 from mrsi_engine.pipeline.stage import Block, Context
 from mrsi_engine.quantities import CRLB, amplitude, ratio
 from mrsi_engine.spectra.basis import Basis
+from mrsi_engine.spectra.proton_amplitudes import proton_amplitudes
 from mrsi_engine.spectra.relaxation import shipped_table
 from mrsi_engine.spectra.simulation import simulate_basis
 from mrsi_engine.stages.quantify import Quantify
@@ -28,7 +29,6 @@ from mrsi_engine.stages.scale import (
     NO_TISSUE,
     NO_WATER,
     Scale,
-    proton_amplitudes,
 )
 
 BASES = Path(__file__).resolve().parents[3] / "shared" / "data" / "basis_slaser_3t"

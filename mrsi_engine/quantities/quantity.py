@@ -1,15 +1,10 @@
-"""What a number is: its role, whose it is, how it was estimated, its unit and its place in files.
-
-A stage declares its quantities here, once. Stores keep every field as a coordinate, and maps,
-tables, the report and the stages after it go by the fields, never by how a name is spelled.
-"""
+"""One quantity: its role, whose it is, its unit, and its names in maps and tables."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -48,8 +43,9 @@ _WITH_SD_MAP = (Role.CONCENTRATION, Role.RATIO, Role.PROPERTY)
 #: Roles that are always about one amplitude.
 _ABOUT_ONE = (*AMPLITUDES, *_WITH_SD_MAP, Role.ERROR_PART, Role.DATA_SHARE)
 
-_PARAMETERS = (*AMPLITUDES, *_WITH_SD_MAP, Role.LINESHAPE)
-_MEASURES = (Role.QUALITY, Role.ERROR_PART, Role.DATA_SHARE, Role.REASON)
+#: Roles that have an estimate and an SD, and those of single numbers.
+PARAMETERS = (*AMPLITUDES, *_WITH_SD_MAP, Role.LINESHAPE)
+MEASURES = (Role.QUALITY, Role.ERROR_PART, Role.DATA_SHARE, Role.REASON)
 
 #: The estimator that later stages go on with.
 MAIN = "main"
@@ -94,9 +90,8 @@ TOTALS = {
     )
 }
 
-#: Labels of the maps, and columns of the table, that every result has.
+#: Labels of the maps that every result has.
 MAPS_OF_EVERY_RESULT = ("status", "flags", "brainmask")
-_COLUMNS_OF_EVERY_RESULT = ("x", "y", "z", "x_mm", "y_mm", "z_mm", "status", "flags")
 
 #: The signal that is made of others at export.
 RESIDUAL = "residual"
@@ -104,7 +99,8 @@ RESIDUAL = "residual"
 
 @dataclass(frozen=True)
 class Quantity:
-    """One thing a stage writes. The functions of this module make those of each role.
+    """One thing a stage writes. Those of each role are made by
+    :mod:`~mrsi_engine.quantities.making`.
 
     Parameters
     ----------
@@ -187,7 +183,7 @@ class Quantity:
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns it has: an SD with a parameter, a relative CRLB with an amplitude."""
-        sd = ("_sd",) if self.role in _PARAMETERS else ()
+        sd = ("_sd",) if self.role in PARAMETERS else ()
         relative = ("_crlb",) if self.role in AMPLITUDES else ()
         return tuple(f"{self.column}{suffix}" for suffix in ("", *sd, *relative))
 
@@ -238,86 +234,6 @@ class Quantity:
             )
 
 
-@dataclass(frozen=True)
-class Declaration:
-    """Everything a stage, or a whole pipeline, writes.
-
-    ``parameters`` have an estimate and an SD, ``measures`` are single numbers; both are
-    ``(voxel,)`` each. ``signals`` are ``(voxel, time)`` and stored only on request.
-
-    Raises
-    ------
-    InputError
-        If a quantity stands among those of another kind.
-    """
-
-    parameters: tuple[Quantity, ...] = ()
-    measures: tuple[Quantity, ...] = ()
-    signals: tuple[Quantity, ...] = ()
-
-    def __post_init__(self) -> None:
-        allowed = {"parameters": _PARAMETERS, "measures": _MEASURES, "signals": (Role.SIGNAL,)}
-        for kind, roles in allowed.items():
-            for q in getattr(self, kind):
-                if q.role not in roles:
-                    raise InputError(
-                        f"quantity {q.name!r}: a {q.role} cannot be one of the {kind}, which are "
-                        f"{', '.join(roles)}"
-                    )
-
-    def __add__(self, other: Declaration) -> Declaration:
-        """Both declarations, in order."""
-        return Declaration(
-            self.parameters + other.parameters,
-            self.measures + other.measures,
-            self.signals + other.signals,
-        )
-
-    def of_stage(self, stage: str) -> Declaration:
-        """The same, each quantity with the stage that writes it."""
-        kinds = (self.parameters, self.measures, self.signals)
-        return Declaration(*(tuple(replace(q, stage=stage) for q in kind) for kind in kinds))
-
-    def check(self) -> Declaration:
-        """This declaration, once no two quantities share a name, a map or a column.
-
-        Raises
-        ------
-        InputError
-            If two do: names both, and the stages that write them.
-        """
-        numbers = (*self.parameters, *self.measures)
-        _check_differ("name", [(q, (q.name,)) for q in numbers])
-        _check_differ("name", [(q, (q.name,)) for q in self.signals])
-        _check_differ("map", [(q, q.maps) for q in (*numbers, *self.signals)], _MAPS_TAKEN)
-        _check_differ("column", [(q, q.columns) for q in numbers], _COLUMNS_TAKEN)
-        return self
-
-
-_MAPS_TAKEN = tuple(f"desc-{d}" for d in (*MAPS_OF_EVERY_RESULT, *TOTALS, RESIDUAL))
-_COLUMNS_TAKEN = (
-    *_COLUMNS_OF_EVERY_RESULT,
-    *(f"{t.column}{end}" for t in TOTALS.values() if t.column for end in ("", "_sd")),
-)
-
-
-def _check_differ(
-    what: str, named: Sequence[tuple[Quantity, tuple[str, ...]]], taken: tuple[str, ...] = ()
-) -> None:
-    owners: dict[str, list[str]] = defaultdict(list)
-    for name in taken:
-        owners[name].append("what every result has")
-    for quantity, names in named:
-        for name in names:
-            owners[name].append(f"{quantity.name!r} of stage {quantity.stage or 'unknown'!r}")
-    for name, several in owners.items():
-        if len(several) > 1:
-            raise InputError(
-                f"the {what} {name!r} would be that of {' and of '.join(several)}; declare one of "
-                "them with another name or label"
-            )
-
-
 def named_by(name: str, estimator: str) -> str:
     """What a quantity of that name is called where another estimator than the main one has it."""
     return name if estimator == MAIN else f"{name}_{estimator}"
@@ -343,162 +259,3 @@ def safe_label(label: str) -> str:
     if not safe:
         raise InputError(f"label {label!r}: no letter or digit in it, so no file can be named so")
     return safe
-
-
-def amplitude(
-    name: str,
-    doc: str,
-    *,
-    role: Role = Role.METABOLITE,
-    title: str = "",
-    units: str = "data units",
-    sd_doc: str = CRLB,
-) -> Quantity:
-    """The amount of a metabolite, of macromolecules or, as ``role`` says, a sum of several."""
-    return Quantity(
-        name, role, units, doc, title, of=name, sd_doc=sd_doc, fill=0.0, met=name, desc="signal"
-    )
-
-
-def ratio(numerator: Quantity, reference: Quantity, doc: str, sd_doc: str) -> Quantity:
-    """An amplitude over another one of the same fit."""
-    name = f"{numerator.name}_per_{reference.name}"
-    return Quantity(
-        name,
-        Role.RATIO,
-        "1",
-        doc,
-        f"{numerator.label}/{reference.label}",
-        of=numerator.of,
-        reference=reference.of,
-        sd_doc=sd_doc,
-        fill=0.0,
-        met=name,
-        desc="ratio",
-    )
-
-
-def concentration(
-    scaled: Quantity, units: str, doc: str, sd_doc: str, *, reference: str = ""
-) -> Quantity:
-    """An amplitude scaled to a concentration, or to a ratio that stands for one."""
-    return Quantity(
-        concentration_name(scaled.name),
-        Role.CONCENTRATION,
-        units,
-        doc,
-        scaled.label,
-        of=scaled.of,
-        reference=reference,
-        sd_doc=sd_doc,
-        fill=0.0,
-        met=scaled.met,
-        desc="conc",
-    )
-
-
-def property_of(
-    one: Quantity, name: str, units: str, doc: str, sd_doc: str, *, title: str = ""
-) -> Quantity:
-    """Anything else that is estimated, with an SD, of a metabolite: a relaxation time, say.
-
-    ``name`` is one word for all metabolites, ``title`` what people read before the metabolite's.
-    """
-    return Quantity(
-        f"{name}_{one.name}",
-        Role.PROPERTY,
-        units,
-        doc,
-        f"{title or name} of {one.label}",
-        of=one.of,
-        sd_doc=sd_doc,
-        met=one.met,
-        desc=name,
-    )
-
-
-def measure_of(
-    one: Quantity,
-    name: str,
-    units: str,
-    doc: str,
-    *,
-    title: str = "",
-    fill: float | None = None,
-    desc: str = "",
-    role: Role = Role.QUALITY,
-) -> Quantity:
-    """A number without an SD about one metabolite; ``name`` and ``title`` as above."""
-    return Quantity(
-        f"{name}_{one.name}",
-        role,
-        units,
-        doc,
-        f"{title or name} of {one.label}",
-        of=one.of,
-        fill=fill,
-        met=one.met,
-        desc=desc or name,
-    )
-
-
-def error_part(one: Quantity, name: str, doc: str, *, title: str, desc: str = "") -> Quantity:
-    """A part of what the SD of an amplitude is made of, in its unit."""
-    return measure_of(one, name, one.units, doc, title=title, desc=desc, role=Role.ERROR_PART)
-
-
-def data_share(one: Quantity, doc: str, estimator: str = MAIN) -> Quantity:
-    """How much of an estimate with a prior the data gave, 0 to 1; ``estimator`` is the one."""
-    name = f"data_share_{one.name}"
-    title = f"Data share of {one.label}"
-    return Quantity(name, Role.DATA_SHARE, "1", doc, title, of=one.of, estimator=estimator)
-
-
-def lineshape(
-    name: str,
-    units: str,
-    doc: str,
-    title: str = "",
-    *,
-    of: str = "",
-    adds_to: str = "",
-    signed: bool = False,
-    sd_doc: str = CRLB,
-    desc: str = "",
-) -> Quantity:
-    """A shift, phase or damping; it moves a total only if it says which in ``adds_to``."""
-    return Quantity(
-        name,
-        Role.LINESHAPE,
-        units,
-        doc,
-        title,
-        of=of,
-        adds_to=adds_to,
-        signed=signed,
-        sd_doc=sd_doc,
-        desc=desc,
-    )
-
-
-def quality(
-    name: str,
-    units: str,
-    doc: str,
-    title: str = "",
-    *,
-    fill: float | None = None,
-    scale_with: str = "",
-) -> Quantity:
-    """A measure of the spectrum, of the fit or of what a stage did."""
-    return Quantity(name, Role.QUALITY, units, doc, title, fill=fill, scale_with=scale_with)
-
-
-def reason(name: str, doc: str, title: str = "") -> Quantity:
-    """A code, 0 where all is well, of why a voxel has no concentrations of the same stage."""
-    return Quantity(name, Role.REASON, "1", doc, title)
-
-
-def signal(name: str, doc: str, units: str = "data units") -> Quantity:
-    """FIDs, ``(voxel, time)``."""
-    return Quantity(name, Role.SIGNAL, units, doc)
