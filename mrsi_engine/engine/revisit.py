@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ def detail_voxels(result: ResultStore, scan: ScanStore, voxels: Sequence[int]) -
 
 def fitted_delays(
     result: ResultStore, scan: ScanStore, voxels: Sequence[int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
     """How much later FIDs begin than header and basis say, as a fit that may choose finds it.
 
     Parameters

@@ -36,9 +36,7 @@ def test_late(engine: Engine, scan: Scan, points: int) -> None:
 @pytest.mark.case("03", "8 points late, said", "linewidth and SNR of the lines, not of their phase")
 def test_linewidth_of_late_fids(engine: Engine, scan: Scan) -> None:
     late = np.ascontiguousarray(scan.data[..., 8:])
-    path = scan.save(
-        engine.folder / "scan.nii.gz", late, AcquisitionStartTime=8 * scan.dwell_time
-    )
+    path = scan.save(engine.folder / "scan.nii.gz", late, AcquisitionStartTime=8 * scan.dwell_time)
     assert_linewidths(engine, engine.run(path, "--mask", scan.mask), scan)
 
 
