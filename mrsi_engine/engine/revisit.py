@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mrsi_engine.engine.opening import procedure_of, read_voxels, states
 from mrsi_engine.engine.plan import scan_folder_of
@@ -17,6 +19,10 @@ from mrsi_engine.io.result_schema import BlockArrays
 from mrsi_engine.io.result_store import ResultStore
 from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore
 from mrsi_engine.pipeline.trace import StageTrace
+from mrsi_engine.stages.quantify import Quantify
+
+#: SD of the prior on a delay that is looked for; it may be six times as much.
+_DELAY_SD_MS = 0.5
 
 
 def repeat_voxels(result: ResultStore, scan: ScanStore, voxels: Sequence[int]) -> BlockArrays:
@@ -69,6 +75,44 @@ def detail_voxels(result: ResultStore, scan: ScanStore, voxels: Sequence[int]) -
         If the passes of its stages over the scan are not all done.
     """
     return _finished(result, scan).fit_in_detail(_single(scan, voxels))
+
+
+def fitted_delays(
+    result: ResultStore, scan: ScanStore, voxels: Sequence[int]
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+    """How much later FIDs begin than header and basis say, as a fit that may choose finds it.
+
+    Parameters
+    ----------
+    voxels
+        Their indices in the store.
+
+    Returns
+    -------
+    delays, sds
+        ms, ``(voxel,)`` each; empty where the pipeline does not quantify, or fits a delay anyway.
+
+    Raises
+    ------
+    RunError
+        If the passes of its stages over the scan are not all done.
+    """
+    procedure = _finished(result, scan)
+    stages = procedure.pipeline.stages
+    fits = [s for s in stages if isinstance(s, Quantify) and not s.first_order_phase.sd_ms]
+    if not fits:
+        return np.zeros(0), np.zeros(0)
+    free = tuple(_with_free_delay(s) if s in fits else s for s in stages)
+    pipeline = procedure.pipeline.model_copy(update={"stages": free})
+    freed = replace(procedure, pipeline=pipeline, signals=())
+    arrays, _ = freed.apply(_single(scan, voxels))
+    at = [q.name for q in freed.declaration.parameters].index("delay")
+    return arrays.estimate[:, at] - fits[0].first_order_phase.delay_ms, arrays.sd[:, at]
+
+
+def _with_free_delay(stage: Quantify) -> Quantify:
+    fitted = stage.with_setting("first_order_phase.sd_ms", _DELAY_SD_MS)
+    return fitted.with_setting("method", "least-squares")
 
 
 def scan_of(result: ResultStore) -> ScanStore:

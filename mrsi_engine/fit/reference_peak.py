@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +27,15 @@ class ReferencePeak:
 
     ``column`` is its metabolite's, ``metabolites (metabolite,)`` is 0 for macromolecules,
     ``frequencies (point,)`` are Hz from the first bin of the band, around the singlet.
+    ``turn`` brings the singlet to phase 0: where FIDs begin late, in time or in the basis, it has
+    one.
     """
 
     column: int
     metabolites: Tensor
     frequencies: Tensor
     spectrometer_frequency: float
+    turn: complex = 1.0
 
     @classmethod
     def of(
@@ -54,13 +58,14 @@ class ReferencePeak:
             metabolite.to(device, torch.float32),
             torch.from_numpy(centre + around - band.frequencies[0]).to(device),
             acquisition.spectrometer_frequency,
+            _upright(basis, name, float(centre), float(band.frequencies[0])),
         )
 
     def measure(self, model: LinearCombinationModel, result: Fit) -> tuple[Tensor, Tensor]:
         """Height of the fitted metabolites at the peak and width (Hz) of its singlet."""
         theta = torch.nan_to_num(result.last.theta).to(torch.float32)
         theta[:, model.layout.shift(0)] = 0.0
-        pure, shapes = model.pure(theta), model.layout.lineshape(theta, model.time)
+        pure, shapes = model.pure(theta), self.turn * model.layout.lineshape(theta, model.time)
         amplitudes = torch.nan_to_num(result.last.amplitudes).to(torch.float32) * self.metabolites
         fitted = (shapes * model.by_group(amplitudes, pure)).sum(1)
         alone = shapes[:, model.group[self.column]] * pure[..., self.column, :]
@@ -69,6 +74,15 @@ class ReferencePeak:
         step = float(self.frequencies[1] - self.frequencies[0])
         width = full_width_half_height(real_spectrum(alone, model.time, self.frequencies), step)
         return height.to(torch.float64), width.to(torch.float64)
+
+
+def _upright(basis: Basis, name: str, centre: float, first_bin: float) -> complex:
+    """What turns the line at ``centre`` (Hz) of a column to phase 0, by the band's frequencies."""
+    axis = basis.acquisition
+    # A window that is 0 at both ends leaves nothing of the wings of other lines.
+    line = basis[name] * np.exp(-2j * np.pi * centre * axis.time) * np.hanning(axis.points)
+    total = complex(line.sum()) * cmath.exp(2j * cmath.pi * first_bin * axis.start_time)
+    return total.conjugate() / abs(total) if total else 1.0
 
 
 def _tallest(

@@ -39,8 +39,10 @@ _LEAST_CONTRAST = 30.0
 
 #: What an echo is known by: samples before it, periods of 1 ppm before it (two lines that begin
 #: against each other are in phase half a period of their distance later: water and fat after 0.15),
-#: how much it grows, and the mirror symmetry over so many samples.
+#: how much it grows, the mirror symmetry over so many samples, and the least energy of those before
+#: over those after.
 _LEAST_BEFORE, _LEAST_PERIODS, _GROWTH, _SYMMETRY, _MIRRORED = 6, 0.3, 1.5, 0.95, 24
+_LEAST_SHARE = 0.25
 
 #: Samples of the quietest stretch, which the noise is read from.
 _STRETCH = 4
@@ -73,15 +75,16 @@ def find_beginning(
     if power is None:
         return Beginning(0, "at once")
     largest = int(power[: len(power) // 2].argmax())
+    # An echo of broad lines rises out of near silence, too: it is known by its symmetry.
+    periods = largest * dwell_time * spectrometer_frequency
+    grown = power[largest] >= _GROWTH * power[:2].max() and largest >= _LEAST_BEFORE
+    if grown and periods >= _LEAST_PERIODS and _mirrored(seen, largest):
+        return Beginning(largest, "echo")
     there = int(np.argmax(power >= _THERE * power[largest]))
     before = power[:there] / power[largest]
     if there >= _LEAST_SILENCE and before[: max(_LEAST_SILENCE, there - 6)].mean() <= _SILENCE:
         at_once = power[there] >= _WHOLE * power[largest] and _silent(before, power)
         return Beginning(there, "after silence" if at_once else "through a filter")
-    periods = largest * dwell_time * spectrometer_frequency
-    grown = power[largest] >= _GROWTH * power[:2].max() and largest >= _LEAST_BEFORE
-    if grown and periods >= _LEAST_PERIODS and _mirrored(seen, largest):
-        return Beginning(largest, "echo")
     return Beginning(0, "at once")
 
 
@@ -106,5 +109,6 @@ def _mirrored(fids: NDArray[np.complex128], centre: int) -> bool:
     count = min(centre, _MIRRORED)
     early, late = fids[:, centre - count : centre][:, ::-1], fids[:, centre + 1 :][:, :count]
     along = np.abs((early * late).sum(axis=1)).sum()
-    size = np.sqrt((np.abs(early) ** 2).sum(1) * (np.abs(late) ** 2).sum(1)).sum()
-    return bool(along >= _SYMMETRY * size)
+    energies = (np.abs(early) ** 2).sum(1), (np.abs(late) ** 2).sum(1)
+    both = energies[0].sum() >= _LEAST_SHARE * energies[1].sum()
+    return bool(both and along >= _SYMMETRY * np.sqrt(energies[0] * energies[1]).sum())

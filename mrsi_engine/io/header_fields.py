@@ -107,7 +107,7 @@ def refuse_k_space(path: Path, extension: Mapping[str, Any]) -> None:
     """
     stated = extension.get("kSpace")
     axes = stated if isinstance(stated, list) else [stated]
-    if any(axes):
+    if any(axis and str(axis).strip().lower() != "false" for axis in axes):
         raise InputError(
             f"{path}: kSpace is {stated}: the data are not reconstructed in space; transform them "
             "to voxels first (a Fourier transform along the axes that are true)"

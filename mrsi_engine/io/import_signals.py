@@ -32,6 +32,10 @@ Progress = Callable[[int, int], None]
 # of each, that this is seen in; samples that a stated group delay may lie off what is seen.
 _RESERVE, _STRONGEST, _FIDS, _OFF = 256, 16, 8, 3
 
+# Samples that a receiver's dead time or a filter of the baseline may have cost; more zeros than
+# these were put before the FID.
+_MOST_BLANKED = 16
+
 # Parts of a dwell time by which two files may begin apart and need no interpolation.
 _TOGETHER = 1e-2
 
@@ -227,6 +231,9 @@ def _begun(signal: Signals, notes: list[str]) -> Signals:
             f"{first} points left out, the model begins {first - stated:.3g} points after time zero"
         )
         return _later(whole, first, first - stated)
+    blank = found.sample <= _MOST_BLANKED and not rest[:, : found.sample].any()
+    if found.kind == "after silence" and blank:
+        raise InputError(_blank(header, found.sample))
     if found.kind == "after silence":
         notes.append(
             f"{header.path.name}: the signal begins at point {found.sample} after near silence "
@@ -242,6 +249,15 @@ def _later(signal: Signals, samples: int, after_zero: float) -> Signals:
     """The signals from some samples on, the first of which comes so many after time zero."""
     start = signal.start_time + after_zero * signal.header.acquisition.dwell_time
     return replace(signal, first=signal.first + samples, start_time=start)
+
+
+def _blank(header: NIfTIMRSHeader, points: int) -> str:
+    late = points * header.acquisition.dwell_time
+    return (
+        f"{header.path}: the first {points} points are exactly zero, and it is not said whether "
+        "they were put before the FID or blanked out of it; leave them out of the file, and if "
+        f'they were blanked state "AcquisitionStartTime": {late:g} (s, where it is 0 now)'
+    )
 
 
 def _unclear(header: NIfTIMRSHeader, found: Beginning) -> str:

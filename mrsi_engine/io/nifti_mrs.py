@@ -279,9 +279,10 @@ def _nucleus(path: Path, extension: Mapping[str, Any]) -> str:
             f"{path}: the header extension lacks ResonantNucleus; add it, "
             'e.g. "ResonantNucleus": ["1H"]'
         )
-    if not (isinstance(value, str) and re.fullmatch(r"\d+[A-Za-z]+", value)):
+    if not (isinstance(value, str) and re.fullmatch(r"\s*\d+[A-Za-z]{1,2}\s*", value)):
         raise InputError(f'{path}: ResonantNucleus is {value!r}, expected a nucleus such as "1H"')
-    return value
+    mass, element = re.findall(r"\d+|[A-Za-z]+", value)
+    return f"{mass}{element.capitalize()}"
 
 
 def _reference_ppm(

@@ -216,10 +216,10 @@ def hertz_between(
 
 
 def energy_between(fids: Tensor, acquisition: Acquisition, ppm: tuple[float, float]) -> Tensor:
-    """Energy of the spectra of ``fids (voxel, time)`` in a range of ppm, ``(voxel,)``."""
+    """Energy of the spectra of ``fids (voxel, time)`` in a range of ppm, ``(voxel,)`` float64."""
     axis = np.fft.ifftshift(acquisition.ppm)
     inside = torch.from_numpy((axis >= ppm[0]) & (axis <= ppm[1])).to(fids.device)
-    return torch.fft.fft(fids, norm="ortho")[:, inside].abs().square().sum(1)
+    return torch.fft.fft(fids, norm="ortho")[:, inside].abs().double().square().sum(1)
 
 
 def mean_reference(water: Tensor, points: int) -> Tensor:

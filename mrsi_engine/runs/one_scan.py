@@ -36,6 +36,7 @@ from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.report.truth import result_truth_table
 from mrsi_engine.report.verdict import Verdict, verdict_on
 from mrsi_engine.runs.bases import BasisChoice, load_basis
+from mrsi_engine.runs.delay import note_delay
 from mrsi_engine.runs.folder import (
     check_folder,
     killed_imports,
@@ -196,7 +197,7 @@ def process(
         )
     with clock("process"):
         summary = _fit(store, chosen, pipeline, folder, options, sinks)
-    result = open_result(result_folder(folder))
+    result = note_delay(folder)
     verdict = verdict_on(result)
     if result.attrs.get("verdict") != verdict.attributes():
         ResultStore.open(result_folder(folder)).annotate(verdict=verdict.attributes())

@@ -23,3 +23,12 @@ def test_another_byte_order(engine: Engine, scan: Scan) -> None:
     other = engine.run(path, "--mask", scan.mask, out="other")
     engine.assert_right(other, scan)
     np.testing.assert_array_equal(other.map("signal", "NAANAAG"), plain.map("signal", "NAANAAG"))
+
+
+@pytest.mark.case("00", "samples in units of their own, 1e-25 and 1e25", "in those units, flag 0")
+@pytest.mark.parametrize("unit", [1e-25, 1e25])
+def test_units(engine: Engine, scan: Scan, unit: float) -> None:
+    path = scan.save(engine.folder / "scan.nii.gz", (scan.data * unit).astype("c8"))
+    outcome = engine.run(path, "--mask", scan.mask)
+    assert abs(outcome.ratio("NAANAAG", unit * scan.truth("NAANAAG"), scan.brain) - 1) < 0.05
+    assert np.mean(outcome.flags(scan.brain) == 0) > 0.9

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from mrsi_engine.runs.bases import BasisChoice
+from mrsi_engine.runs.demo import simulate_scan
+from mrsi_engine.spectra.phantom import PhantomSettings
 from tests.cases.engine import SINGLETS, Engine, Outcome
 from tests.cases.scan import Scan
 
@@ -25,6 +31,32 @@ def test_late(engine: Engine, scan: Scan, points: int) -> None:
         AcquisitionStartTime=points * scan.dwell_time,
     )
     assert_right_or_refused(engine, engine.run(path, "--mask", scan.mask), scan)
+
+
+@pytest.mark.case("03", "8 points late, said", "linewidth and SNR of the lines, not of their phase")
+def test_linewidth_of_late_fids(engine: Engine, scan: Scan) -> None:
+    late = np.ascontiguousarray(scan.data[..., 8:])
+    path = scan.save(engine.folder / "scan.nii.gz", late, AcquisitionStartTime=8 * scan.dwell_time)
+    assert_linewidths(engine, engine.run(path, "--mask", scan.mask), scan)
+
+
+@pytest.mark.case("03", "FIDs without echo, and a basis alike", "linewidth and SNR of the lines")
+def test_linewidth_of_fids_without_echo(engine: Engine, tmp_path: Path) -> None:
+    basis = "fid-3t-te1"
+    settings = PhantomSettings(shape=(8, 8, 1), seed=1, snr=40.0)
+    simulate_scan(tmp_path / "fid", settings, BasisChoice(basis))
+    scan = Scan.of(tmp_path / "fid")
+    path = scan.folder / "scan.nii.gz"
+    assert_linewidths(engine, engine.run(path, "--mask", scan.mask, basis=basis), scan)
+
+
+def assert_linewidths(engine: Engine, outcome: Outcome, scan: Scan) -> None:
+    """1 Hz of the basis, and about 10 / pi Hz of the phantom's median damping."""
+    engine.assert_right(outcome, scan, z=None)
+    width, snr = (np.median(outcome.map(q)[scan.brain]) for q in ("fwhm", "snr"))
+    engine.found(f"FWHM {width:.3f} ppm, SNR {snr:.0f}")
+    assert 3.0 < width * scan.megahertz < 6.0
+    assert snr > 35
 
 
 @pytest.mark.case("03", "late by half a point, said", "ratio 0.95 to 1.05, or refused")
@@ -79,3 +111,33 @@ def test_group_delay(engine: Engine, scan: Scan, points: int) -> None:
     data = np.concatenate([before, scan.data[..., :-points]], axis=3).astype("c8")
     path = scan.save(engine.folder / "scan.nii.gz", data)
     assert_right_or_refused(engine, engine.run(path, "--mask", scan.mask), scan)
+
+
+@pytest.mark.case("23", "the first 4 points blanked", "refused: nobody can tell from padding")
+def test_blanked(engine: Engine, scan: Scan) -> None:
+    data = scan.data.copy()
+    data[..., :4] = 0
+    path = scan.save(engine.folder / "scan.nii.gz", data)
+    engine.assert_refused(
+        engine("import", path, "--out", engine.folder / "s"), "first 4 points.*AcquisitionStartTime"
+    )
+
+
+@pytest.mark.case("03", "late or early by 1 to 3 points, not said", "said by how much")
+@pytest.mark.parametrize(("points", "code"), [(1, 0), (2, 3), (3, 3), (-1, 0), (-3, 3)])
+def test_unsaid(engine: Engine, scan: Scan, points: int, code: int) -> None:
+    data = scan.data[..., max(points, 0) :]
+    if points < 0:
+        # The echo is as symmetric as it is.
+        before = scan.data[..., 1 : 1 - points][..., ::-1].conj()
+        data = np.concatenate([before, scan.data[..., :points]], axis=3)
+    path = scan.save(engine.folder / "scan.nii.gz", np.ascontiguousarray(data))
+    outcome = engine.run(path, "--mask", scan.mask)
+    said = re.search(r"begin ([\d.]+) ms (later|earlier) than", outcome.text)
+    assert said is not None, outcome.text
+    engine.found(f"exit {outcome.code}, {said[0]} is said")
+    found = float(said[1]) * (1 if said[2] == "later" else -1)
+    assert abs(found - 1e3 * points * scan.dwell_time) < 0.05
+    assert outcome.code == code
+    accepted = engine.run(path, "--mask", scan.mask, "--min-usable", 0)
+    assert accepted.code == 0

@@ -90,3 +90,9 @@ def test_an_inverted_doublet_is_no_echo():
 @pytest.mark.parametrize("lines", [LINES, LINES + WATER])
 def test_an_echo_within_the_window(before, lines):
     assert found(noisy(fid(TIME - before * DWELL, lines))) == Beginning(before, "echo")
+
+
+@pytest.mark.parametrize("before", [40, 128])
+def test_an_echo_of_broad_lines_is_no_filter(before):
+    broad = [(ppm, amplitude, 60) for ppm, amplitude, _ in LINES]
+    assert found(noisy(fid(TIME - before * DWELL, broad), 0.05)) == Beginning(before, "echo")

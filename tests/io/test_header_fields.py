@@ -123,6 +123,7 @@ def test_k_space_is_refused(value):
     with pytest.raises(InputError, match="kSpace"):
         refuse_k_space(PATH, {"kSpace": value})
     refuse_k_space(PATH, {"kSpace": [False] * 3})
+    refuse_k_space(PATH, {"kSpace": ["False", "false", False]})
     refuse_k_space(PATH, {})
 
 

@@ -116,6 +116,11 @@ class TestReadHeader:
     def test_impossible_nucleus(self, header_of, value):
         refusal(lambda: header_of(extension={**REQUIRED, "ResonantNucleus": value}), "Nucleus")
 
+    @pytest.mark.parametrize("value", ["1h", ["1H "]])
+    def test_a_nucleus_spelled_otherwise(self, header_of, value):
+        header = header_of(extension={**REQUIRED, "ResonantNucleus": value})
+        assert header.acquisition.nucleus == "1H"
+
     @pytest.mark.parametrize(("key", "value"), [("EchoTime", 30), ("RepetitionTime", 1500)])
     def test_milliseconds_where_seconds_belong(self, header_of, key, value):
         refusal(lambda: header_of(extension={**REQUIRED, key: value}), key, "seconds")

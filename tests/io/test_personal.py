@@ -42,3 +42,30 @@ def test_nothing_personal_is_left_at_any_depth():
     assert "secret" not in json.dumps(without_personal(header))
     assert without_personal(header)["dim_5_header"] == {"EchoTime": [0.03]}
     assert personal_fields(header) == ["PatientName"]
+
+
+def test_what_personal_fields_say_goes_from_other_texts_too():
+    header = {
+        "PatientName": "Zaphod^Beeblebrox",
+        "DeviceSerialNumber": 998877,
+        "EchoTime": 0.03,
+        "SequenceName": "svs_se",
+        "ManufacturersModelName": "Prisma",
+        "ConversionMethod": "spec2nii by zaphod.b on /home/zaphod/scans/x.dat",
+        "ProcessingApplied": [{"Method": "Averaging", "Details": "Beeblebrox_1, 3/4, Prisma"}],
+        "Comments": {"Value": "serial 998877", "Description": "C:\\Users\\zaphod\\x"},
+    }
+    left = without_personal(header)
+    text = json.dumps(left).lower()
+    assert not [w for w in ("zaphod", "beeblebrox", "998877", "/home", "users") if w in text]
+    assert left["SequenceName"] == "svs_se"
+    assert left["ProcessingApplied"] == [
+        {"Method": "Averaging", "Details": "[removed]_1, 3/4, Prisma"}
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["fmrs/press", "1/2/3", "https://a.org/b/c/d", "w/o water", "a/b/c"]
+)
+def test_what_only_looks_like_a_path_stays(text):
+    assert without_personal({"Comments": text, "PatientName": "anonymous"}) == {"Comments": text}

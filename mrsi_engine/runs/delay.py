@@ -1,0 +1,66 @@
+"""Whether the FIDs of a finished run begin when its header says: the phases of their lines tell.
+
+A first sample that comes late or early turns lines by a phase that grows with frequency. Amplitudes
+alone can follow that a little, so that a fit looks better than it is: metabolites are wrong by tens
+of percent. A fit that may choose the delay finds it to some microseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from mrsi_engine.conventions import Flag
+from mrsi_engine.engine.revisit import fitted_delays
+from mrsi_engine.errors import InputError, RunError
+from mrsi_engine.io.result_store import ResultStore, open_result
+from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.report.tables import flags_of, measure
+from mrsi_engine.runs.folder import result_folder, scan_folder
+
+#: Voxels that are asked, those of the highest SNR, and SDs from which their mean is believed.
+_ASKED, _SURE_SDS = 12, 5.0
+
+#: Median absolute deviation of a normal distribution to its SD.
+_MAD_TO_SD = 1.4826
+
+
+def note_delay(folder: Path) -> xr.Dataset:
+    """The results of a folder, with the delay of their FIDs (ms) among their attributes.
+
+    ``unstated_delay_ms`` is how much later they begin than header and basis say, 0 where that is
+    not sure.
+    """
+    result = open_result(result_folder(folder))
+    if "unstated_delay_ms" in result.attrs:
+        return result
+    found = _unstated_delay(folder, result)
+    ResultStore.open(result_folder(folder)).annotate(unstated_delay_ms=found)
+    return open_result(result_folder(folder))
+
+
+def _unstated_delay(folder: Path, result: xr.Dataset) -> float:
+    voxels = _strongest(result)
+    try:
+        store, scan = ResultStore.open(result_folder(folder)), ScanStore.open(scan_folder(folder))
+        delays, sds = fitted_delays(store, scan, voxels) if voxels else (np.zeros(0),) * 2
+    except (InputError, RunError):
+        return 0.0
+    known = np.isfinite(delays)
+    if not known.any():
+        return 0.0
+    middle = float(np.median(delays[known]))
+    scatter = _MAD_TO_SD * float(np.median(np.abs(delays[known] - middle)))
+    stated = float(np.median(np.nan_to_num(sds[known])))
+    error = max(scatter, stated) / math.sqrt(known.sum())
+    return middle if abs(middle) > _SURE_SDS * error > 0 else 0.0
+
+
+def _strongest(result: xr.Dataset) -> list[int]:
+    fitted = (flags_of(result) & int(Flag.NO_FIT | Flag.NO_SIGNAL)) == 0
+    height = np.where(fitted, np.nan_to_num(measure(result, "snr"), nan=0.0), -np.inf)
+    order = np.argsort(-height, kind="stable")[:_ASKED]
+    return sorted(int(voxel) for voxel in order if fitted[voxel])
