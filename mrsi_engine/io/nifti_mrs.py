@@ -34,7 +34,7 @@ from mrsi_engine.io.header_fields import (
     timing,
 )
 from mrsi_engine.io.volumes import Grid, grid_of, load_image, place
-from mrsi_engine.nuclei import nucleus
+from mrsi_engine.nuclei import known_nuclei, nucleus
 
 #: NIfTI header extension code of the NIfTI-MRS JSON.
 EXTENSION_CODE = 44
@@ -281,7 +281,7 @@ def _nucleus(path: Path, extension: Mapping[str, Any]) -> str:
         )
     if not (isinstance(value, str) and re.fullmatch(r"\d+[A-Za-z]+", value)):
         raise InputError(f'{path}: ResonantNucleus is {value!r}, expected a nucleus such as "1H"')
-    return value
+    return value.upper() if value.upper() in known_nuclei() else value
 
 
 def _reference_ppm(
