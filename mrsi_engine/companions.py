@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from mrsi_engine.dimensions import VOXEL
 from mrsi_engine.errors import InputError
 
 #: What a companion is read from: a file, or one a class.
@@ -76,11 +75,6 @@ class Companion:
     def class_dimension(self) -> str:
         """Name of the dimension of its classes, and of the variable that names them."""
         return f"{self.name}_class"
-
-    @property
-    def dimensions(self) -> tuple[str, ...]:
-        """Of the stored variable; those of signals follow the file."""
-        return (VOXEL, self.class_dimension) if self.kind is Kind.FRACTIONS else (VOXEL,)
 
 
 _TABLE: dict[str, Companion] = {}

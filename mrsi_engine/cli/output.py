@@ -32,7 +32,7 @@ def say(text: str) -> None:
 
 
 def announce(outcome: FinishedRun) -> None:
-    """What a run left, what to think of it, and what had to be assumed on the way in."""
+    """What a run left, what had to be assumed on the way in, and last what to think of it."""
     counts = ", ".join(
         f"{count} {status.meaning.replace('_', ' ')}"
         for status, count in outcome.summary.statuses.items()
@@ -42,8 +42,8 @@ def announce(outcome: FinishedRun) -> None:
     say(f"{outcome.summary.voxels} voxels: {counts}  ({steps})")
     say(f"{len(outcome.maps)} maps in {outcome.folder / 'maps'}")
     say(f"report: {outcome.report}")
-    say(outcome.verdict.text)
     say_notes(outcome.result.attrs["notes"])
+    say(outcome.verdict.text)
 
 
 def say_notes(notes: Sequence[str]) -> None:

@@ -153,11 +153,11 @@ def import_command(
 
     with output.ImportBar() as progress:
         store = import_once(files.of(scan), out, overwrite, progress, output.tell_damage)
+    output.say_notes(store.notes)
     output.say(
         f"{out}: {store.voxels} voxels of {' x '.join(map(str, store.shape))}, "
         f"{store.acquisition.points} points, mask from {store.mask_origin}"
     )
-    output.say_notes(store.notes)
 
 
 def export_command(folder: Path, /, *, fill: Fill = "nan") -> None:

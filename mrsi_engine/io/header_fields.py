@@ -47,6 +47,23 @@ def number(path: Path, extension: Mapping[str, Any], key: str) -> float | None:
     return float(value)
 
 
+def single_number(path: Path, extension: Mapping[str, Any], key: str) -> float | None:
+    """A field that holds one number for all FIDs; ``None`` without one.
+
+    Raises
+    ------
+    InputError
+        If it holds something else, or several numbers.
+    """
+    value = extension.get(key)
+    if isinstance(value, list) and len(value) > 1:
+        raise InputError(
+            f"{path}: {key} is {value!r}, expected one number; values that differ between FIDs "
+            "stand in a dim_N_header"
+        )
+    return number(path, extension, key)
+
+
 def first(value: Any) -> Any:
     """The entry of the spectral axis: some fields are lists with one entry an axis."""
     if isinstance(value, list):
@@ -122,7 +139,7 @@ def timing(
 
 
 def _seconds(path: Path, extension: Mapping[str, Any], key: str, longest: float) -> float | None:
-    value = number(path, extension, key)
+    value = single_number(path, extension, key)
     if value is None or 0 <= value <= longest:
         return value
     hint = ""
@@ -144,7 +161,7 @@ def first_sample(
     InputError
         If it is no time in seconds, or leaves hardly any sample.
     """
-    value = number(path, extension, "AcquisitionStartTime") or 0.0
+    value = single_number(path, extension, "AcquisitionStartTime") or 0.0
     if abs(value) > max(_LONGEST_START, dwell_time * (points - _LEAST_POINTS) * (value < 0)):
         raise InputError(
             f"{path}: AcquisitionStartTime is {value:g}, expected seconds from the echo to the "

@@ -68,8 +68,8 @@ def _check_announced(header: NIfTIMRSHeader) -> None:
     if announced > on_disk * (_MOST_COMPRESSED if header.compressed else 1):
         raise InputError(
             f"{header.path}: truncated or damaged: the header announces {_shape(header)} samples, "
-            f"{announced} bytes, more than a file of {on_disk} bytes can hold; copy or convert it "
-            "again"
+            f"{announced} bytes ({_readable(announced)}), more than a file of {on_disk} bytes can "
+            "hold; copy or convert it again"
         )
     if announced > max(_SUSPECT_SIZE, _SUSPECT_COMPRESSION * on_disk):
         raise InputError(

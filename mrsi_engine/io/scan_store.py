@@ -63,12 +63,7 @@ SCHEMA_VERSION = 3
 DEFAULT_CHUNK = 1024
 
 _SCHEMA = "mrsi_engine.scan"
-_DIMENSIONS = {
-    "x": (VOXEL,),
-    "y": (VOXEL,),
-    "z": (VOXEL,),
-    "time": (TIME,),
-}
+_DIMENSIONS = {**dict.fromkeys("xyz", (VOXEL,)), "time": (TIME,)}
 _REQUIRED = ("fid", "x", "y", "z", "time")
 _ACQUISITION_UNITS = {
     "points": "1",
@@ -417,7 +412,7 @@ def _check_arrays(path: Path, group: zarr.Group) -> None:
         )
     voxels, *_, points = group["fid"].shape
     lengths = {VOXEL: voxels, TIME: points}
-    beside = {row.name: row.dimensions for row in companions() if row.stored}
+    beside = {row.name: (VOXEL,) for row in companions() if row.stored}
     for name, dimensions in {**beside, **_DIMENSIONS}.items():
         found = group[name].shape if name in group else None
         if found is not None and found[0] != lengths[dimensions[0]]:
@@ -494,7 +489,8 @@ def _create_volume(
     group: zarr.Group, row: Companion, values: ArrayLike, classes: Sequence[str]
 ) -> None:
     table = np.asarray(values, dtype=bool if row.kind is Kind.MARKS else np.float32)
-    create_table(group, row.name, table, row.dimensions, {"units": row.units})
+    dimensions = (VOXEL, row.class_dimension) if row.kind is Kind.FRACTIONS else (VOXEL,)
+    create_table(group, row.name, table, dimensions, {"units": row.units})
     if row.kind is Kind.FRACTIONS:
         named = np.array(classes, dtype=object)
         create_table(group, row.class_dimension, named, (row.class_dimension,))

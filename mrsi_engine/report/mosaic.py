@@ -18,7 +18,7 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.map_files import volume
+from mrsi_engine.io.map_files import position_code, volume
 
 #: Most slices a mosaic shows; more are thinned evenly.
 MAX_SLICES = 8
@@ -74,7 +74,8 @@ class View:
     """How volumes of one scan are laid out on a page.
 
     Images have the patient's right (or anterior, in a sagittal view) on their left; ``letters``
-    are the directions at the left, right, top and bottom edge. ``pixel`` is a voxel's height and
+    are the directions at the left, right, top and bottom edge; empty where the scan states no
+    position, so that ``placed`` is false. ``pixel`` is a voxel's height and
     width in mm. ``slices`` count from the right, posterior or inferior end; ``numbers`` says which
     slice each of them is along ``axis`` (x, y or z) of the stored volume.
     """
@@ -89,6 +90,11 @@ class View:
     pixel: tuple[float, float]
     axis: str
     numbers: tuple[int, ...]
+
+    @property
+    def placed(self) -> bool:
+        """Whether it is known where the sides of the images lie."""
+        return any(self.letters)
 
     @property
     def across(self) -> int:
@@ -115,10 +121,16 @@ class View:
     @property
     def caption(self) -> str:
         """Orientation and slices in one sentence each."""
-        left, right, top, bottom = (_DIRECTIONS[letter] for letter in self.letters)
         shown = f"all {self.slice_count} slices" if self.slice_count > 1 else "the only slice"
         if len(self.slices) < self.slice_count:
             shown = f"{len(self.slices)} of {self.slice_count} slices"
+        if not self.placed:
+            return (
+                "The scan states no position: which side is left, anterior or superior is not "
+                f"known. Slices along {self.axis} of the stored volume, {shown} with data. "
+                "One square is one voxel; nothing is interpolated."
+            )
+        left, right, top, bottom = (_DIRECTIONS[letter] for letter in self.letters)
         convention = "" if self.plane == "sagittal" else "Radiological convention: "
         across = f"{left} on the left of each image, {right} on its right"
         edges = f"{across}, {top} at the top, {bottom} at the bottom"
@@ -177,10 +189,11 @@ def view_of(result: xr.Dataset, most: int = MAX_SLICES) -> View:
     across = int(np.flatnonzero(turn[:, 0] == 2)[0])
     filled = np.flatnonzero(turned.any(axis=(0, 1)))
     right, bottom = codes[0], codes[1]
+    letters = (_OPPOSITE[right], right, _OPPOSITE[bottom], bottom)
     return View(
         transform=turn,
         plane=plane,
-        letters=(_OPPOSITE[right], right, _OPPOSITE[bottom], bottom),
+        letters=letters if position_code(result) else ("", "", "", ""),
         slices=tuple(int(k) for k in _thinned(filled, most)),
         slice_count=len(filled),
         rows=_bounds(turned.max(axis=(0, 2)) > 0),

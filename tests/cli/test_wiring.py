@@ -112,7 +112,8 @@ class TestWiring:
             Path("s.zarr"),
             True,
         )
-        assert out.startswith(f"s.zarr: {store.voxels} voxels of 6 x 6 x 1, 1024 points")
+        last = out.splitlines()[-1]
+        assert last.startswith(f"s.zarr: {store.voxels} voxels of 6 x 6 x 1, 1024 points")
 
     def test_simulate(self, mrsi: Mrsi, monkeypatch: pytest.MonkeyPatch) -> None:
         class Simulated:

@@ -14,6 +14,7 @@ from mrsi_engine.io.header_fields import (
     group_delay,
     refuse_k_space,
     sequence_notes,
+    single_number,
     spectrometer_frequency,
     timing,
 )
@@ -149,3 +150,9 @@ def test_what_a_basis_must_suit_is_noted():
 )
 def test_the_group_delay_where_a_converter_keeps_it(extension, found):
     assert group_delay(extension) == found
+
+
+@pytest.mark.parametrize("key", ["AcquisitionStartTime", "EchoTime", "RepetitionTime"])
+def test_one_number_is_wanted_for_all_fids(key):
+    with pytest.raises(InputError, match=rf"{key} is \[0\.0, 1\.0\], expected one number"):
+        single_number(PATH, {key: [0.0, 1.0]}, key)

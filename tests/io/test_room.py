@@ -20,7 +20,8 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def inputs_of(scan: Path, mask: Path | None = None, points: int | None = None):
-    return find_inputs(Request(scan, mask, None, None, (), None, 1024, points))
+    files = {} if mask is None else {"mask": mask}
+    return find_inputs(Request(scan, files, (), 1024, points))
 
 
 def with_shape(path: Path, shape: tuple[int, ...]) -> Path:

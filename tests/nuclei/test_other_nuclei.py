@@ -76,7 +76,8 @@ def test_31p_from_file_to_report(mrsi: Mrsi, tmp_path: Path) -> None:
         assert abs(off.mean()) < MEAN_LIMIT, label
     result = me.open_result(out / "result.zarr")
     assert not {"lipid_ratio", "water_residual"} & set(result["measure"].values)
-    window = result.attrs["pipeline"]["stages"][0]["window_ppm"]
+    stages = {s["stage"]: s for s in result.attrs["pipeline"]["stages"]}
+    window = stages["quantify"]["window_ppm"]
     assert tuple(window) == nucleus("31P").windows.fit
     assert (out / "report.html").stat().st_size > 10_000
 

@@ -175,3 +175,13 @@ def test_ranges_of_nothing_and_of_one_value() -> None:
     for values in (np.array([np.nan]), np.array([0.0, 0.0]), np.array([4.0])):
         low, high = robust_range(values, "quality")
         assert high > low
+
+
+def test_a_scan_without_position_has_no_sides() -> None:
+    result = scan((10, 12, 3), ORIENTATIONS["LPS"])
+    result.attrs["position_code"] = 0
+    view = view_of(result)
+    assert not view.placed
+    assert view.letters == ("", "", "", "")
+    assert "states no position" in view.caption
+    assert "patient" not in view.caption
