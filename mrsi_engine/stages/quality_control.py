@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
@@ -25,9 +26,9 @@ _FEWEST = 20
 #: Residual in units of the noise that noise alone may leave: both are known to some percent.
 _NOISE_ALONE = 1.25
 
-#: Share of a scan's voxels without any damping from which that is no chance: where the basis has
-#: the scan's own linewidth, noise puts half of them there.
-_NARROW_SHARE = 0.9
+#: Where the basis has the scan's own linewidth, noise leaves half of the voxels without damping. By
+#: so many SDs of that number more, lines are narrower than those of the basis.
+_BEYOND_CHANCE = 4.0
 
 LIPID_RATIO = quality(
     "lipid_ratio",
@@ -191,5 +192,6 @@ def _narrower(found: State, fitted: Tensor) -> Tensor | None:
     damping = found["lorentzian"] + found.get("gaussian", torch.zeros_like(found["lorentzian"]))
     seen = fitted & ((found["flags"] & int(Flag.LOW_SNR)) == 0)
     narrow = seen & (damping <= 0)
-    enough = seen.sum() >= _FEWEST and narrow.sum() >= _NARROW_SHARE * seen.sum()
-    return narrow if enough else None
+    count = int(seen.sum())
+    chance = count / 2 + _BEYOND_CHANCE * math.sqrt(count) / 2
+    return narrow if count >= _FEWEST and narrow.sum() > chance else None

@@ -238,8 +238,9 @@ def test_a_file_of_an_editor_that_marks_it(tmp_path) -> None:
 def test_a_stage_that_writes_stands_once() -> None:
     basis = press_basis()
     twice = Pipeline(name="twice", stages=(Quantify(), Quantify()))
+    declared = twice.declare(Context(basis.acquisition, basis))
     with pytest.raises(InputError, match=r"of stage 'quantify' twice: let that stage stand once"):
-        twice.check(Context(basis.acquisition, basis))
+        declared.check()
 
 
 def test_a_window_outside_the_spectrum_names_its_ends() -> None:

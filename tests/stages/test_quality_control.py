@@ -98,7 +98,7 @@ def test_it_wants_a_fit_before_it() -> None:
     assert QualityControl().check(Context(ACQUISITION, written=written))
 
 
-@pytest.mark.parametrize(("share", "expected"), [(1.0, 200), (0.92, 184), (0.6, 0)])
+@pytest.mark.parametrize(("share", "expected"), [(1.0, 200), (0.7, 140), (0.6, 0)])
 def test_a_scan_of_lines_narrower_than_those_of_the_basis(share: float, expected: int) -> None:
     found = scan()
     narrow = torch.arange(200) < round(200 * share)
