@@ -209,8 +209,12 @@ class FitSettings(NoiseRange):
         try:
             return Band.between(points, acquisition.dwell_time, low, high)
         except ValueError as error:
-            message = f"stage 'quantify': window_ppm = {list(window)}: {error}"
-            raise InputError(message) from error
+            half = acquisition.spectral_width / 2
+            ends = sorted(acquisition.ppm_of([-half, half]))
+            raise InputError(
+                f"stage 'quantify': window_ppm = {list(window)}: {error}; the spectrum reaches "
+                f"from {ends[0]:.2f} to {ends[1]:.2f} ppm, choose a window inside it"
+            ) from error
 
     def baseline_coefficients(self, acquisition: Acquisition) -> int:
         """Complex coefficients of the baseline across the fit window; 0 without one."""

@@ -13,7 +13,11 @@ import numpy as np
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.basis_formats import READERS, BasisFormat, fsl_json
+from mrsi_engine.io.basis_formats.reading import files_in
 from mrsi_engine.spectra.basis import Basis
+
+#: How far from 1 the correlation of two columns may lie that are the same.
+_SAME = 1e-6
 
 FORMATS = ", ".join(reader.FORM for reader in READERS)
 
@@ -62,7 +66,7 @@ def read_basis(
         basis.check_nucleus(symbol)
     if conjugate:
         basis = basis.conjugated()
-    return _with_whole_first_point(basis.check())
+    return _with_word_on_twins(_with_whole_first_point(basis.check()))
 
 
 def write_basis(basis: Basis, folder: str | Path) -> Path:
@@ -89,12 +93,22 @@ def write_basis(basis: Basis, folder: str | Path) -> Path:
 def _reader(path: Path) -> BasisFormat:
     if not path.exists():
         raise InputError(f"{path}: no such basis; expected {FORMATS}")
+    _refuse_folder_of(path, ".basis", ".mat")
     for reader in READERS:
         if reader.reads(path):
             return reader
     if path.is_dir():
         raise InputError(f"{path}: the folder holds no .json or .txt file; expected {FORMATS}")
     raise InputError(f"{path}: not a basis in a known format; expected {FORMATS}")
+
+
+def _refuse_folder_of(path: Path, *suffixes: str) -> None:
+    """Refuse a folder with files that are a basis each, and no metabolites of their own."""
+    if not path.is_dir() or files_in(path, ".json"):
+        return
+    found = [file for suffix in suffixes for file in files_in(path, suffix)]
+    if found:
+        raise InputError(f"{path}: a folder; give the file in it, e.g. --basis {found[0]}")
 
 
 def _with_whole_first_point(basis: Basis) -> Basis:
@@ -113,3 +127,15 @@ def _with_whole_first_point(basis: Basis) -> Basis:
     fids = basis.fids.copy()
     fids[:, 0] *= 2
     return replace(basis, fids=fids)
+
+
+def _with_word_on_twins(basis: Basis) -> Basis:
+    """A note on columns that are the same but for their scale, which no fit can tell apart."""
+    unit = basis.fids / np.linalg.norm(basis.fids, axis=1)[:, None]
+    alike = np.triu(np.abs(unit @ unit.conj().T) > 1 - _SAME, 1)
+    notes = tuple(
+        f"basis: {basis.names[i]} and {basis.names[j]} have the same spectrum: how much is of "
+        "which cannot be told, leave one out"
+        for i, j in np.argwhere(alike)
+    )
+    return replace(basis, notes=(*basis.notes, *notes))

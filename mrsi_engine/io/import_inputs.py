@@ -234,6 +234,10 @@ def _notes(
     for name, header in signals.items():
         if header.extension.get("WaterSuppressed") is True:
             yield f"the {name} reference states WaterSuppressed: true; is it the right file?"
+        if scan.grid.has_position and not header.grid.has_position:
+            yield f"the {name} reference states no position and was matched by shape alone"
+        if header.acquisition.echo_time == 0 and scan.acquisition.echo_time:
+            yield f"the {name} reference states an EchoTime of 0 s, which is taken as it is"
     for volume in volumes.values():
         yield from volume.notes
     for name, resampling in resamplings.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,10 @@ from mrsi_engine.io.resampling import Resampling, resampled
 from mrsi_engine.io.volumes import Grid, check_placed, read_volume
 
 _FRACTION_TOLERANCE = 0.01
+
+# Sums of a voxel's fractions beyond which classes count twice or are missing, and the share of
+# voxels that may be so at the rim of a registered segmentation.
+_MOST_SUM, _LEAST_SUM, _FEW = 1.05, 0.9, 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +62,16 @@ def read_tissue(
     ------
     InputError
         If a file cannot be placed on the scan's grid or does not reach any wanted voxel, names and
-        classes do not match, or a value is no fraction.
+        classes do not match, a name stands twice, a value is no fraction, or fractions of a voxel
+        are more than the whole.
     """
     wanted = np.arange(np.prod(grid.shape)) if voxels is None else voxels
     if isinstance(tissue, Mapping):
         volumes = [_read_fraction(Path(path), grid, wanted) for path in tissue.values()]
         values = np.concatenate([values for values, _ in volumes], axis=-1)
-        return Fractions(tuple(tissue), values, tuple(dict.fromkeys(n for _, n in volumes if n)))
+        where = ", ".join(map(str, tissue.values()))
+        notes = (*(n for _, n in volumes if n), *_sums(where, values, wanted))
+        return Fractions(tuple(tissue), values, tuple(dict.fromkeys(notes)))
     path = Path(tissue)
     values, note = _read_fraction(path, grid, wanted)
     if values.shape[3] != len(classes):
@@ -72,7 +79,31 @@ def read_tissue(
             f"{path}: holds {values.shape[3]} tissue classes but {len(classes)} names were given "
             f"({', '.join(classes) or 'none'}); name each class in the file's order"
         )
-    return Fractions(tuple(classes), values, (note,) if note else ())
+    if len(set(classes)) < len(classes):
+        raise InputError(f"{path}: tissue classes {', '.join(classes)}: a name stands twice")
+    notes = (*((note,) if note else ()), *_sums(str(path), values, wanted))
+    return Fractions(tuple(classes), values, notes)
+
+
+def _sums(where: str, values: NDArray[np.float32], voxels: NDArray[np.intp]) -> Iterator[str]:
+    """What is to be said of the sums of fractions ``(x, y, z, class)`` in the wanted voxels."""
+    sums = values.reshape(-1, values.shape[3], order="F")[voxels].sum(1)
+    known = sums[np.isfinite(sums)]
+    over, under = int((known > _MOST_SUM).sum()), int((known < _LEAST_SUM).sum())
+    if over > _FEW * known.size:
+        raise InputError(
+            f"{where}: tissue fractions of a voxel sum to up to {known.max():.3g}, to more than 1 "
+            f"in {over} of {known.size} voxels; give classes that do not overlap"
+        )
+    if over:
+        yield f"tissue fractions sum to up to {known.max():.3g} in {over} voxels"
+    if under > _FEW * known.size:
+        yield (
+            f"tissue fractions sum to less than {_LEAST_SUM:g} in {under} of {known.size} voxels: "
+            "what is missing counts as neither water nor metabolites"
+        )
+    if known.size < sums.size:
+        yield f"tissue fractions are not known in {sums.size - known.size} of {sums.size} voxels"
 
 
 def _read_fraction(
@@ -81,7 +112,10 @@ def _read_fraction(
     values, own = read_volume(path)
     low, high = float(np.nanmin(values, initial=0)), float(np.nanmax(values, initial=0))
     if low < -_FRACTION_TOLERANCE or high > 1 + _FRACTION_TOLERANCE:
-        raise InputError(f"{path}: values from {low:g} to {high:g}, expected fractions of 0 to 1")
+        raise InputError(
+            f"{path}: values from {low:g} to {high:g}, expected fractions of 0 to 1 "
+            "(divide percent by 100)"
+        )
     values = values if values.ndim == 4 else values[..., np.newaxis]
     if grid.difference(own) is None:
         return values, ""

@@ -196,7 +196,7 @@ def read_mask(path: Path, grid: Grid) -> tuple[NDArray[np.bool_], list[str]]:
     mask = values >= threshold if fractions else values > _WHOLE
     if not mask.any():
         found = f"none reaches {threshold:g} (the largest is {largest:g}): scale or threshold it"
-        why = f"of its fractions {found}" if fractions else "every value is zero or NaN"
+        why = f"of its fractions {found}" if fractions else "no value is above zero"
         raise InputError(f"{path}: the mask selects no voxel; {why}")
     notes = []
     if fractions:

@@ -347,6 +347,10 @@ class Nucleus(_Table):
         """What people read for a label: ``NAANAAG`` is ``tNAA``, others stand for themselves."""
         return next((s.title for s in self.sums if s.label == label), label)
 
+    def label_of(self, title: str) -> str:
+        """The label of a sum that people call so, ``CrPCr`` of ``tCr``; others as they are."""
+        return next((s.label for s in self.sums if s.title == title), title)
+
     def sums_of(self, names: Collection[str]) -> tuple[Sum, ...]:
         """The sums whose members are all among the names."""
         return tuple(s for s in self.sums if set(s.members) <= set(names))

@@ -238,7 +238,8 @@ def _text(name_or_file: str) -> str:
     path = Path(name_or_file)
     if path.is_file():
         try:
-            return path.read_text(encoding="utf-8")
+            # Editors of Windows put a mark before the text, which is no TOML.
+            return path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{path}: not a TOML file, which is text in UTF-8 ({error})"

@@ -93,6 +93,11 @@ def _check_differ(
         for name in names:
             owners[name].append(f"{quantity.name!r} of stage {quantity.stage or 'unknown'!r}")
     for name, several in owners.items():
+        if len(several) > 1 and len(set(several)) == 1:
+            raise InputError(
+                f"the {what} {name!r} would be that of {several[0]} twice: let that stage stand "
+                "once in the pipeline"
+            )
         if len(several) > 1:
             raise InputError(
                 f"the {what} {name!r} would be that of {' and of '.join(several)}; declare one of "

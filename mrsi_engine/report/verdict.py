@@ -31,6 +31,15 @@ _REASONS: Mapping[Flag, tuple[str, str]] = {
     ),
 }
 
+#: Why usable voxels have no concentration, by the reasons of stage ``scale``.
+_NOT_SCALED = {
+    1: "the water reference shows no water there",
+    2: "no tissue fractions are known there",
+    3: "too little of them is tissue that holds metabolites",
+    4: "the metabolite that ratios are to is within 3 SD of zero",
+    5: "the water reference is cut off by the receiver",
+}
+
 #: Share of usable voxels from which advice is left out.
 _MOSTLY = 0.8
 
@@ -159,9 +168,31 @@ def _remarks(result: xr.Dataset, inside: np.ndarray[Any, np.dtype[np.bool_]]) ->
     left = int((trusted == 0).sum())
     if left and left >= known.sum() / 2:
         yield _eddy_remark(result, left, int(known.sum()))
+    narrow = int(_narrow(result)[inside].sum())
+    if narrow >= inside.sum() / 2:
+        yield (
+            f"in {narrow} voxels lines are narrower than those of the basis, which makes "
+            "amplitudes too large: take a basis of narrower lines"
+        )
+    yield from _not_scaled(result, inside)
     unknown = int(((flags_of(result)[inside] & int(Flag.UNKNOWN_NOISE)) != 0).sum())
     if unknown:
         yield f"{unknown} have no error bars, their noise is unknown"
+
+
+def _narrow(result: xr.Dataset) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Poor fits without any damping beyond the basis' own."""
+    damping = estimate(result, "lorentzian") + np.nan_to_num(estimate(result, "gaussian"))
+    return ((flags_of(result) & int(Flag.POOR_FIT)) != 0) & (damping <= 0)
+
+
+def _not_scaled(result: xr.Dataset, inside: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[str]:
+    """Usable voxels that have no concentration or ratio, and mainly why."""
+    why = measure(result, "not_scaled")[inside & usable_voxels(result)]
+    left = why[why > 0].astype(int)
+    if left.size:
+        main = int(np.bincount(left).argmax())
+        yield f"{left.size} of them have no concentration: {_NOT_SCALED[main]}"
 
 
 def _eddy_remark(result: xr.Dataset, left: int, known: int) -> str:

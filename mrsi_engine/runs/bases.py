@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mrsi_engine.choices import TimingMismatch
@@ -50,6 +50,9 @@ def load_basis(choice: BasisChoice, acquisition: Acquisition, sequence: str | No
         another echo time or sequence than the scan's and that was not allowed.
     """
     basis = _read_or_simulated(choice, acquisition)
+    if sequence is None and basis.sequence is not None:
+        note = f"basis: for {basis.sequence}; the header states no SequenceName to compare it with"
+        basis = replace(basis, notes=(*basis.notes, note))
     if choice.te_mismatch == "allow":
         return basis.accepted_for(acquisition, sequence)
     basis.check_timing(acquisition, sequence)

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from mrsi_engine.choices import MIN_USABLE, Fill
-from mrsi_engine.companions import CompanionFiles, Kind, companion, companions
+from mrsi_engine.companions import TISSUE, CompanionFiles, Kind, companion, companions
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.clusters import warm_up
 from mrsi_engine.engine.devices import AUTO, check_device, gpu_workers
@@ -250,6 +250,7 @@ def _load_suited_basis(
 def _layout(inputs: Inputs, header: NIfTIMRSHeader) -> ScanLayout:
     """What the scan store will hold, as far as headers and names say it."""
     given = [row for row in companions() if row.stored and row.name in inputs.files]
+    _check_classes(inputs)
     classes, timing = {}, {}
     for row in given:
         files = inputs.files[row.name]
@@ -260,6 +261,19 @@ def _layout(inputs: Inputs, header: NIfTIMRSHeader) -> ScanLayout:
             timing[row.name] = timing_of(read_header(files).acquisition)
     names = tuple(row.name for row in given)
     return ScanLayout(tuple(header.dimensions.items()), names, classes, timing)
+
+
+def _check_classes(inputs: Inputs) -> None:
+    """Refuse a file of several classes without their names, and names without such a file."""
+    tissue = inputs.files.get(TISSUE.name)
+    several = tissue is not None and not isinstance(tissue, Mapping)
+    if several and not inputs.tissue_classes:
+        raise InputError(
+            f"{tissue}: name the classes in the file's last dimension, in its order, e.g. "
+            "--tissue-classes gm wm csf"
+        )
+    if inputs.tissue_classes and not several:
+        raise InputError("--tissue-classes names what --tissue holds; give --tissue FILE")
 
 
 def _axis(inputs: Inputs, header: NIfTIMRSHeader) -> Acquisition:
@@ -338,6 +352,7 @@ def import_once(
     DamagedError
         If the attributes of ``target`` are damaged, so that this cannot be told.
     """
+    _check_classes(inputs)
     settings = inputs.import_settings()
     if SCAN_STORE.holds(target) and not overwrite:
         made = SCAN_STORE.attributes(target)

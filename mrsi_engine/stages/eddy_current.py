@@ -181,9 +181,11 @@ def _correct(block: Block, judge: _Judge) -> None:
     turn, trusted = eddy.undoing(reference)
     course = eddy.phase_course(reference, trusted)
     gain = judge.gain(block.fids, turn, trusted, course)
-    helps = (trusted > 0) & judge.helps(gain, course) & ~eddy.saturated(reference)
+    saturated = eddy.saturated(reference)
+    helps = (trusted > 0) & judge.helps(gain, course) & ~saturated
     block.fids = _times(block.fids, torch.where(helps[:, None], turn, 1))
-    block.water = _times(block.water, turn)
+    # One that is cut off stays as it is, so that later stages see that it is.
+    block.water = _times(block.water, torch.where(saturated[:, None], 1, turn))
     block.measures[EDDY_TRUSTED.name] = (trusted * helps).to(torch.float32) / points
     block.measures[EDDY_GAIN.name] = gain
     block.measures[WATER_OFFSET.name] = course.frequency / judge.dwell_time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
@@ -24,6 +25,10 @@ _FEWEST = 20
 
 #: Residual in units of the noise that noise alone may leave: both are known to some percent.
 _NOISE_ALONE = 1.25
+
+#: Where the basis has the scan's own linewidth, noise leaves half of the voxels without damping. By
+#: so many SDs of that number more, lines are narrower than those of the basis.
+_BEYOND_CHANCE = 4.0
 
 LIPID_RATIO = quality(
     "lipid_ratio",
@@ -131,12 +136,15 @@ class QualityControl(NucleusDefaults):
         return apply
 
     def review(self, found: State) -> Tensor | None:
-        """Voxels in which a sum of metabolites lies far from the rest of the scan.
+        """Voxels in which a sum of metabolites lies far from the rest of the scan, or, where the
+        whole scan is so, whose lines are narrower than those of the basis can be.
 
         Of a stage that is :meth:`resolved`, as those of a run are: only then are sums named.
         """
         outlier = torch.zeros_like(found["flags"], dtype=torch.bool)
         fitted = (found["status"] != Status.NO_FIT) & (found["status"] != Status.CORRECTED)
+        if (narrow := _narrower(found, fitted)) is not None:
+            return narrow.to(torch.int32) * int(Flag.POOR_FIT)
         good = fitted & ((found["flags"] & ~int(Flag.OUTLIER)) == 0)
         if good.sum() < _FEWEST:
             return None
@@ -175,3 +183,15 @@ class QualityControl(NucleusDefaults):
         distance = (estimate - centre).abs()
         usual = _MAD_TO_SD * distance[good].nanmedian()
         return distance > self.max_deviations * torch.hypot(usual, sd)
+
+
+def _narrower(found: State, fitted: Tensor) -> Tensor | None:
+    """Voxels without damping beyond the basis' own, if they are nearly all of a scan."""
+    if "lorentzian" not in found:
+        return None
+    damping = found["lorentzian"] + found.get("gaussian", torch.zeros_like(found["lorentzian"]))
+    seen = fitted & ((found["flags"] & int(Flag.LOW_SNR)) == 0)
+    narrow = seen & (damping <= 0)
+    count = int(seen.sum())
+    chance = count / 2 + _BEYOND_CHANCE * math.sqrt(count) / 2
+    return narrow if count >= _FEWEST and narrow.sum() > chance else None

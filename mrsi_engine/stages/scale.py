@@ -23,8 +23,9 @@ from pydantic import Field
 from torch import Tensor
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.kernels.eddy import saturated
 from mrsi_engine.kernels.water_reference import LEAST_SAMPLES, water_amplitude
-from mrsi_engine.nuclei import Nucleus
+from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.pipeline.ranges import NucleusDefaults, mean_reference, one_fid_a_voxel
 from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context
@@ -58,7 +59,8 @@ _MOST_DISAGREEMENT = 0.2
 NOT_SCALED = reason(
     "not_scaled",
     "why a voxel has no concentration: 0 it has, 1 no water signal, 2 no tissue fractions, 3 too "
-    "little tissue that holds metabolites, 4 reference metabolite within 3 SD of zero",
+    "little tissue that holds metabolites, 4 reference metabolite within 3 SD of zero, 5 water "
+    "reference cut off by the receiver",
     "Not scaled",
 )
 WATER_AMPLITUDE = quality(
@@ -67,7 +69,7 @@ WATER_AMPLITUDE = quality(
     "amplitude of the unsuppressed water at time zero of its FID",
     "Water amplitude",
 )
-NO_WATER, NO_TISSUE, LITTLE_TISSUE, NO_REFERENCE = 1.0, 2.0, 3.0, 4.0
+NO_WATER, NO_TISSUE, LITTLE_TISSUE, NO_REFERENCE, SATURATED = 1.0, 2.0, 3.0, 4.0, 5.0
 
 #: Echo time (s), repetition time (s) and flip angle (degrees).
 _Timing = tuple[float, float, float]
@@ -196,7 +198,8 @@ class Scale(NucleusDefaults):
         return self._factors(context).of_block
 
     def _reference(self, context: Context) -> str:
-        return str(self.own("reference", context.acquisition))
+        stated = str(self.own("reference", context.acquisition))
+        return nucleus(context.acquisition.nucleus).label_of(stated)
 
     def _scaled(self, amplitude: Quantity, context: Context) -> Quantity:
         if self.quantity == "ratio":
@@ -363,12 +366,12 @@ class WaterScaling:
     def of_block(self, block: Block) -> None:
         """Write the concentrations of a block, and why a voxel has none."""
         assert block.water is not None
-        water = water_amplitude(
-            mean_reference(block.water, block.water.shape[-1]), self.samples_before
-        )
+        reference = mean_reference(block.water, block.water.shape[-1])
+        water = water_amplitude(reference, self.samples_before)
         amplitude, spread = water.amplitude * self.gain, water.sd * self.gain
         per_signal, reason = self._per_signal(self._fractions_of(block))
         reason = torch.where(amplitude.isnan(), NO_WATER, reason)
+        reason = torch.where(saturated(reference), SATURATED, reason)
         scale = torch.where(reason == 0, per_signal / amplitude, torch.nan)
         block.measures[WATER_AMPLITUDE.name] = water.amplitude
         block.measures[NOT_SCALED.name] = reason

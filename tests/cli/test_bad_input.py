@@ -35,6 +35,14 @@ class TestBadInput:
 
         return call
 
+    def test_tissue_without_names_and_names_without_tissue(
+        self, mrsi: Mrsi, phantom: Path, tmp_path: Path
+    ) -> None:
+        scan = ["run", phantom / "scan.nii.gz", "--basis", BASIS, "--out", tmp_path / "out"]
+        error = mrsi.refused(*scan, "--tissue", phantom / "gm.nii.gz")
+        assert "gm.nii.gz: name the classes" in error
+        assert "--tissue FILE" in mrsi.refused(*scan, "--tissue-classes", "gm", "wm")
+
     def test_missing(self, refused: Callable[..., str], tmp_path: Path) -> None:
         assert "no such file" in refused(tmp_path / "scan.nii.gz")
 

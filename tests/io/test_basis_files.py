@@ -28,6 +28,26 @@ class TestAnyFormat:
         with pytest.raises(InputError, match="not a basis in a known format"):
             read_basis(saved(tmp_path / "x.basis", "PK\x03\x04 a zip file"))
 
+    def test_a_folder_around_a_basis(self, tmp_path: Path) -> None:
+        saved(tmp_path / "press.basis", " $SEQPAR")
+        saved(tmp_path / "readme.txt", "made in 2019")
+        with pytest.raises(InputError, match=r"give the file in it, e.g. --basis .*press\.basis"):
+            read_basis(tmp_path)
+
+    def test_hidden_files_are_no_metabolites(self, truth: Basis, tmp_path: Path) -> None:
+        folder = write_basis(truth, tmp_path / "b")
+        (folder / "._NAA.json").write_bytes(b"\0\5\x16\7")
+        assert sorted(read_basis(folder).names) == sorted(truth.names)
+
+    def test_columns_that_are_the_same_are_told(self, truth: Basis, tmp_path: Path) -> None:
+        fids = truth.fids.copy()
+        fids[truth.names.index("Ins")] = 2j * fids[truth.names.index("Cr")]
+        found = read_basis(write_basis(replace(truth, fids=fids), tmp_path / "b"))
+        [note] = [n for n in found.notes if "same spectrum" in n]
+        assert "Cr and Ins" in note or "Ins and Cr" in note
+        plain = read_basis(write_basis(truth, tmp_path / "c"))
+        assert not [n for n in plain.notes if "same spectrum" in n]
+
     def test_a_mirrored_basis_is_refused_until_told(self, truth: Basis, tmp_path: Path) -> None:
         folder = write_basis(truth.conjugated(), tmp_path / "b")
         with pytest.raises(InputError, match="--basis-conjugate"):

@@ -91,6 +91,10 @@ class TestReadHeader:
         assert header.acquisition.reference_ppm == 0.0
         assert any("phosphocreatine" in note for note in header.notes)
 
+    def test_a_nucleus_in_lower_case(self, header_of):
+        other = {"SpectrometerFrequency": [49.9], "ResonantNucleus": ["31p"]}
+        assert header_of(extension=other).acquisition.nucleus == "31P"
+
     @pytest.mark.parametrize("symbol", ["13C", "19F"])
     def test_nuclei_without_a_usual_reference_have_to_state_it(self, header_of, symbol):
         other = {"SpectrometerFrequency": [31.0], "ResonantNucleus": [symbol]}

@@ -227,3 +227,24 @@ def test_stages_that_were_passed_over_were_not_applied():
     assert [table["stage"] for table in pipeline.applied(scan)] == ["fpc"]
     wet = Context(scan.acquisition, dimensions=("dynamic",), companions=("water",))
     assert pipeline.applied(wet) == pipeline.settings()["stages"]
+
+
+def test_a_file_of_an_editor_that_marks_it(tmp_path) -> None:
+    file = tmp_path / "marked.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + TEXT.encode())
+    assert Pipeline.load(file).name == "mine"
+
+
+def test_a_stage_that_writes_stands_once() -> None:
+    basis = press_basis()
+    twice = Pipeline(name="twice", stages=(Quantify(), Quantify()))
+    declared = twice.declare(Context(basis.acquisition, basis))
+    with pytest.raises(InputError, match=r"of stage 'quantify' twice: let that stage stand once"):
+        declared.check()
+
+
+def test_a_window_outside_the_spectrum_names_its_ends() -> None:
+    basis = press_basis()
+    wide = Pipeline(name="wide", stages=(Quantify(window_ppm=(-90.0, 4.0)),))
+    with pytest.raises(InputError, match=r"the spectrum reaches from -?\d.* ppm, choose a window"):
+        wide.check(Context(basis.acquisition, basis))

@@ -111,3 +111,17 @@ def test_attributes_are_plain() -> None:
     assert found["usable"] == 1
     assert found["voxels"] == 2
     assert found["reasons"] == {"lipids": 1}
+
+
+def test_usable_voxels_without_a_concentration_are_told() -> None:
+    assert text(0, 0, Flag.LIPIDS, measures={"not_scaled": 5.0}).endswith(
+        "; 2 of them have no concentration: the water reference is cut off by the receiver"
+    )
+    assert "concentration" not in text(0, 0, measures={"not_scaled": 0.0})
+
+
+def test_a_basis_of_broader_lines_is_blamed() -> None:
+    given = result([int(Flag.POOR_FIT)] * 4, shift=0.0)
+    given = given.assign_coords(parameter=["lorentzian"])
+    assert "in 4 voxels lines are narrower than those of the basis" in verdict_on(given).text
+    assert "narrower" not in verdict_on(given.assign(estimate=given["estimate"] + 5)).text

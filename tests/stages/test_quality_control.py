@@ -96,3 +96,21 @@ def test_it_wants_a_fit_before_it() -> None:
         QualityControl().check(Context(ACQUISITION))
     written = (amplitude("NAA", "its amount"),)
     assert QualityControl().check(Context(ACQUISITION, written=written))
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, 200), (0.7, 140), (0.6, 0)])
+def test_a_scan_of_lines_narrower_than_those_of_the_basis(share: float, expected: int) -> None:
+    found = scan()
+    narrow = torch.arange(200) < round(200 * share)
+    found["lorentzian"] = torch.where(narrow, 0.0, 8.0)
+    flags = QualityControl().resolved(ACQUISITION).review(found)
+    assert flags is not None
+    assert int(((flags & int(Flag.POOR_FIT)) != 0).sum()) == expected
+
+
+def test_a_gaussian_width_is_a_width() -> None:
+    found = scan()
+    found["lorentzian"], found["gaussian"] = torch.zeros(200), torch.full((200,), 8.0)
+    flags = QualityControl().resolved(ACQUISITION).review(found)
+    assert flags is not None
+    assert not (flags & int(Flag.POOR_FIT)).any()

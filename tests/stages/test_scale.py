@@ -22,6 +22,7 @@ from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.proton_amplitudes import proton_amplitudes
 from mrsi_engine.spectra.relaxation import shipped_table
 from mrsi_engine.spectra.simulation import simulate_basis
+from mrsi_engine.stages.eddy_current import EddyCurrent
 from mrsi_engine.stages.quantify import Quantify
 from mrsi_engine.stages.scale import (
     LITTLE_TISSUE,
@@ -383,3 +384,22 @@ def test_the_unit_of_a_real_basis_set():
     assert set(found) == {"Cr", "PCr", "PCh", "GPC", "NAA"}
     for value in found.values():
         assert value == pytest.approx(0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+def test_no_concentration_by_water_that_is_cut_off(basis, corrected):
+    block = phantom(basis, 4)
+    water = block.companions["water"]
+    most = 0.4 * float(water[0].abs().max())
+    water[0] = torch.complex(water[0].real.clamp(-most, most), water[0].imag.clamp(-most, most))
+    known = context(basis)
+    stages = (*([EddyCurrent()] if corrected else []), Quantify(), Scale(quantity="molal"))
+    pipeline = Pipeline(name="test", stages=stages).check(known)
+    done = prepare_pipeline(pipeline, known)(block)
+    assert done.measures["not_scaled"].tolist() == [5, 0, 0, 0]
+    assert done.estimate["NAA_conc"].isnan().tolist() == [True, False, False, False]
+
+
+def test_a_reference_may_be_named_by_its_title(basis):
+    stage = Scale(quantity="ratio", reference="tCho")
+    assert stage.assumptions(context(basis))["Reference"] == "GPCPCh"

@@ -39,12 +39,12 @@ def reads(path: Path) -> bool:
     """
     if path.suffix == ".json" and path.is_file():
         raise InputError(f"{path}: one metabolite of an FSL-MRS basis; give the folder it is in")
-    return path.is_dir() and any(path.glob("*.json"))
+    return path.is_dir() and bool(reading.files_in(path, ".json"))
 
 
 def read(path: Path, reference_ppm: float | None) -> Basis:
     """The basis of a folder."""
-    files = sorted(path.glob("*.json"))
+    files = reading.files_in(path, ".json")
     return reading.merged(path, {file: _entry(file, reference_ppm) for file in files})
 
 

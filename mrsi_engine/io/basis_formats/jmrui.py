@@ -41,7 +41,7 @@ _FIELDS_IN_TESLA = (0.2, 30.0)
 def reads(path: Path) -> bool:
     """Whether it is jMRUI's text, or a folder with text files."""
     if path.is_dir():
-        return any(path.glob("*.txt"))
+        return bool(reading.files_in(path, ".txt"))
     return reading.text_of(path, characters=4096).lstrip().lower().startswith("jmrui")
 
 
@@ -58,7 +58,7 @@ def read(path: Path, reference_ppm: float | None) -> Basis:
             entries[0].notes,
         )
     found: dict[Path, reading.Entry] = {}
-    for file in sorted(path.glob("*.txt")):
+    for file in reading.files_in(path, ".txt"):
         if file.name == _SUMMARY:
             continue
         entries = _entries(file, reference_ppm)

@@ -58,6 +58,12 @@ def text_of(path: Path, characters: int = -1) -> str:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """Files of a folder by name; hidden ones (``._NAA.json`` of a Mac) hold no metabolite."""
+    found = sorted(folder.glob(f"*{suffix}"))
+    return [file for file in found if not file.name.startswith(".")]
+
+
 def floats(where: str, text: str) -> NDArray[np.float64]:
     """Numbers as Fortran writes them: D exponents, and columns that touch (``1.0-2.0``).
 

@@ -24,7 +24,7 @@ class TestImport:
         self, tmp_path, scan_file, plain_file, scan, mask, data, mask_values
     ):
         water = scan_file(tmp_path / "water.nii", 100 * data)
-        fractions = np.random.default_rng(1).random((*SHAPE, 2)).astype(np.float32)
+        fractions = np.random.default_rng(1).dirichlet([1, 1], SHAPE).astype(np.float32)
         tissue = plain_file(tmp_path / "tissue.nii", fractions)
         store = import_scan(
             scan,
