@@ -138,7 +138,7 @@ def test_maps_say_what_they_rest_on(phantom: Path, coarse: Path, tmp_path: Path)
     assert assumed["Water"]["gm"]["t1"] == 1.331
     assert assumed["RepetitionTime"] == 5.0
     assert "Wyss" in assumed["Sources"]["metabolite_t2"]
-    assert "trilinearly interpolated from 3 x 2 x 1 to 6 x 6 x 1 voxels" in sidecar["Notes"][-1]
+    assert any("interpolated from 3 x 2 x 1 to 6 x 6 x 1 voxels" in n for n in sidecar["Notes"])
     values = read(path)
     # The water reaches four of six rows, so the mask's fifth has none.
     result = done.result

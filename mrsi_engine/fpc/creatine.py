@@ -36,6 +36,15 @@ def creatine_line(settings: FpcSettings, acquisition: Acquisition) -> CreatineRe
         ) from error
 
 
+def holds_creatine(settings: FpcSettings, acquisition: Acquisition) -> bool:
+    """Whether the spectrum holds creatine's line in points enough; short FIDs do not."""
+    try:
+        creatine_line(settings, acquisition)
+    except InputError:
+        return False
+    return True
+
+
 @lru_cache(maxsize=8)
 def _line(acquisition: Acquisition, whole: bool) -> CreatineReferencing:
     return CreatineReferencing.build(acquisition, whole)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from mrsi_engine.conventions import Flag
 from mrsi_engine.dimensions import DYNAMIC
 from mrsi_engine.errors import InputError
 from mrsi_engine.fpc.bands import band_of, lines_of, similarity_band
-from mrsi_engine.fpc.creatine import by_creatine, creatine_line
+from mrsi_engine.fpc.creatine import by_creatine, creatine_line, holds_creatine
 from mrsi_engine.fpc.network import check_network
 from mrsi_engine.fpc.quantities import APPLIED, NETWORK, PHASE, SHIFT, SIMILARITY, SPREAD
 from mrsi_engine.fpc.registration import reference, view
@@ -116,9 +116,19 @@ class FrequencyPhaseCorrection(FpcSettings):
                 f"'registration' or 'correlation', found {self.method!r} and the dimensions "
                 f"{list(context.dimensions)}; put averaging before it or set smooth = false"
             )
-        if self.method == "creatine" or (self.uses_template and self.frame == "creatine"):
+        if self.method == "creatine":
             creatine_line(self, context.acquisition)
         return self
+
+    def assumptions(self, context: Context) -> Mapping[str, Any]:
+        """Where the template lies, if that is not what the settings say."""
+        if not self.uses_template or self.frame == "template" or self._by_creatine(context):
+            return {}
+        return {"frame": "that of the template: the FIDs are too short to see creatine's line"}
+
+    def _by_creatine(self, context: Context) -> bool:
+        """Whether the template is put where its creatine says."""
+        return self.frame == "creatine" and holds_creatine(self, context.acquisition)
 
     def models(self, context: Context) -> Mapping[str, str]:
         """The network, where one is used."""
@@ -265,7 +275,7 @@ class FrequencyPhaseCorrection(FpcSettings):
 
     def _framed(self, template: Tensor, context: Context) -> Tensor:
         """The template with creatine at its place; as it is where none is found."""
-        if self.frame == "template":
+        if not self._by_creatine(context):
             return template
         found = by_creatine(self, context)(template[None], self.noise_of(template[None], context))
         dwell = context.acquisition.dwell_time

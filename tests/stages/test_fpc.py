@@ -299,3 +299,14 @@ def test_pipeline_reads_its_settings_back():
     tables = [{"stage": "fpc", "method": "registration", "window_ppm": False}]
     pipeline = Pipeline.from_settings({"name": "test", "stages": tables})
     assert Pipeline.from_settings(pipeline.settings()) == pipeline
+
+
+def test_short_fids_keep_the_frame_of_their_template() -> None:
+    """Creatine's line holds too few points of 120 ms at 3 T; that is no reason to refuse a scan."""
+    short = Context(Acquisition(points=300, dwell_time=4e-4, spectrometer_frequency=127.7))
+    stage = FrequencyPhaseCorrection().check(short)
+    assert "too short" in stage.assumptions(short)["frame"]
+    whole = Context(Acquisition(points=1024, dwell_time=4e-4, spectrometer_frequency=127.7))
+    assert not stage.assumptions(whole)
+    with pytest.raises(InputError, match="creatine at 3.03 ppm is not seen"):
+        FrequencyPhaseCorrection(method="creatine").check(short)
