@@ -18,14 +18,6 @@ from mrsi_engine.runs import one_scan
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own_stage.py"
 
 
-def test_it_is_under_forty_lines_and_runs(capsys: pytest.CaptureFixture[str]):
-    assert len(EXAMPLE.read_text().splitlines()) < 40
-    runpy.run_path(str(EXAMPLE), run_name="__main__")
-    shown = capsys.readouterr().out
-    assert "energy_kept" in shown
-    assert "water_residual" in shown
-
-
 @pytest.fixture
 def forgotten() -> Iterator[None]:
     """What other tests loaded is gone, and so is what this one loads."""
@@ -35,6 +27,15 @@ def forgotten() -> Iterator[None]:
     sys.modules.pop("own_stage", None)
     Stage.registry.clear()
     Stage.registry.update(before)
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_it_is_under_forty_lines_and_runs(capsys: pytest.CaptureFixture[str]):
+    assert len(EXAMPLE.read_text().splitlines()) < 40
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    shown = capsys.readouterr().out
+    assert "energy_kept" in shown
+    assert "water_residual" in shown
 
 
 @pytest.mark.usefixtures("forgotten")
