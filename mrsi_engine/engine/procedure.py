@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -23,7 +23,7 @@ from mrsi_engine.engine.voxels import PLAIN, ScanLayout, Voxels, without_spoilt
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.fit.details import FitDetails, fit_in_detail
 from mrsi_engine.io.result_schema import BlockArrays
-from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
+from mrsi_engine.pipeline.pipeline import Pipeline, PreparedPipeline, prepare_pipeline
 from mrsi_engine.pipeline.stage import Block, Context, Stage, State
 from mrsi_engine.pipeline.trace import StageTrace, trace_pipeline
 from mrsi_engine.quantities import AMPLITUDES, Declaration, Quantity, signal
@@ -71,6 +71,11 @@ class Procedure:
         parts = [self.pipeline.settings(), dataclasses.asdict(self.acquisition), fingerprint]
         layout, states = dataclasses.asdict(self.layout), [*map(_digest, self.states)]
         return sha256([*parts, self.signals, self.device, layout, states])
+
+    @cached_property
+    def tables(self) -> Procedure:
+        """What the stages' tables depend on: neither what is kept nor how the device is called."""
+        return replace(self, signals=(), device=AUTO)
 
     @property
     def device_here(self) -> torch.device:
@@ -223,9 +228,9 @@ class Procedure:
         RunError
             If a stage has passes over the scan still to do.
         """
-        states, block = self._few(voxels)
+        block = self._few(voxels)
         with _one_torch_thread():
-            return trace_pipeline(self.pipeline, self._context_here, states, block)
+            return trace_pipeline(_prepared(self), block)
 
     def fit_in_detail(self, voxels: Voxels) -> FitDetails:
         """Few voxels through the pipeline up to its least-squares fit, and that taken apart.
@@ -238,9 +243,9 @@ class Procedure:
         RunError
             If a stage has passes over the scan still to do.
         """
-        states, block = self._few(voxels)
+        block = self._few(voxels)
         with _one_torch_thread():
-            return fit_in_detail(self.pipeline, self._context_here, states, block)
+            return fit_in_detail(_prepared(self), block)
 
     def summarise(self, voxels: Voxels, step: int, found: State) -> State | None:
         """What a block adds to a pass of the first stage without a state; ``None`` if nothing.
@@ -286,8 +291,8 @@ class Procedure:
         if any(self.passes) and len(self.states) < len(self.passes):
             raise RunError("the passes of the stages over the whole scan are not done yet")
 
-    def _few(self, voxels: Voxels) -> tuple[list[State], Block]:
-        """What passes found for each stage, and the block of voxels to look into."""
+    def _few(self, voxels: Voxels) -> Block:
+        """The block of voxels to look into."""
         self._check_prepared()
         lost = np.flatnonzero(~voxels.quantifiable)
         if lost.size:
@@ -295,13 +300,7 @@ class Procedure:
                 f"voxels {lost.tolist()} of those given are scalp or hold NaN, Inf or only "
                 "zeros, so they reach no stage; choose others"
             )
-        device = self.device_here
-        states = [_on(state, device) for state in self.states or [{}] * len(self.passes)]
-        return states, voxels.block(voxels.quantifiable, device, False)
-
-    @property
-    def _context_here(self) -> Context:
-        return replace(self.context, device=self.device_here)
+        return voxels.block(voxels.quantifiable, self.device_here, False)
 
     def _next(self, found: State, device: torch.device) -> tuple[Stage, Context]:
         index = len(self.states)
@@ -361,15 +360,15 @@ def procedure_for(
     return replace(procedure, signals=(CORRECTED.name,))
 
 
-def _prepared(procedure: Procedure) -> Callable[[Block], Block]:
+def _prepared(procedure: Procedure) -> PreparedPipeline:
     with _BUILDING:
-        return _built(procedure)
+        return _built(procedure.tables, procedure.device_here)
 
 
 @lru_cache(maxsize=4)
-def _built(procedure: Procedure) -> Callable[[Block], Block]:
+def _built(procedure: Procedure, device: torch.device) -> PreparedPipeline:
     """The stages' tables, once per process; called under the lock."""
-    context = replace(procedure.context, device=procedure.device_here)
+    context = replace(procedure.context, device=device)
     if context.device.type == "cuda":
         # Else convolutions keep ten bits of a number, and a GPU's estimates are not the CPU's.
         torch.backends.cudnn.allow_tf32 = False

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.fit.least_squares import LeastSquares
-from mrsi_engine.pipeline.pipeline import Pipeline
-from mrsi_engine.pipeline.stage import Block, Context, State
+from mrsi_engine.pipeline.pipeline import PreparedPipeline
+from mrsi_engine.pipeline.stage import Block
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +48,11 @@ class FitDetails:
         return self.covariance / (sd[:, :, None] * sd[:, None, :])
 
 
-def fit_in_detail(
-    pipeline: Pipeline, context: Context, states: Sequence[State], block: Block
-) -> FitDetails:
+def fit_in_detail(pipeline: PreparedPipeline, block: Block) -> FitDetails:
     """Run few voxels through a pipeline up to its least-squares fit, and take that apart.
 
     Parameters
     ----------
-    states
-        What the passes over the scan found, one for each stage.
     block
         Of few voxels: it takes a signal for every column of the basis.
 
@@ -66,15 +61,14 @@ def fit_in_detail(
     InputError
         If no stage of the pipeline fits by least squares.
     """
-    contexts = pipeline.contexts(context)
-    for stage, known, state in zip(pipeline.stages, contexts, states, strict=True):
-        apply = stage.build(replace(known, state=state))
-        if isinstance(apply, LeastSquares):
-            return _details(apply, block)
-        apply(block)
+    for step in pipeline.stages:
+        if isinstance(step.apply, LeastSquares):
+            return _details(step.apply, block)
+        step(block)
+    whole = pipeline.pipeline
     raise InputError(
-        f"pipeline {pipeline.name}: none of its stages "
-        f"({', '.join(s.stage for s in pipeline.stages)}) fits by least squares, so there is no "
+        f"pipeline {whole.name}: none of its stages "
+        f"({', '.join(s.stage for s in whole.stages)}) fits by least squares, so there is no "
         "fit to take apart"
     )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -173,9 +173,43 @@ def pipeline_text(name_or_file: str) -> str:
     return _text(name_or_file)
 
 
+@dataclass(frozen=True, eq=False)
+class PreparedStage:
+    """A stage bound to one scan.
+
+    ``context`` is what it knew, with what its passes found; ``apply`` what it was built into, for
+    blocks that hold a voxel.
+    """
+
+    stage: Stage
+    context: Context
+    apply: Apply
+
+    def __call__(self, block: Block) -> None:
+        """Do a block; one of no voxel gets what the stage declares without asking it."""
+        if len(block.fids):
+            self.apply(block)
+        else:
+            _write_nothing(block, self.stage, self.context)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedPipeline:
+    """A pipeline bound to one scan, as far as it was prepared."""
+
+    pipeline: Pipeline
+    stages: tuple[PreparedStage, ...]
+
+    def __call__(self, block: Block) -> Block:
+        """The block once every stage has done it."""
+        for stage in self.stages:
+            stage(block)
+        return block
+
+
 def prepare_pipeline(
     pipeline: Pipeline, context: Context, states: Sequence[State] = ()
-) -> Callable[[Block], Block]:
+) -> PreparedPipeline:
     """The pipeline bound to one scan: tables are made here, once per worker.
 
     ``states`` are what the passes over the scan found, one for each stage; the pipeline goes as
@@ -184,39 +218,27 @@ def prepare_pipeline(
     contexts = pipeline.contexts(context)
     if not any(stage.passes(c) for stage, c in zip(pipeline.stages, contexts, strict=True)):
         states = states or [{}] * len(pipeline.stages)
-    steps = [
-        prepare_stage(stage, replace(before, state=state))
-        for stage, before, state in zip(pipeline.stages, contexts, states, strict=False)
-    ]
-
-    def apply(block: Block) -> Block:
-        for step in steps:
-            step(block)
-        return block
-
-    return apply
+    return PreparedPipeline(
+        pipeline,
+        tuple(
+            prepare_stage(stage, replace(before, state=state))
+            for stage, before, state in zip(pipeline.stages, contexts, states, strict=False)
+        ),
+    )
 
 
 def _table(stage: Stage) -> dict[str, Any]:
     return {"stage": stage.stage, **stage.model_dump(mode="json")}
 
 
-def prepare_stage(stage: Stage, context: Context) -> Apply:
-    """A stage bound to one scan; a block of no voxel gets what it declares without asking it."""
-    voxels, declared = stage.build(context), stage.declare(context)
+def prepare_stage(stage: Stage, context: Context) -> PreparedStage:
+    """A stage bound to one scan: its tables are made here."""
+    return PreparedStage(stage, context, stage.build(context))
+
+
+def _write_nothing(block: Block, stage: Stage, context: Context) -> None:
+    fids, declared = block.fids, stage.declare(context)
     left = [1 + context.dimensions.index(name) for name in stage.leaves(context.dimensions)]
-
-    def apply(block: Block) -> None:
-        if len(block.fids):
-            voxels(block)
-        else:
-            _write_nothing(block, declared, left)
-
-    return apply
-
-
-def _write_nothing(block: Block, declared: Declaration, left: Sequence[int]) -> None:
-    fids = block.fids
     block.fids = fids.new_empty((0, *(fids.shape[place] for place in left), fids.shape[-1]))
     nothing = fids.new_empty(0, dtype=torch.float64)
     for quantity in declared.parameters:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.pipeline import PreparedPipeline
 from mrsi_engine.pipeline.ranges import OptionalStage
 from mrsi_engine.pipeline.stage import Block, Context, Stage, State
 from mrsi_engine.quantities import Declaration
@@ -67,30 +67,22 @@ class StageTrace:
         return not torch.equal(self.before, self.after)
 
 
-def trace_pipeline(
-    pipeline: Pipeline, context: Context, states: Sequence[State], block: Block
-) -> tuple[StageTrace, ...]:
+def trace_pipeline(pipeline: PreparedPipeline, block: Block) -> tuple[StageTrace, ...]:
     """Run a block through every stage and keep the FIDs between them.
 
     Parameters
     ----------
-    states
-        What the passes over the scan found, one for each stage.
     block
         Of few voxels: all its FIDs are kept once a stage.
     """
-    return tuple(_traces(pipeline, context, states, block))
+    return tuple(_traces(pipeline, block))
 
 
-def _traces(
-    pipeline: Pipeline, context: Context, states: Sequence[State], block: Block
-) -> Iterator[StageTrace]:
-    contexts = pipeline.contexts(context)
-    stages = zip(pipeline.stages, contexts, states, strict=True)
-    for index, (stage, before, state) in enumerate(stages):
-        known = replace(before, state=state)
+def _traces(pipeline: PreparedPipeline, block: Block) -> Iterator[StageTrace]:
+    for index, step in enumerate(pipeline.stages):
+        stage, known = step.stage, step.context
         entered, noise = block.fids.cpu().clone(), block.noise_sd
-        stage.build(known)(block)
+        step(block)
         yield StageTrace(
             index,
             stage,

@@ -10,7 +10,7 @@ import torch
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.fit.details import FitDetails, fit_in_detail
-from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
 from mrsi_engine.pipeline.stage import Block, Context
 from mrsi_engine.spectra.basis import Basis
 from tests.scenes import GREY_MATTER, Lineshape, clean_fid, noise, press_basis, run_stage
@@ -36,7 +36,7 @@ def taken_apart(basis: Basis, settings: dict[str, Any]) -> tuple[FitDetails, Blo
     )
     context = Context(basis.acquisition, basis)
     block = Block(torch.from_numpy(fids.astype(np.complex64)))
-    details = fit_in_detail(pipeline, context, [{}], block)
+    details = fit_in_detail(prepare_pipeline(pipeline, context), block)
     return details, run_stage(pipeline.stages[0], basis, fids, keep_signals=True)
 
 
@@ -74,4 +74,4 @@ def test_a_pipeline_without_a_fit_is_refused() -> None:
     basis = press_basis()
     block = Block(torch.from_numpy(basis.fids[:1].astype(np.complex64)))
     with pytest.raises(InputError, match=r"cleaning: none of its stages \(water_removal\) fits"):
-        fit_in_detail(pipeline, Context(basis.acquisition, basis), [{}], block)
+        fit_in_detail(prepare_pipeline(pipeline, Context(basis.acquisition, basis)), block)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
 from mrsi_engine.pipeline.stage import Block, Context
 from mrsi_engine.pipeline.trace import trace_pipeline
 from mrsi_engine.report.gain import gain_table, measure_line
@@ -61,7 +61,7 @@ def test_neither_phase_nor_shift_nor_water_matters() -> None:
 def traced(stages, fids: np.ndarray, dimensions: tuple[str, ...]):
     block = Block(torch.from_numpy(fids.astype(np.complex64)))
     pipeline = Pipeline(name="gain", stages=stages)
-    return trace_pipeline(pipeline, Context(AXIS, dimensions=dimensions), [{}] * len(stages), block)
+    return trace_pipeline(prepare_pipeline(pipeline, Context(AXIS, dimensions=dimensions)), block)
 
 
 def test_sixteen_transients_gain_four() -> None:
@@ -94,7 +94,7 @@ def test_no_table_without_change_or_without_noise_to_measure() -> None:
     narrow = Acquisition(512, 1.2e-3, 123.25)
     block = Block(torch.from_numpy(fids[:, :512].astype(np.complex64)))
     pipeline = Pipeline(name="gain", stages=[FirstOrderPhase(delay=1e-4)])
-    assert gain_table(trace_pipeline(pipeline, Context(narrow), [{}], block)) is None
+    assert gain_table(trace_pipeline(prepare_pipeline(pipeline, Context(narrow)), block)) is None
 
 
 @pytest.mark.skipif(not RAW.exists(), reason=f"the raw 7 T transients are not at {RAW}")
