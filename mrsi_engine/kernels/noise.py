@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 #: Median absolute deviation to standard deviation for normal noise.
-_MAD_TO_SD = 1.4826022185056018
+MAD_TO_SD = 1.4826022185056018
 
 
 def noise_sd(fids: Tensor, quiet: Tensor) -> Tensor:
@@ -30,4 +30,4 @@ def noise_sd(fids: Tensor, quiet: Tensor) -> Tensor:
     neighbours = quiet & quiet.roll(-1)
     difference = torch.view_as_real((spectra.roll(-1, dims=-1) - spectra)[..., neighbours])
     # Differences of noise are symmetric about 0, so the deviation is taken from there.
-    return difference.flatten(-2).abs().median(-1).values * (_MAD_TO_SD / 2**0.5)
+    return difference.flatten(-2).abs().median(-1).values * (MAD_TO_SD / 2**0.5)

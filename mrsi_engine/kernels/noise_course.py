@@ -215,11 +215,13 @@ def _before_the_drop(rough: Tensor, points: int) -> int:
 class _Cells:
     """Signals over time and frequency: ``spectra (signal, piece, bin)`` complex128.
 
-    ``window (sample,)`` of unit energy, pieces ``hop`` samples apart; ``magnitude (signal,
-    piece)``, RMS of the samples under each window; ``flat (bin,)`` bool, where noise is looked for.
+    ``power (piece, bin)`` is the mean over the signals, each over its own level; ``window
+    (sample,)`` has unit energy, pieces stand ``hop`` samples apart; ``magnitude (signal, piece)``
+    is the RMS of the samples under each window; ``flat (bin,)`` bool, where noise is looked for.
     """
 
     spectra: Tensor
+    power: Tensor
     window: Tensor
     hop: int
     points: int
@@ -238,7 +240,8 @@ class _Cells:
         pieces = fids.unfold(1, length, hop) * window
         magnitude = torch.linalg.vector_norm(pieces, dim=2)
         everywhere = torch.ones(length, dtype=torch.bool)
-        return cls(torch.fft.fft(pieces), window, hop, points, magnitude, everywhere)
+        spectra = torch.fft.fft(pieces)
+        return cls(spectra, _power(spectra), window, hop, points, magnitude, everywhere)
 
     @property
     def frequencies(self) -> Tensor:
@@ -254,14 +257,6 @@ class _Cells:
         guard = _GUARD / len(self.window)
         signals = self.between(first - guard, last + guard)
         return replace(self, flat=self.between(low, high) & ~signals)
-
-    @cached_property
-    def power(self) -> Tensor:
-        """``(piece, bin)``, mean over the signals, each over its own level."""
-        power = self.spectra.abs().square()
-        level = power.flatten(1).quantile(0.25, dim=1)[:, None, None]
-        power = power / level.clamp_min(torch.finfo(power.dtype).tiny)
-        return _typical(power)
 
     @cached_property
     def quiet(self) -> Tensor:
@@ -375,6 +370,13 @@ class _Cells:
 
 #: Signals from which on the median is taken: a few voxels may hold signals where others have none.
 _MANY = 16
+
+
+def _power(spectra: Tensor) -> Tensor:
+    """``(piece, bin)`` of ``(signal, piece, bin)``: mean over signals, each over its own level."""
+    power = spectra.abs().square()
+    level = power.flatten(1).quantile(0.25, dim=1)[:, None, None]
+    return _typical(power / level.clamp_min(torch.finfo(power.dtype).tiny))
 
 
 def _typical(power: Tensor) -> Tensor:

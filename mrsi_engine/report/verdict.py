@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Acquisition, Flag
 from mrsi_engine.io.result_quantities import scalp_voxels
@@ -111,23 +112,21 @@ class Verdict:
 def verdict_on(result: xr.Dataset) -> Verdict:
     """What to think of a result store opened as a dataset; its scalp does not count."""
     inside = ~scalp_voxels(result)
-    usable = usable_voxels(result)[inside]
-    flags = flags_of(result)[inside][~usable]
-    counts: dict[Flag, int] = {}
+    usable, flags = usable_voxels(result)[inside], flags_of(result)[inside]
+    left, counts = flags[~usable], dict[Flag, int]()
     for flag in _REASONS:
-        because = (flags & int(flag)) != 0
+        because = (left & int(flag)) != 0
         if because.any():
-            counts[flag], flags = int(because.sum()), flags[~because]
+            counts[flag], left = int(because.sum()), left[~because]
     order = sorted(counts, key=lambda flag: -counts[flag])
     advice = _advice(result, order[0]) if order and usable.mean() < _MOSTLY else ""
-    fitted = np.isin(flags_of(result)[inside] & int(Flag.NO_FIT), 0)
     return Verdict(
         usable=int(usable.sum()),
         voxels=int(inside.sum()),
-        fitted=int(fitted.sum()),
+        fitted=int(((flags & int(Flag.NO_FIT)) == 0).sum()),
         reasons=tuple((_REASONS[flag][0], counts[flag]) for flag in order),
         advice=advice,
-        remarks=tuple(_remarks(result, inside)),
+        remarks=tuple(_remarks(result, inside, flags, usable)),
         first_order_phase=_first_order_phase(result),
     )
 
@@ -149,7 +148,13 @@ def _advice(result: xr.Dataset, main: Flag) -> str:
     return _REASONS[main][1]
 
 
-def _remarks(result: xr.Dataset, inside: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[str]:
+def _remarks(
+    result: xr.Dataset,
+    inside: NDArray[np.bool_],
+    flags: NDArray[np.int32],
+    usable: NDArray[np.bool_],
+) -> Iterator[str]:
+    """Sentences beside the counts; ``flags`` and ``usable`` are of the voxels ``inside``."""
     shift = _median(estimate(result, "scan_shift"))
     if np.isfinite(shift):
         frequency = Acquisition(**result.attrs["acquisition"]).spectrometer_frequency
@@ -168,27 +173,26 @@ def _remarks(result: xr.Dataset, inside: np.ndarray[Any, np.dtype[np.bool_]]) ->
     left = int((trusted == 0).sum())
     if left and left >= known.sum() / 2:
         yield _eddy_remark(result, left, int(known.sum()))
-    narrow = int(_narrow(result)[inside].sum())
+    poor = (flags & int(Flag.POOR_FIT)) != 0
+    narrow = int((poor & (_damping(result)[inside] <= 0)).sum())
     if narrow >= inside.sum() / 2:
         yield (
             f"in {narrow} voxels lines are narrower than those of the basis, which makes "
             "amplitudes too large: take a basis of narrower lines"
         )
-    yield from _not_scaled(result, inside)
-    unknown = int(((flags_of(result)[inside] & int(Flag.UNKNOWN_NOISE)) != 0).sum())
+    yield from _not_scaled(measure(result, "not_scaled")[inside][usable])
+    unknown = int(((flags & int(Flag.UNKNOWN_NOISE)) != 0).sum())
     if unknown:
         yield f"{unknown} have no error bars, their noise is unknown"
 
 
-def _narrow(result: xr.Dataset) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Poor fits without any damping beyond the basis' own."""
-    damping = estimate(result, "lorentzian") + np.nan_to_num(estimate(result, "gaussian"))
-    return ((flags_of(result) & int(Flag.POOR_FIT)) != 0) & (damping <= 0)
+def _damping(result: xr.Dataset) -> NDArray[np.floating]:
+    """What dampings voxels have beyond the basis' own, 1/s."""
+    return estimate(result, "lorentzian") + np.nan_to_num(estimate(result, "gaussian"))
 
 
-def _not_scaled(result: xr.Dataset, inside: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[str]:
-    """Usable voxels that have no concentration or ratio, and mainly why."""
-    why = measure(result, "not_scaled")[inside & usable_voxels(result)]
+def _not_scaled(why: NDArray[np.floating]) -> Iterator[str]:
+    """How many of usable voxels have no concentration or ratio, and mainly why."""
     left = why[why > 0].astype(int)
     if left.size:
         main = int(np.bincount(left).argmax())
@@ -203,6 +207,6 @@ def _eddy_remark(result: xr.Dataset, left: int, known: int) -> str:
     return f"eddy currents were not corrected in {left} of {known}: the water reference {why}"
 
 
-def _median(values: np.ndarray[Any, np.dtype[np.floating[Any]]]) -> float:
+def _median(values: NDArray[np.floating]) -> float:
     known = values[np.isfinite(values)]
     return float(np.median(known)) if known.size else float("nan")

@@ -18,14 +18,12 @@ from mrsi_engine.engine.revisit import fitted_delays
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.result_store import ResultStore, open_result
 from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.kernels.noise import MAD_TO_SD
 from mrsi_engine.report.tables import flags_of, measure
 from mrsi_engine.runs.folder import result_folder, scan_folder
 
 #: Voxels that are asked, those of the highest SNR, and SDs from which their mean is believed.
 _ASKED, _SURE_SDS = 12, 5.0
-
-#: Median absolute deviation of a normal distribution to its SD.
-_MAD_TO_SD = 1.4826
 
 
 def note_delay(folder: Path) -> xr.Dataset:
@@ -53,7 +51,7 @@ def _unstated_delay(folder: Path, result: xr.Dataset) -> float:
     if not known.any():
         return 0.0
     middle = float(np.median(delays[known]))
-    scatter = _MAD_TO_SD * float(np.median(np.abs(delays[known] - middle)))
+    scatter = MAD_TO_SD * float(np.median(np.abs(delays[known] - middle)))
     stated = float(np.median(np.nan_to_num(sds[known])))
     error = max(scatter, stated) / math.sqrt(known.sum())
     return middle if abs(middle) > _SURE_SDS * error > 0 else 0.0

@@ -11,14 +11,12 @@ from torch import Tensor
 
 from mrsi_engine.conventions import Flag, Status
 from mrsi_engine.errors import InputError
+from mrsi_engine.kernels.noise import MAD_TO_SD
 from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.pipeline.ranges import NucleusDefaults, energy_between
 from mrsi_engine.pipeline.settings import setting
 from mrsi_engine.pipeline.stage import Apply, Block, Context, State
 from mrsi_engine.quantities import AMPLITUDES, Declaration, quality
-
-#: Median absolute deviation of a normal distribution to its SD.
-_MAD_TO_SD = 1.4826
 
 #: Fewest good voxels that say what is usual in a scan.
 _FEWEST = 20
@@ -181,7 +179,7 @@ class QualityControl(NucleusDefaults):
     def _far(self, estimate: Tensor, sd: Tensor, good: Tensor) -> Tensor:
         centre = estimate[good].nanmedian()
         distance = (estimate - centre).abs()
-        usual = _MAD_TO_SD * distance[good].nanmedian()
+        usual = MAD_TO_SD * distance[good].nanmedian()
         return distance > self.max_deviations * torch.hypot(usual, sd)
 
 

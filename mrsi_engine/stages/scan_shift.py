@@ -70,7 +70,7 @@ class ScanShift(Stage):
     def summarise(self, context: Context, block: Block, step: int) -> State:
         """Sum of the votes of a block's signals, ``(shift,)``, and their number."""
         fids = block.fids if block.scalp is None else block.fids[~block.scalp]
-        votes = self._landmarks(context).to(fids.device).votes(fids.flatten(0, -2))
+        votes = self._landmarks(context).votes(fids.flatten(0, -2))
         count = torch.tensor(float(len(votes)), dtype=torch.float64, device=fids.device)
         return {"votes": votes.sum(0), "signals": count}
 
@@ -103,7 +103,8 @@ class ScanShift(Stage):
         return landmark_lines(context.acquisition.nucleus)
 
     def _landmarks(self, context: Context) -> Landmarks:
-        return _ready(context.acquisition, self._lines(context), self.max_shift_ppm)
+        lines, device = self._lines(context), context.device
+        return _ready(context.acquisition, lines, self.max_shift_ppm, device)
 
 
 def chosen_shift(votes: Tensor, shifts: Tensor, signals: float, near_hz: float) -> Tensor:
@@ -128,9 +129,13 @@ def chosen_shift(votes: Tensor, shifts: Tensor, signals: float, near_hz: float) 
 
 @lru_cache(maxsize=4)
 def _ready(
-    acquisition: Acquisition, lines: tuple[tuple[float, float], ...], reach_ppm: float
+    acquisition: Acquisition,
+    lines: tuple[tuple[float, float], ...],
+    reach_ppm: float,
+    device: torch.device,
 ) -> Landmarks:
-    return Landmarks.build(acquisition, lines, reach_ppm * acquisition.spectrometer_frequency)
+    reach = reach_ppm * acquisition.spectrometer_frequency
+    return Landmarks.build(acquisition, lines, reach).to(device)
 
 
 def _moved(fids: Tensor, dwell_time: float, shift: Tensor) -> Tensor:
