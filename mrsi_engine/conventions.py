@@ -157,11 +157,6 @@ class Acquisition:
         """Seconds from time zero to each sample, ``(time,)``; the first is ``start_time``."""
         return self.start_time + np.arange(self.points, dtype=np.float64) * self.dwell_time
 
-    @property
-    def end_time(self) -> float:
-        """Seconds from time zero to the end of the last sample."""
-        return self.start_time + self.duration
-
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
         """Hz of the bins of :meth:`spectrum`, ascending, ``(time,)``."""
