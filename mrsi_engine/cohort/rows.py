@@ -1,0 +1,56 @@
+"""A scan of a cohort: where its files are and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from mrsi_engine.companions import CompanionFiles
+from mrsi_engine.io.files import safe_stem
+from mrsi_engine.io.nifti_mrs import stem_of
+
+
+@dataclass(frozen=True)
+class ScanRow:
+    """One scan of a cohort; all paths are absolute, or addresses of an object store.
+
+    Parameters
+    ----------
+    scan
+        NIfTI-MRS file.
+    subject, session
+        Labels without ``sub-`` and ``ses-``.
+    files
+        What comes with it, by the names of :mod:`mrsi_engine.companions`.
+    tissue_classes
+        What the last dimension of a 4-D tissue file holds.
+    basis, pipeline
+        Of this scan; those of the cohort where there is none.
+    metadata
+        Whatever else the table says of it, as text; it travels into the tables.
+    """
+
+    scan: str
+    subject: str | None = None
+    session: str | None = None
+    files: Mapping[str, CompanionFiles] = field(default_factory=dict)
+    tissue_classes: tuple[str, ...] = ()
+    basis: str | None = None
+    pipeline: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def stem(self) -> str:
+        """What the names of its maps begin with."""
+        return safe_stem(stem_of(self.scan))
+
+    @property
+    def folder(self) -> str:
+        """Its folder inside that of the cohort, the name by which a cohort knows it.
+
+        ``sub-01/ses-02/STEM``; without labels the stem alone.
+        """
+        labels = [f"sub-{self.subject}"] if self.subject else []
+        labels += [f"ses-{self.session}"] if self.session else []
+        return str(PurePosixPath(*labels, self.stem))
