@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.runs import one_scan
 from mrsi_engine.runs.bases import BasisChoice
 from mrsi_engine.runs.demo import simulate_scan
-from mrsi_engine.runs.one_scan import Inputs, Options, process
+from mrsi_engine.runs.one_scan import Inputs, Options
 from mrsi_engine.spectra.phantom import PhantomSettings
 
 #: What is timed: step, module, function. Those that are not there (any more) are left out.
@@ -49,7 +50,8 @@ STEPS = (
     ("voxels again", "runs.reporting", "traced_examples"),
     ("voxels again", "runs.reporting", "drawn_again"),
     ("report", "report.html", "write_report"),
-    ("figures", "report.figures", "svg_uri"),
+    ("figures", "report.svg", "figure_uri"),
+    ("figures", "report.svg", "chart_uri"),
     ("mosaics", "report.pictures", "picture"),
 )
 
@@ -131,8 +133,7 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         inputs = [_simulated(Path(folder, f"scan{n}"), shape, n) for n in range(scans + 1)]
         watch(clock)
-        # As bound above, before it was watched.
-        run = sys.modules["mrsi_engine.runs.one_scan"].process
+        run = one_scan.process
         for n, scan in enumerate(inputs):
             clock.seconds.clear()
             if profiler and n == 1:
