@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from mrsi_engine.report.charts import BARS, INK, MUTED, RULE, Chart, Curve, tick_labels
 from mrsi_engine.report.png import data_uri, gradient_stops, png, shades
 
-#: Points (1/72 inch) of text, and what it takes up: a line, a letter on average.
+#: Points (1/72 inch) of text, and what it takes up: a line, a letter and a capital on average.
 FONT, SMALL = 9.0, 8.0
-LINE, _LETTER = 13.0, 0.55
+LINE, _LETTER, _CAPITAL = 13.0, 0.54, 0.7
 
 _Place = Callable[[float], float]
 
 _FONTS = "Helvetica Neue, Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
-_PAD, _TICK = 5.0, 3.5
+_PAD, _TICK, _SIDE = 5.0, 3.5, 9.0
 
 #: Coordinates are whole hundredths of a point: nobody sees more, and a path is half as long.
 _UNIT = 100
@@ -68,7 +68,8 @@ def figure_uri(size: tuple[float, float], parts: Sequence[Iterator[str]]) -> str
 
 def text_width(words: str, size: float = FONT) -> float:
     """About how wide a line of text is, points."""
-    return _LETTER * size * len(words)
+    capitals = sum(letter.isupper() for letter in words)
+    return size * (_LETTER * (len(words) - capitals) + _CAPITAL * capitals)
 
 
 def text(
@@ -170,7 +171,7 @@ def _frame(chart: Chart, box: Box) -> Box:
     top = box.top + _PAD + (LINE if crowned else 0)
     bottom = box.bottom - _PAD - (LINE + _TICK if chart.ticks else 0) - (LINE if chart.below else 0)
     left, right = (
-        _PAD + max((text_width(words, 0.9 * FONT) + _PAD for _, words in said), default=0.0)
+        max((text_width(words, 0.83 * FONT) + _PAD for _, words in said), default=0.0) + _SIDE
         for said in (chart.left, chart.right)
     )
     return Box(box.left + left, top, box.width - left - right, bottom - top)
