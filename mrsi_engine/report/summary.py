@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.companions import TISSUE
 from mrsi_engine.conventions import Acquisition, Flag
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
@@ -27,7 +26,7 @@ from mrsi_engine.io.result_quantities import (
     scalp_voxels,
     total_of,
 )
-from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore
+from mrsi_engine.io.stored_tissue import stored_tissue
 from mrsi_engine.kernels.noise import MAD_TO_SD
 from mrsi_engine.nuclei import Nucleus
 from mrsi_engine.quantities import AMPLITUDES, MAIN, Quantity, Role, ratio
@@ -100,14 +99,14 @@ def write_summary(folder: Path, result: xr.Dataset) -> dict[str, object]:
     RunError
         If the file cannot be written.
     """
-    tissue = _stored_tissue(result)
-    loaded = _loaded(result)
-    row, quantities = _summarised(loaded, tissue)
+    tissue = stored_tissue(result)
+    row, quantities = _summarised(_loaded(result), tissue)
     content = {
         "version": SUMMARY_VERSION,
         "row": row,
-        "tissues": [] if tissue is None else list(tissue),
+        "tissues": list(tissue),
         "quantities": [_told(q) for q in quantities],
+        "pipeline": result.attrs.get("pipeline", {}),
     }
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     write_atomically(folder / SUMMARY_FILE, text.encode())
@@ -136,11 +135,12 @@ def summarise_scan(
 
 @dataclass(frozen=True)
 class ScanSummary:
-    """What ``summary.json`` holds: the row, and what its columns are of."""
+    """What ``summary.json`` holds: the row, what its columns are of, and how it was processed."""
 
     row: Mapping[str, object]
     quantities: tuple[Quantity, ...]
-    tissues: tuple[str, ...]
+    tissues: tuple[str, ...] = ()
+    pipeline: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_summary(folder: Path) -> ScanSummary:
@@ -163,7 +163,9 @@ def read_summary(folder: Path) -> ScanSummary:
             "the scan again"
         )
     quantities = tuple(_quantity(tuple(q.values())) for q in content["quantities"])
-    return ScanSummary(content["row"], quantities, tuple(content["tissues"]))
+    return ScanSummary(
+        content["row"], quantities, tuple(content["tissues"]), content.get("pipeline", {})
+    )
 
 
 def reference_of(amplitudes: Sequence[str], table: Nucleus) -> str:
@@ -379,22 +381,9 @@ def _sum(sessions: Sequence[Mapping[str, Any]], name: str) -> float | None:
     return sum(float(s.get(name, 0.0)) for s in sessions) if sessions else None
 
 
-def _word(header: Mapping[str, Any], field: str) -> str | None:
-    value = header.get(field)
+def _word(header: Mapping[str, Any], name: str) -> str | None:
+    value = header.get(name)
     return str(value).strip() or None if isinstance(value, str | int | float) else None
-
-
-def _stored_tissue(result: xr.Dataset) -> dict[str, _Values] | None:
-    """Tissue fractions of the result's scan, ``None`` without them."""
-    source, scan = result.encoding.get("source"), result.attrs.get("scan")
-    path = Path(source) / scan if source and scan else None
-    if path is None or not SCAN_STORE.holds(path):
-        return None
-    store = ScanStore.open(path)
-    fractions = store.read(TISSUE.name, 0, store.voxels)
-    if fractions is None:
-        return None
-    return dict(zip(store.classes[TISSUE.name], fractions.T, strict=True))
 
 
 def _told(quantity: Quantity) -> dict[str, str]:
