@@ -16,6 +16,7 @@ from mrsi_engine.conventions import Acquisition
 from mrsi_engine.io.nifti_mrs import write_nifti_mrs
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.runs.folder import result_folder
+from mrsi_engine.runs.one_scan import Options
 
 # Forked and spawned workers take over sys.path.
 _ENGINE = str(Path(__file__).parent.parent / "engine")
@@ -52,16 +53,24 @@ def scripted_pipeline(
 
 
 def jobs_of(
-    folder: Path, pipeline: Pipeline, count: int, voxels: int = 12, **fields: Any
+    folder: Path,
+    pipeline: Pipeline,
+    count: int,
+    *,
+    out: str = "out",
+    voxels: int = 12,
+    block_size: int | None = None,
+    **fields: Any,
 ) -> list[ScanJob]:
     """Scans of a cohort: voxels of scan i begin with 100 i."""
+    options = Options(block_size=block_size)
     jobs = []
     for number in range(count):
         scan = folder / "in" / f"sub-{number:02d}_mrsi.nii.gz"
         if not scan.exists():
             write_scan(scan, voxels, 100 * number)
         row = ScanRow(str(scan), subject=f"{number:02d}")
-        jobs.append(ScanJob.of(row, folder / "out", pipeline, **fields))
+        jobs.append(ScanJob.of(row, folder / out, pipeline, options=options, **fields))
     return jobs
 
 
