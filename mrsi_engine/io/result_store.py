@@ -360,6 +360,21 @@ class ResultStore:
             shutil.rmtree(folder, ignore_errors=True)
         return len(files) + len(folders)
 
+    def to_xarray(self) -> xr.Dataset:
+        """The results as a lazily indexed Dataset; its ``encoding["source"]`` is the folder."""
+        dataset = xr.open_zarr(
+            self.path,
+            chunks=None,
+            consolidated=False,
+            decode_times=False,
+            mask_and_scale=False,
+        )
+        for variable in dataset.variables.values():
+            variable.attrs.pop("_FillValue", None)
+        del dataset.attrs[INTEGRITY]
+        dataset.encoding["source"] = str(self.path.resolve())
+        return dataset
+
     @cached_property
     def _arrays(self) -> dict[str, zarr.Array]:
         return {name: array_of(self._group, name) for name in _written(self.attributes)}
@@ -429,18 +444,7 @@ def open_result(path: str | Path) -> xr.Dataset:
     """
     store = ResultStore.open(path)
     store.check(signals=False)
-    dataset = xr.open_zarr(
-        store.path,
-        chunks=None,
-        consolidated=False,
-        decode_times=False,
-        mask_and_scale=False,
-    )
-    for variable in dataset.variables.values():
-        variable.attrs.pop("_FillValue", None)
-    del dataset.attrs[INTEGRITY]
-    dataset.encoding["source"] = str(store.path.resolve())
-    return dataset
+    return store.to_xarray()
 
 
 def in_memory(result: xr.Dataset) -> xr.Dataset:
