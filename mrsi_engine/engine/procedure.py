@@ -110,7 +110,7 @@ class Procedure:
     @cached_property
     def contexts(self) -> tuple[Context, ...]:
         """What each stage may know, wherever it is to compute."""
-        return tuple(self.pipeline.contexts(self.context))
+        return _contexts_and_declaration(replace(self.tables, states=()))[0]
 
     @property
     def assumptions(self) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class Procedure:
 
     @cached_property
     def _declared(self) -> Declaration:
-        declared = self.pipeline.declare(self.context)
+        _, declared = _contexts_and_declaration(replace(self.tables, states=()))
         if any(q.name == CORRECTED.name for q in declared.signals):
             return declared
         return declared + Declaration(signals=(CORRECTED,))
@@ -363,6 +363,13 @@ def procedure_for(
     if signals or procedure.quantifies:
         return procedure
     return replace(procedure, signals=(CORRECTED.name,))
+
+
+@lru_cache(maxsize=16)
+def _contexts_and_declaration(procedure: Procedure) -> tuple[tuple[Context, ...], Declaration]:
+    """What each stage may know, and what all of them write; the same for scans of one protocol."""
+    context = procedure.context
+    return tuple(procedure.pipeline.contexts(context)), procedure.pipeline.declare(context)
 
 
 def _prepared(procedure: Procedure) -> PreparedPipeline:
