@@ -110,7 +110,7 @@ class Procedure:
     @cached_property
     def contexts(self) -> tuple[Context, ...]:
         """What each stage may know, wherever it is to compute."""
-        return _contexts_and_declaration(replace(self.tables, states=()))[0]
+        return tuple(self.pipeline.contexts(self.context))
 
     @property
     def assumptions(self) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class Procedure:
 
     @cached_property
     def _declared(self) -> Declaration:
-        _, declared = _contexts_and_declaration(replace(self.tables, states=()))
+        declared = self.pipeline.declare(self.context)
         if any(q.name == CORRECTED.name for q in declared.signals):
             return declared
         return declared + Declaration(signals=(CORRECTED,))
@@ -365,13 +365,6 @@ def procedure_for(
     return replace(procedure, signals=(CORRECTED.name,))
 
 
-@lru_cache(maxsize=16)
-def _contexts_and_declaration(procedure: Procedure) -> tuple[tuple[Context, ...], Declaration]:
-    """What each stage may know, and what all of them write; the same for scans of one protocol."""
-    context = procedure.context
-    return tuple(procedure.pipeline.contexts(context)), procedure.pipeline.declare(context)
-
-
 def _prepared(procedure: Procedure) -> PreparedPipeline:
     with _BUILDING:
         return _built(procedure.tables, procedure.device_here)
@@ -412,12 +405,15 @@ class _StageAndContext:
 
     @cached_property
     def key(self) -> tuple[object, ...]:
-        """All of them in comparable form; the class too, as a notebook may define it anew."""
+        """All of them in comparable form; the class too, as a notebook may define it anew, and
+        checksums of models, as one may be trained anew.
+        """
         stage, context = self.stage, self.context
         fields = {f.name: getattr(context, f.name) for f in dataclasses.fields(context)}
         basis = fields.pop("basis")
         about = tuple(sorted((name, repr(value)) for name, value in fields.items()))
-        return type(stage), stage.model_dump_json(), basis and basis.fingerprint, about
+        models = tuple(sorted(stage.models(context).items()))
+        return type(stage), stage.model_dump_json(), basis and basis.fingerprint, models, about
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _StageAndContext) and self.key == other.key
