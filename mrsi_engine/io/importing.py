@@ -44,6 +44,9 @@ from mrsi_engine.io.scan_store import DEFAULT_CHUNK, ScanStore
 from mrsi_engine.io.signal_mask import signal_mask
 from mrsi_engine.nuclei import nucleus
 
+#: Raised whenever the numbers of an import change.
+REVISION = 1
+
 #: Bytes of samples held in memory before they go to a scratch file.
 MEMORY_BUDGET = 512 << 20
 
@@ -330,6 +333,7 @@ def _provenance(request: Request, checksums: Sequence[str]) -> dict[str, Any]:
         "tissue_classes": list(request.classes),
         "chunk": request.chunk,
         "points": request.points,
+        "import revision": REVISION,
         **({"keep_personal": True} if request.keep_personal else {}),
     }
 
