@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 
 from mrsi_engine.companions import CompanionFiles
 from mrsi_engine.io.files import safe_stem
@@ -27,6 +28,9 @@ class ScanRow:
         What the last dimension of a 4-D tissue file holds.
     basis, pipeline
         Of this scan; those of the cohort where there is none.
+    stated
+        Fields of NIfTI-MRS that are said of ``scan`` or a companion (by its name) beside its file,
+        e.g. by a BIDS sidecar: they fill what the header leaves open and must not contradict it.
     metadata
         Whatever else the table says of it, as text; it travels into the tables.
     """
@@ -38,6 +42,7 @@ class ScanRow:
     tissue_classes: tuple[str, ...] = ()
     basis: str | None = None
     pipeline: str | None = None
+    stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
