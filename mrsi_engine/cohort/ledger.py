@@ -50,14 +50,14 @@ LOST = (State.FAILED, State.REFUSED)
 #: Scans in these states are left there by a driver that lives no more.
 OPEN = (State.WAITING, State.RUNNING)
 
-_ENDS = (*FINISHED, *LOST, State.INTERRUPTED)
-
-#: What may follow a state. A scan ends as waiting or running, and begins anew as waiting.
+#: What may follow a state. A scan ends as waiting or running, and begins anew as waiting; of one
+#: that ended well the record may be written again, with the new dates of files that are the same.
 FOLLOWS: Mapping[State | None, tuple[State, ...]] = {
     None: (State.WAITING,),
     State.WAITING: (*State,),
     State.RUNNING: (*State,),
-    **dict.fromkeys(_ENDS, (State.WAITING,)),
+    **dict.fromkeys((*LOST, State.INTERRUPTED), (State.WAITING,)),
+    **{state: (State.WAITING, state) for state in FINISHED},
 }
 
 
@@ -109,10 +109,9 @@ class Record:
 
     def line(self) -> str:
         """As a line of JSON, without what there is nothing to say of."""
-        told = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
-        return json.dumps(
-            {n: value for n, (value, usual) in told.items() if value not in (usual, {})}
-        )
+        told = {f.name: getattr(self, f.name) for f in fields(self)}
+        usual = {f.name: f.default for f in fields(self)} | {"identity": {}}
+        return json.dumps({name: v for name, v in told.items() if v != usual[name]})
 
     @classmethod
     def parsed(cls, line: str) -> Record:
@@ -149,7 +148,7 @@ class Story:
     @cached_property
     def counts(self) -> dict[State, int]:
         """Scans by state, in the order of states; only those that occur."""
-        found = {state: 0 for state in State}
+        found = dict.fromkeys(State, 0)
         for record in self.scans.values():
             found[record.state] += 1
         return {state: count for state, count in found.items() if count}
@@ -182,10 +181,11 @@ class LedgerReader:
             return
         paths = sorted(self._folder.glob("*.jsonl"), key=lambda path: path.name)
         for path in paths:
-            if path.name not in self._complete or path == paths[-1]:
-                # All but the last have a successor, so that nothing comes to them any more.
-                self._complete[path.name] = _chapter(path)
-            yield self._complete[path.name]
+            chapter = self._complete.get(path.name) or _chapter(path)
+            if path != paths[-1]:
+                # One that has a successor gets no more lines.
+                self._complete[path.name] = chapter
+            yield chapter
 
 
 @dataclass(frozen=True)
@@ -301,9 +301,11 @@ class Ledger:
 
     def _check(self, record: Record) -> None:
         before = self._scans.get(record.scan)
-        if record.state not in FOLLOWS[before and before.state]:
-            was = "unknown" if before is None else before.state
-            raise RunError(f"ledger: {record.scan} was {was} and cannot be {record.state} now")
+        was = None if before is None else before.state
+        if record.state not in FOLLOWS[was]:
+            raise RunError(
+                f"ledger: {record.scan} was {was or 'unknown'} and cannot be {record.state} now"
+            )
 
 
 def now() -> str:

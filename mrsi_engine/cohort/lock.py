@@ -125,10 +125,13 @@ class CohortLock:
             If another one took the lock meanwhile.
         """
         holder = _read(self._path)
-        if holder != self._me:
-            who = "is gone" if holder is None else f"was taken by {_named(holder)}"
+        if holder is None and not _is_there(self._path):
+            create_whole(self._path, self._me.data())
+            holder = _read(self._path)
+        if holder is not None and holder != self._me:
             raise RunError(
-                f"{self._path}: {who} while this driver ran, which stops; what is done is kept"
+                f"{self._path}: was taken by {_named(holder)} while this driver gave no sign of "
+                "life; it stops, and what is done is kept"
             )
         # A new file rather than a new date: an object store has no other way.
         write_atomically(self._path, self._me.data())

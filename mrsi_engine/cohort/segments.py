@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mrsi_engine.io.files import writable, write_atomically
+from mrsi_engine.io.places import is_remote
 
 #: An object store gets a segment at most so often (s), and at the end.
 PUT_EVERY = 2.0
@@ -25,7 +26,7 @@ class Segment:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._appends = isinstance(path, type(Path()))
+        self._appends = not is_remote(path)
         self._file: BinaryIO | None = None
         self._held: list[str] = []
         self._put_at = 0.0

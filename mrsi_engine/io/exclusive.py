@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import Any
 
 from mrsi_engine.io.files import writable
+from mrsi_engine.io.places import filesystem, is_remote, key
 
 
 def create_whole(path: Path, data: bytes) -> bool:
@@ -23,7 +23,7 @@ def create_whole(path: Path, data: bytes) -> bool:
     InputError
         If there is no permission to write.
     """
-    if not isinstance(path, type(Path())):
+    if is_remote(path):
         return _put_new(path, data)
     with writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,10 +55,9 @@ def _created(path: Path, data: bytes) -> bool:
     return True
 
 
-def _put_new(path: Any, data: bytes) -> bool:
-    """``path`` is a universal path: its file system takes the condition as a mode."""
+def _put_new(path: Path, data: bytes) -> bool:
     try:
-        path.fs.pipe_file(path.path, data, mode="create")
+        filesystem(path).pipe_file(key(path), data, mode="create")
     except FileExistsError:
         return False
     return True

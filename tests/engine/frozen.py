@@ -23,8 +23,10 @@ from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.pipeline.registry import revision_of
 from mrsi_engine.runs.bases import BasisChoice, load_basis
 from mrsi_engine.runs.demo import simulate_scan
+from mrsi_engine.spectra import simulation
 from mrsi_engine.spectra.phantom import PhantomSettings
 from mrsi_engine.testing.stages import applied, states_of, tensors_of
+from tests.small_scans import small_basis
 from tests.stages.test_conformance import FITS, SCENES, case_of
 
 FILE = Path(__file__).parent.parent / "data" / "frozen.json"
@@ -33,8 +35,8 @@ FILE = Path(__file__).parent.parent / "data" / "frozen.json"
 TOLERANCE, ZERO = 5e-3, 1e-6
 
 #: What is frozen beside the scenes of stages.
-IMPORT, RUN = "import", "run"
-FROZEN = (*SCENES, *FITS, IMPORT, RUN)
+IMPORT, RUN, BASIS = "import", "run", "simulated basis"
+FROZEN = (*SCENES, *FITS, IMPORT, RUN, BASIS)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ def now(name: str) -> Numbers:
         return _imported()
     if name == RUN:
         return _run()
+    if name == BASIS:
+        size = _size(small_basis().fids)
+        return Numbers(f"mrsi_engine.spectra.simulation.REVISION {simulation.REVISION}", {"": size})
     case = case_of(name)
     states = states_of(case)
     found = {f"state {key}": _size(values.numpy())[:2] for key, values in states.items()}
@@ -78,7 +83,10 @@ def _imported() -> Numbers:
     with tempfile.TemporaryDirectory() as folder:
         scan, mask = _simulated(Path(folder))
         store = import_scan(scan, Path(folder) / "scan.zarr", mask=mask)
-        sizes = {"fid": _size(store.read_fids(0, store.voxels)), "voxel": _size(store.coordinates())}
+        sizes = {
+            "fid": _size(store.read_fids(0, store.voxels)),
+            "voxel": _size(store.coordinates()),
+        }
     return Numbers(f"mrsi_engine.io.importing.REVISION {importing.REVISION}", sizes)
 
 

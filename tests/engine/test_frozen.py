@@ -12,7 +12,7 @@ from tests.engine import frozen
 def test_numbers_are_those_of_their_revision(name: str) -> None:
     now, then = frozen.now(name), frozen.then(name)
     assert then is not None, f"write {name!r} down: python -m tests.engine.frozen"
-    assert now.revision == then.revision, "write the numbers of the new revision down: see frozen.py"
+    assert now.revision == then.revision, "write its numbers down: see frozen.py"
     assert not now.differing(then), f"numbers changed: raise {now.revision}, or see frozen.py"
 
 
