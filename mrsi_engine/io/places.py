@@ -19,6 +19,9 @@ from urllib.parse import unquote, urlsplit
 
 from mrsi_engine.errors import InputError
 
+#: Bytes that are fetched at least of a file: a header takes few, a scan is read to its end.
+_BLOCK = 5 << 20
+
 #: Schemes of object stores, and the library each needs (of extra ``cloud``).
 _LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "memory": "fsspec"}
 
@@ -76,6 +79,17 @@ def filesystem(path: Path) -> Any:
 def key(path: Path) -> str:
     """What the file system of a place on an object store calls it, with its bucket."""
     return str(cast(Any, path).path).rstrip("/")
+
+
+def zarr_store(path: Path) -> Any:
+    """What Zarr and xarray take for a place."""
+    if not is_remote(path):
+        return path
+    # Takes a while, and most runs never ask for it.
+    from zarr.storage import FsspecStore
+
+    options = dict(cast(Any, path).storage_options)
+    return FsspecStore.from_url(str(path), storage_options=options)
 
 
 def way(start: Path, end: Path) -> str:
@@ -169,4 +183,7 @@ def _remote(scheme: str, inside: str) -> Path:
     from upath import UPath
 
     # What other processes write must be seen at once.
-    return cast(Path, UPath(f"{scheme}://{inside}", use_listings_cache=False))
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if scheme == "s3":
+        options["default_block_size"] = _BLOCK
+    return cast(Path, UPath(f"{scheme}://{inside}", **options))

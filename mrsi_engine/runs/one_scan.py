@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from mrsi_engine.engine.plan import plan
 from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import ScanLayout
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.files import remove_leftover
 from mrsi_engine.io.import_signals import Progress
 from mrsi_engine.io.importing import changed_since, import_scan, timing_of
 from mrsi_engine.io.integrity import Damage, OnDamage
@@ -371,7 +371,7 @@ def import_once(
         overwrite = True
     store = import_scan(inputs.scan, target, overwrite=overwrite, progress=progress, **settings)
     for leftover in killed_imports(target):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftover(leftover)
     return store
 
 
