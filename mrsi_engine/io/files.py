@@ -15,13 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mrsi_engine.errors import InputError, RunError
-from mrsi_engine.io.objects import (
-    is_unfinished,
-    publish,
-    remove_objects,
-    withdraw,
-    write_new,
-)
+from mrsi_engine.io.objects import is_unfinished, publish, remove_objects, withdraw
 from mrsi_engine.io.places import is_remote
 from mrsi_engine.letters import latin
 
@@ -156,25 +150,6 @@ def write_atomically(path: Path, data: bytes) -> Path:
             "space or choose another output folder"
         ) from error
     return path
-
-
-def write_first(path: Path, data: bytes) -> bool:
-    """Write a file unless there is one; of several that try at once one does.
-
-    Returns
-    -------
-    bool
-        Whether it was this one.
-    """
-    try:
-        if is_remote(path):
-            write_new(path, data)
-            return True
-        with make_folder(path.parent).joinpath(path.name).open("xb") as file:
-            file.write(data)
-    except FileExistsError:
-        return False
-    return True
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Any, cast
@@ -64,6 +62,20 @@ def place(text: str | Path) -> Path:
             "install it on every machine that takes part: pip install 'mrsi-engine[cloud]'"
         )
     return _remote(scheme, inside)
+
+
+def local_place(text: str | Path) -> Path:
+    """The local path that a user named.
+
+    Raises
+    ------
+    InputError
+        If it is the address of an object store.
+    """
+    path = place(text)
+    if is_remote(path):
+        raise InputError(f"{text}: on an object store, where this cannot be; give a local path")
+    return path
 
 
 def is_remote(path: str | Path) -> bool:
@@ -139,22 +151,13 @@ def check_reachable(path: Path) -> None:
     if not is_remote(path):
         return
     scheme, bucket = _bucket(path)
-    if scheme != "memory":
-        with answering(path):
-            filesystem(path).info(bucket)
-
-
-@contextmanager
-def answering(path: Path) -> Iterator[None]:
-    """Failures of an object store said in the user's words.
-
-    Raises
-    ------
-    InputError
-        If it cannot be asked, or refuses.
-    """
+    if scheme == "memory":
+        return
     try:
-        yield
+        filesystem(path).info(bucket)
+    except PermissionError:
+        # Whoever may not look at the bucket may still be let in further down.
+        return
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such bucket; make it first, or correct its name") from error
     except Exception as error:
