@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 from mrsi_engine.errors import InputError
+
+#: Bytes that are fetched at least of a file: a header takes few, a scan is read to its end.
+_BLOCK = 5 << 20
 
 #: Schemes of object stores, and the library each needs (of extra ``cloud``).
 _LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "memory": "fsspec"}
@@ -63,6 +64,20 @@ def place(text: str | Path) -> Path:
     return _remote(scheme, inside)
 
 
+def local_place(text: str | Path) -> Path:
+    """The local path that a user named.
+
+    Raises
+    ------
+    InputError
+        If it is the address of an object store.
+    """
+    path = place(text)
+    if is_remote(path):
+        raise InputError(f"{text}: on an object store, where this cannot be; give a local path")
+    return path
+
+
 def is_remote(path: str | Path) -> bool:
     """Whether a path that :func:`place` made lies on an object store."""
     return not isinstance(path, str | PurePath)
@@ -76,6 +91,17 @@ def filesystem(path: Path) -> Any:
 def key(path: Path) -> str:
     """What the file system of a place on an object store calls it, with its bucket."""
     return str(cast(Any, path).path).rstrip("/")
+
+
+def zarr_store(path: Path) -> Any:
+    """What Zarr and xarray take for a place."""
+    if not is_remote(path):
+        return path
+    # Takes a while, and most runs never ask for it.
+    from zarr.storage import FsspecStore
+
+    options = dict(cast(Any, path).storage_options)
+    return FsspecStore.from_url(str(path), storage_options=options)
 
 
 def way(start: Path, end: Path) -> str:
@@ -125,22 +151,13 @@ def check_reachable(path: Path) -> None:
     if not is_remote(path):
         return
     scheme, bucket = _bucket(path)
-    if scheme != "memory":
-        with answering(path):
-            filesystem(path).info(bucket)
-
-
-@contextmanager
-def answering(path: Path) -> Iterator[None]:
-    """Failures of an object store said in the user's words.
-
-    Raises
-    ------
-    InputError
-        If it cannot be asked, or refuses.
-    """
+    if scheme == "memory":
+        return
     try:
-        yield
+        filesystem(path).info(bucket)
+    except PermissionError:
+        # Whoever may not look at the bucket may still be let in further down.
+        return
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such bucket; make it first, or correct its name") from error
     except Exception as error:
@@ -169,4 +186,7 @@ def _remote(scheme: str, inside: str) -> Path:
     from upath import UPath
 
     # What other processes write must be seen at once.
-    return cast(Path, UPath(f"{scheme}://{inside}", use_listings_cache=False))
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if scheme == "s3":
+        options["default_block_size"] = _BLOCK
+    return cast(Path, UPath(f"{scheme}://{inside}", **options))
