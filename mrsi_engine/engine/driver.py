@@ -6,11 +6,9 @@ Passes over the scan that the stages need come first, each a round of tasks of i
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 
 from distributed import Client
@@ -42,6 +40,7 @@ from mrsi_engine.engine.patience import Patience
 from mrsi_engine.engine.plan import Plan
 from mrsi_engine.engine.pools import refill_of
 from mrsi_engine.engine.rounds import Round, next_round
+from mrsi_engine.engine.tally import Tally
 from mrsi_engine.engine.window import Ended, Failure, Source, run_tasks, slots
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.files import DiskFullError
@@ -166,28 +165,8 @@ class _Session:
 
     def __init__(self, store: ResultStore, sinks: Sequence[Sink]) -> None:
         self._store, self._sinks = store, sinks
-        self._started = time.perf_counter()
-        self._date = datetime.now(UTC)
-        self.receipts = self.voxels = 0
-        self.kernel_seconds = self.prepare_seconds = 0.0
+        self.tally = Tally()
         self.failures: dict[int, Failure] = {}
-        self.devices: Counter[str] = Counter()
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._started
-
-    def timing(self, workers: int) -> dict[str, object]:
-        return {
-            "started": self._date.isoformat(timespec="seconds"),
-            "seconds": round(self.seconds, 3),
-            "kernel_seconds": round(self.kernel_seconds, 3),
-            "prepare_seconds": round(self.prepare_seconds, 3),
-            "blocks": self.receipts,
-            "voxels": self.voxels,
-            "workers": workers,
-            "devices": dict(self.devices),
-        }
 
     def start(self, missing: Sequence[int], workers: int, dashboard: str | None) -> None:
         store = self._store
@@ -210,11 +189,11 @@ class _Session:
         self._tell(PassStarted(path, todo.name, step, todo.steps, len(parts.missing), voxels))
 
     def part_done(self, parts: Round, receipt: Receipt) -> None:
-        self.kernel_seconds += receipt.kernel_seconds
+        self.tally.add_part(receipt)
         self._tell(PartDone(receipt, *parts.region(self._store, receipt.block)))
 
     def pass_finished(self, todo: Pass, seconds: float) -> None:
-        self.prepare_seconds += seconds
+        self.tally.prepare_seconds += seconds
         self._tell(PassFinished(self._store.path, todo.name, todo.step + 1, seconds))
 
     def record(self, block: int, outcome: Receipt | Failure) -> None:
@@ -223,21 +202,18 @@ class _Session:
             self.failures[block] = outcome
             self._tell(BlockFailed(block, outcome, start, stop))
             return
-        self.receipts += 1
-        self.devices[outcome.device] += 1
-        self.voxels += outcome.voxels
-        self.kernel_seconds += outcome.kernel_seconds
+        self.tally.add_block(outcome)
         self._tell(BlockDone(outcome, start, stop))
 
     def finish(self) -> None:
         self._tell(
             RunFinished(
                 self._store.path,
-                self.receipts,
+                self.tally.receipts,
                 len(self.failures),
-                self.voxels,
-                self.seconds,
-                self.kernel_seconds,
+                self.tally.voxels,
+                self.tally.seconds,
+                self.tally.kernel_seconds,
             )
         )
 
@@ -260,15 +236,16 @@ def _drive(
                 _stop_on_full_disk(ended.outcome)
     finally:
         session.finish()
-    summary = finalise(plan, session.timing(workers) if session.receipts else None)
+    tally = session.tally
+    summary = finalise(plan, tally.timing(workers) if tally.receipts else None)
     _refuse_unfinished(store, summary, session.failures)
     return RunSummary(
         summary=summary,
-        blocks_done=session.receipts,
-        voxels_done=session.voxels,
+        blocks_done=tally.receipts,
+        voxels_done=tally.voxels,
         workers=workers,
-        seconds=session.seconds,
-        kernel_seconds=session.kernel_seconds,
+        seconds=tally.seconds,
+        kernel_seconds=tally.kernel_seconds,
     )
 
 
