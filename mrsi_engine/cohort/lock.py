@@ -224,6 +224,17 @@ def holder_of(out: Path) -> Holder | None:
     return _read(out / LOCK)
 
 
+def holder_lives(out: Path, holder: Holder, renewed_every: float = RENEWED_EVERY) -> bool:
+    """Whether the holder of a lock lives, as far as a reader can tell who writes nothing."""
+    if holder.is_here:
+        return holder.runs
+    try:
+        age = time.time() - (out / LOCK).stat().st_mtime
+    except OSError:
+        return False
+    return age < MISSED * renewed_every
+
+
 def this_machine() -> str:
     """The running system in which a process id means something: this boot, this container."""
     try:
