@@ -8,25 +8,21 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 from distributed import Client
 
 from mrsi_engine.engine.blocks import Receipt
-from mrsi_engine.engine.clusters import (
-    connected,
-    dashboard_link,
-    default_workers,
-    gpu_cluster,
-    local_cluster,
-)
-from mrsi_engine.engine.devices import check_device, gpu_workers, gpus_here
+from mrsi_engine.engine.clusters import ClusterChoice, Need, Tell, dashboard_link, open_cluster
+from mrsi_engine.engine.devices import check_device
 from mrsi_engine.engine.events import (
     BlockDone,
     BlockFailed,
+    ClusterTold,
     DamageFound,
     Event,
     Failure,
@@ -83,8 +79,7 @@ def run(
     *,
     client: Client | None = None,
     workers: int | None = None,
-    scheduler: str | None = None,
-    threads_per_worker: int = 1,
+    choice: ClusterChoice | None = None,
     processes: bool | None = None,
     sinks: Sequence[Sink] = (),
     stall_seconds: float = STALL_SECONDS,
@@ -95,13 +90,13 @@ def run(
 
     Parameters
     ----------
-    client, scheduler, workers
-        Where: on the cluster of a client, on the scheduler at an address, on a local cluster of so
-        many workers, or, with ``workers=0``, in this process. At most one may be given; by default
-        a local cluster of one worker a core, or a GPU where the plan's device is one.
-    threads_per_worker, processes
-        Of the local cluster, see :func:`~mrsi_engine.engine.clusters.local_cluster`. Its workers
-        are threads for a scan of less than ``PROCESSES_FROM`` voxels unless told otherwise.
+    client, choice, workers
+        Where: on the cluster of a client, on one that is chosen, on so many workers of this
+        machine, or, with ``workers=0``, in this process. At most one may be given; by default on
+        this machine, one worker a core, or a GPU where the plan's device is one.
+    processes
+        Whether workers of this machine are processes. They are threads for a scan of less than
+        ``PROCESSES_FROM`` voxels unless told otherwise.
     sinks
         Called with every event of the run.
     stall_seconds
@@ -116,23 +111,22 @@ def run(
         If blocks failed (after all others were done), the disk is full (at once) or the cluster was
         lost. What is done is kept; the same call again does only what is missing.
     """
-    if sum(given is not None for given in (client, workers, scheduler)) > 1:
-        raise InputError("give one of client, workers and scheduler: they say where to run")
-    check_device(plan.device, here=client is None and scheduler is None)
+    if sum(given is not None for given in (client, workers, choice)) > 1:
+        raise InputError("give one of client, workers and choice: they say where to run")
+    where = choice or ClusterChoice(workers=workers)
+    check_device(plan.device, here=client is None and where.here)
     _forget_damaged(plan, sinks)
     if not plan.store.missing() and next_pass(plan) is None:
         return _drive(plan, in_this_process, 0, None, sinks)
-    if workers == 0:
+    if client is None and where.workers == 0:
         return _drive(plan, in_this_process, 1, None, sinks)
     with ExitStack() as stack:
-        if client is not None:
-            found = client
-        elif scheduler is not None:
-            found = stack.enter_context(connected(scheduler))
-        else:
-            found = stack.enter_context(_cluster(plan, workers, threads_per_worker, processes))
-        executor = partial(on_cluster, found, stall_seconds=stall_seconds)
-        return _drive(plan, executor, slots(found), dashboard_link(found), sinks)
+        if client is None:
+            need = _need(plan, processes)
+            opened = stack.enter_context(open_cluster(where, need, _teller(sinks)))
+            client = opened.client
+        executor = partial(on_cluster, client, stall_seconds=stall_seconds)
+        return _drive(plan, executor, slots(client), dashboard_link(client), sinks)
 
 
 def _forget_damaged(plan: Plan, sinks: Sequence[Sink]) -> None:
@@ -144,18 +138,21 @@ def _forget_damaged(plan: Plan, sinks: Sequence[Sink]) -> None:
             sink(found)
 
 
-def _cluster(
-    plan: Plan, workers: int | None, threads_per_worker: int, processes: bool | None
-) -> AbstractContextManager[Client]:
-    """A cluster on this machine that suits a plan."""
-    each_with_its_own = gpu_workers(plan.device, workers)
-    if each_with_its_own:
-        return gpu_cluster(each_with_its_own, threads_per_worker)
-    # Without a GPU a worker has a core; one GPU is kept busy by one worker.
-    count = workers or (1 if gpus_here(plan.device) else default_workers())
+def _need(plan: Plan, processes: bool | None) -> Need:
+    """What a plan needs of a cluster."""
     if processes is None:
         processes = plan.store.voxels >= PROCESSES_FROM
-    return local_cluster(count, threads_per_worker, processes=processes)
+    return Need(Path(plan.result).parent, device=plan.device, processes=processes)
+
+
+def _teller(sinks: Sequence[Sink]) -> Tell:
+    """Tells the sinks of a run what its cluster does."""
+
+    def tell(line: str) -> None:
+        for sink in sinks:
+            sink(ClusterTold(line))
+
+    return tell
 
 
 class _Session:

@@ -76,7 +76,7 @@ class TestWiring:
         assert basis == BasisChoice("b", 4.7, True, "allow")
         assert pipeline.name == "minimal"
         assert options == Options(
-            *(3, None, 2, 64, "cuda", ("corrected", "fit"), "mrsiprep", True, 0.5),
+            *("local", 3, 2, None, 64, "cuda", ("corrected", "fit"), "mrsiprep", True, 0.5),
         )
         assert len(further["sinks"]) == 3
 

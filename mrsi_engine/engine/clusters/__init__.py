@@ -1,0 +1,29 @@
+"""Clusters by name: what each is told, who may send it work, and whether it can do a run."""
+
+from mrsi_engine.engine.clusters.certificates import TLSFiles
+from mrsi_engine.engine.clusters.choice import LOCAL, ClusterChoice, Need, OpenCluster, Tell
+from mrsi_engine.engine.clusters.dashboards import dashboard_link
+from mrsi_engine.engine.clusters.existing import connected
+from mrsi_engine.engine.clusters.local import default_workers, gpu_cluster, local_cluster, warm_up
+from mrsi_engine.engine.clusters.opening import open_cluster
+from mrsi_engine.engine.clusters.profiles import is_address
+from mrsi_engine.engine.clusters.settings import DASK_SETTINGS, WORKER_ENVIRONMENT
+
+__all__ = [
+    "DASK_SETTINGS",
+    "LOCAL",
+    "WORKER_ENVIRONMENT",
+    "ClusterChoice",
+    "Need",
+    "OpenCluster",
+    "TLSFiles",
+    "Tell",
+    "connected",
+    "dashboard_link",
+    "default_workers",
+    "gpu_cluster",
+    "is_address",
+    "local_cluster",
+    "open_cluster",
+    "warm_up",
+]
