@@ -17,7 +17,14 @@ from pathlib import Path
 from distributed import Client
 
 from mrsi_engine.engine.blocks import Receipt
-from mrsi_engine.engine.clusters import ClusterChoice, Need, Tell, dashboard_link, open_cluster
+from mrsi_engine.engine.clusters import (
+    ClusterChoice,
+    Need,
+    OpenCluster,
+    Tell,
+    dashboard_link,
+    open_cluster,
+)
 from mrsi_engine.engine.devices import check_device
 from mrsi_engine.engine.events import (
     BlockDone,
@@ -125,6 +132,7 @@ def run(
             need = _need(plan, processes)
             opened = stack.enter_context(open_cluster(where, need, _teller(sinks)))
             client = opened.client
+            sinks = [*sinks, _counter(opened)]
         executor = partial(on_cluster, client, stall_seconds=stall_seconds)
         return _drive(plan, executor, slots(client), dashboard_link(client), sinks)
 
@@ -153,6 +161,16 @@ def _teller(sinks: Sequence[Sink]) -> Tell:
             sink(ClusterTold(line))
 
     return tell
+
+
+def _counter(opened: OpenCluster) -> Sink:
+    """Counts for a cluster what ended on it."""
+
+    def count(event: Event) -> None:
+        if isinstance(event, BlockDone | BlockFailed | PartDone):
+            opened.block_ended()
+
+    return count
 
 
 class _Session:

@@ -5,8 +5,9 @@ from mrsi_engine.engine.clusters.choice import LOCAL, ClusterChoice, Need, OpenC
 from mrsi_engine.engine.clusters.dashboards import dashboard_link
 from mrsi_engine.engine.clusters.existing import connected
 from mrsi_engine.engine.clusters.local import default_workers, gpu_cluster, local_cluster, warm_up
-from mrsi_engine.engine.clusters.opening import open_cluster
-from mrsi_engine.engine.clusters.profiles import is_address
+from mrsi_engine.engine.clusters.memory import least_bytes
+from mrsi_engine.engine.clusters.opening import open_cluster, try_cluster
+from mrsi_engine.engine.clusters.profiles import is_address, profile_names, profile_text, summary_of
 from mrsi_engine.engine.clusters.settings import DASK_SETTINGS, WORKER_ENVIRONMENT
 
 __all__ = [
@@ -23,7 +24,12 @@ __all__ = [
     "default_workers",
     "gpu_cluster",
     "is_address",
+    "least_bytes",
     "local_cluster",
     "open_cluster",
+    "profile_names",
+    "profile_text",
+    "summary_of",
+    "try_cluster",
     "warm_up",
 ]

@@ -14,6 +14,11 @@ from mrsi_engine.engine.clusters.settings import WORKER_ENVIRONMENT, remote_envi
 #: Dashboards are for who sits here; others see them through ssh.
 SEEN_HERE_ONLY = "127.0.0.1:0"
 
+_WORKER_DASHBOARD = ("--dashboard-address", SEEN_HERE_ONLY)
+
+#: Where batch systems put what jobs print, inside the folder of a run.
+JOB_LOGS = Path("logs", "workers")
+
 #: Arguments for a cluster class: from those of the profile, a folder that this machine and the
 #: workers share and that others may not read, and certificates.
 Arguments = Callable[[Mapping[str, Any], Path, Security | None], dict[str, Any]]
@@ -29,15 +34,15 @@ def _of_jobs(given: Mapping[str, Any], shared: Path, security: Security | None) 
     exports = [f"export {k}={shlex.quote(v)}" for k, v in remote_environment().items()]
     return {
         "processes": 1,
-        "log_directory": str(shared.parent / "logs" / "workers"),
+        "log_directory": str(shared.parent / JOB_LOGS),
         **given,
         # What the profile says comes later and wins.
         "job_script_prologue": [*exports, *given.get("job_script_prologue", ())],
+        "worker_extra_args": [*_WORKER_DASHBOARD, *given.get("worker_extra_args", ())],
         "scheduler_options": {
             "dashboard_address": SEEN_HERE_ONLY,
             **given.get("scheduler_options", {}),
         },
-        "shared_temp_directory": given.get("shared_temp_directory", str(shared)),
         "security": security,
     }
 
@@ -54,12 +59,19 @@ def _of_pods(given: Mapping[str, Any], shared: Path, security: Security | None) 
 def _of_hosts(given: Mapping[str, Any], shared: Path, security: Security | None) -> dict[str, Any]:
     """Clusters of distributed itself on other machines, reached by ssh."""
     workers = dict(given.get("worker_options", {}))
-    environment = {**WORKER_ENVIRONMENT, **workers.get("env", {})}
-    scheduler = {"dashboard_address": SEEN_HERE_ONLY, **given.get("scheduler_options", {})}
+    protocol = {"protocol": "tls://" if security is not None else "tcp://"}
     return {
         **given,
-        "worker_options": {**workers, "env": environment},
-        "scheduler_options": scheduler,
+        "worker_options": {
+            **protocol,
+            **workers,
+            "env": {**WORKER_ENVIRONMENT, **workers.get("env", {})},
+        },
+        "scheduler_options": {
+            **protocol,
+            "dashboard_address": SEEN_HERE_ONLY,
+            **given.get("scheduler_options", {}),
+        },
         "security": security,
     }
 

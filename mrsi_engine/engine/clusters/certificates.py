@@ -74,6 +74,39 @@ class TLSFiles:
         )
 
 
+def made_for(folder: Path) -> Security:
+    """Certificates made for one cluster, in files of a folder that only their owner may read.
+
+    Workers elsewhere read them there: in the folder of a run, which all share.
+    """
+    made = Security.temporary().get_tls_config_for_role("scheduler")
+    paths = {}
+    for name in ("ca_file", "cert", "key"):
+        path = folder / f"{name}.pem"
+        path.touch(mode=stat.S_IRUSR | stat.S_IWUSR)
+        path.write_text(made[name], encoding="utf-8")
+        paths[name] = str(path)
+    roles = {
+        f"tls_{role}_{name}": paths[name]
+        for role in ("scheduler", "worker", "client")
+        for name in ("cert", "key")
+    }
+    return Security(tls_ca_file=paths["ca_file"], require_encryption=True, **roles)
+
+
+def settings_of(security: Security) -> dict[str, object]:
+    """Certificates as settings of Dask, for processes that take theirs from there."""
+    keys: dict[str, object] = {
+        "distributed.comm.require-encryption": True,
+        "distributed.comm.tls.ca-file": security.tls_ca_file,
+    }
+    for role in ("scheduler", "worker", "client"):
+        for name in ("cert", "key"):
+            value = getattr(security, f"tls_{role}_{name}")
+            keys[f"distributed.comm.tls.{role}.{name}"] = value
+    return keys
+
+
 def security_of(address: str, files: TLSFiles | None) -> Security | None:
     """How to talk to a scheduler at an address: with these files, or those of Dask's configuration.
 

@@ -113,12 +113,15 @@ class OpenCluster:
     client
         Its client.
     refill
-        Starts workers in place of those that are gone for good; also called every few seconds
-        while the cluster is open, so that nobody else has to.
-    state
-        A few words on what it is doing, such as jobs in the queue by state.
+        To be called every few seconds from the thread of the driver: starts workers in place of
+        those that are gone for good, and says every half minute what the cluster is doing.
+    block_ended
+        To be called with every block, or part of a pass, that ended.
+    without_workers
+        How long it may be without any worker (s): jobs may queue for days.
     """
 
     client: Client
     refill: Callable[[], None]
-    state: Callable[[], str]
+    block_ended: Callable[[], None]
+    without_workers: float

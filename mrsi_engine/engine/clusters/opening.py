@@ -3,25 +3,51 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path, PosixPath, WindowsPath
 from typing import Any
 
 import dask
-from distributed import Client
-from distributed.security import Security
+from distributed import Client, SpecCluster
 
 from mrsi_engine.engine.clusters.arguments import arguments_for
+from mrsi_engine.engine.clusters.certificates import made_for, settings_of
 from mrsi_engine.engine.clusters.choice import ClusterChoice, Need, OpenCluster, Tell
 from mrsi_engine.engine.clusters.existing import connected
+from mrsi_engine.engine.clusters.handshake import (
+    Report,
+    ask_workers,
+    refuse_unfit,
+    wait_for_workers,
+)
+from mrsi_engine.engine.clusters.heart import Heart
 from mrsi_engine.engine.clusters.libraries import check_keys, cluster_class
 from mrsi_engine.engine.clusters.local import default_workers, gpu_cluster, local_cluster
-from mrsi_engine.engine.clusters.pool import Pool
+from mrsi_engine.engine.clusters.pool import Pool, Served
 from mrsi_engine.engine.clusters.profiles import Profile
 from mrsi_engine.engine.clusters.settings import QUEUED_SETTINGS
 from mrsi_engine.engine.devices import gpu_workers, gpus_here
 from mrsi_engine.errors import InputError, RunError
+
+#: How long a run goes on without any worker on this machine, and waits for the first one (s).
+_WITHOUT_WORKERS, _START = 600.0, 120.0
+
+
+#: Workers of a trial.
+_TRIED = 2
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a cluster did: seconds until it was open and until each worker came, and what they say."""
+
+    opened: float
+    came: Mapping[str, float]
+    reports: Sequence[Report]
 
 
 def silent(line: str) -> None:
@@ -48,27 +74,79 @@ def open_cluster(choice: ClusterChoice, need: Need, tell: Tell = silent) -> Iter
     RunError
         If the cluster does not start, or nobody answers at its address.
     """
-    with ExitStack() as stack:
-        yield stack.enter_context(_opened(choice, need))
+    profile = choice.profile
+    with _client(profile, choice, need) as client, _pool(client) as pool:
+        heart = Heart(client, pool.state, tell, here=profile.here)
+        if profile.here and not need.processes:
+            # Threads of this process see what it sees.
+            yield OpenCluster(client, heart.beat, heart.block_ended, _WITHOUT_WORKERS)
+            return
+        wait_for_workers(client, heart, pool, patience=_START if profile.here else inf)
+        refuse_unfit(ask_workers(client, need), tell)
+
+        def refill() -> None:
+            pool.refill()
+            heart.beat()
+
+        waits = _WITHOUT_WORKERS if profile.here else inf
+        yield OpenCluster(client, refill, heart.block_ended, waits)
+
+
+def try_cluster(
+    choice: ClusterChoice, need: Need, tell: Tell = silent, patience: float = inf
+) -> Trial:
+    """Open a cluster, see how long its workers take to come, ask them, and close it.
+
+    Parameters
+    ----------
+    choice
+        Which; two workers unless it says otherwise, or all that are there already.
+    need, tell
+        As for :func:`open_cluster`.
+    patience
+        How long to wait for them (s).
+
+    Raises
+    ------
+    InputError, RunError
+        As for :func:`open_cluster`, but for workers that cannot do the run: these are reported.
+    """
+    profile, started = choice.profile, time.monotonic()
+    count = 1 if profile.address else choice.workers or _TRIED
+    with _client(profile, replace(choice, workers=count), need) as client, _pool(client) as pool:
+        opened = time.monotonic() - started
+        heart = Heart(client, pool.state, tell)
+        came: dict[str, float] = {}
+
+        def note(workers: Collection[str]) -> None:
+            for worker in workers:
+                came.setdefault(worker, time.monotonic() - started)
+
+        wait_for_workers(client, heart, pool, count, patience, note)
+        return Trial(opened, came, ask_workers(client, need))
 
 
 @contextmanager
-def _opened(choice: ClusterChoice, need: Need) -> Iterator[OpenCluster]:
-    profile = choice.profile
+def _client(profile: Profile, choice: ClusterChoice, need: Need) -> Iterator[Client]:
     if profile.address is not None:
         with connected(profile.address, tls=profile.tls) as client:
-            yield OpenCluster(client, refill=_nothing, state=_no_words)
+            yield client
         return
     check_keys(profile)
     opened = _opened_here if profile.here else _opened_elsewhere
     with opened(profile, choice, need) as client:
-        if not hasattr(client.cluster, "worker_spec"):
-            # Its own service keeps it at its size.
-            yield OpenCluster(client, refill=_nothing, state=_no_words)
-            return
-        pool = Pool(client.cluster)
-        with pool.kept():
-            yield OpenCluster(client, refill=pool.refill, state=pool.state)
+        yield client
+
+
+@contextmanager
+def _pool(client: Client) -> Iterator[Pool | Served]:
+    """Who keeps a cluster at its size."""
+    if not isinstance(client.cluster, SpecCluster):
+        yield Served()
+        return
+    pool = Pool(client.cluster)
+    with pool.kept():
+        yield pool
 
 
 @contextmanager
@@ -98,7 +176,9 @@ def _opened_elsewhere(profile: Profile, choice: ClusterChoice, need: Need) -> It
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(QUEUED_SETTINGS))
         shared = Path(stack.enter_context(_private_folder(need.folder)))
-        security = Security.temporary() if profile.secure else None
+        security = made_for(shared) if profile.secure else None
+        if security is not None:
+            stack.enter_context(dask.config.set(settings_of(security)))
         prepared = arguments_for(profile.kind or "")(profile.arguments, shared, security)
         cluster = stack.enter_context(_started(make, prepared, profile))
         _scale(cluster, profile, choice.workers)
@@ -137,11 +217,3 @@ def _private_folder(folder: Path) -> Iterator[str]:
         prefix=".cluster-", dir=inside, ignore_cleanup_errors=True
     ) as made:
         yield made
-
-
-def _nothing() -> None:
-    """Those who started the workers replace them."""
-
-
-def _no_words() -> str:
-    return ""

@@ -41,11 +41,13 @@ class Pool:
         self._queue: Queue | None = queue_of(cluster)
         self._lock = asyncio.Lock()
         self._lame: set[object] = set()
+        #: Jobs that ended without their worker having come, since a worker last was there.
+        self.lost_jobs = 0
 
     def refill(self) -> None:
-        """Start workers in place of those that are gone for good; waits for them to be started."""
-        with suppress(RuntimeError, TimeoutError, OSError):
-            self._cluster.sync(self._refill)
+        """Begin to start workers in place of those that are gone for good."""
+        if not self._lock.locked():
+            self._cluster.loop.add_callback(self._refill)
 
     def state(self) -> str:
         """Jobs in the queue by their state, as the queue says it; empty without a queue."""
@@ -97,6 +99,7 @@ class Pool:
         if left is None:
             return gone
         lost = [name for name, job in jobs.items() if job not in left and name not in here]
+        self.lost_jobs = 0 if here else self.lost_jobs + len(lost)
         return [*gone, *(name for name in lost if name not in gone)]
 
     def _jobs(self) -> dict[object, str]:
@@ -107,6 +110,19 @@ class Pool:
     def _connected(self) -> Counter[object]:
         found = self._cluster.scheduler_info.get("workers", {})
         return Counter(worker["name"] for worker in found.values())
+
+
+class Served:
+    """A cluster whose workers others started, and replace."""
+
+    lost_jobs = 0
+
+    def refill(self) -> None:
+        """Leave that to them."""
+
+    def state(self) -> str:
+        """Nothing is known."""
+        return ""
 
 
 def _is_lame(worker: Any) -> bool:
