@@ -53,7 +53,7 @@ def wait_for_workers(
     pool: Pool | Served,
     count: int = 1,
     patience: float = math.inf,
-    note: Callable[[Collection[str]], None] = len,
+    note: Callable[[Collection[str]], object] = len,
 ) -> None:
     """Wait until there are so many workers, and say every half minute what is waited for.
 
@@ -70,10 +70,7 @@ def wait_for_workers(
         note(workers)
         heart.beat()
         if (lost := pool.lost_jobs) >= MOST_LOST_JOBS:
-            raise RunError(
-                f"{lost} jobs ended before their worker came: something is wrong with them; see "
-                "the newest file in logs/workers of the output folder, and mrsi cluster test"
-            )
+            raise RunError(f"{lost} jobs ended before a worker came; {pool.last_words()}")
         if time.monotonic() - started > patience:
             raise RunError(
                 f"{client.scheduler.address}: {len(workers)} of {count} workers came within "

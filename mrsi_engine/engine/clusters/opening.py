@@ -14,7 +14,7 @@ from typing import Any
 import dask
 from distributed import Client, SpecCluster
 
-from mrsi_engine.engine.clusters.arguments import arguments_for
+from mrsi_engine.engine.clusters.arguments import JOB_LOGS, arguments_for
 from mrsi_engine.engine.clusters.certificates import made_for, settings_of
 from mrsi_engine.engine.clusters.choice import ClusterChoice, Need, OpenCluster, Tell
 from mrsi_engine.engine.clusters.existing import connected
@@ -43,7 +43,7 @@ _TRIED = 2
 
 @dataclass(frozen=True)
 class Trial:
-    """How a cluster did: seconds until it was open and until each worker came, and what they say."""
+    """How a cluster did: seconds until it was open, until each worker came, and what they say."""
 
     opened: float
     came: Mapping[str, float]
@@ -75,7 +75,7 @@ def open_cluster(choice: ClusterChoice, need: Need, tell: Tell = silent) -> Iter
         If the cluster does not start, or nobody answers at its address.
     """
     profile = choice.profile
-    with _client(profile, choice, need) as client, _pool(client) as pool:
+    with _client(profile, choice, need) as client, _pool(client, profile, need) as pool:
         heart = Heart(client, pool.state, tell, here=profile.here)
         if profile.here and not need.processes:
             # Threads of this process see what it sees.
@@ -113,7 +113,8 @@ def try_cluster(
     """
     profile, started = choice.profile, time.monotonic()
     count = 1 if profile.address else choice.workers or _TRIED
-    with _client(profile, replace(choice, workers=count), need) as client, _pool(client) as pool:
+    choice = replace(choice, workers=count)
+    with _client(profile, choice, need) as client, _pool(client, profile, need) as pool:
         opened = time.monotonic() - started
         heart = Heart(client, pool.state, tell)
         came: dict[str, float] = {}
@@ -139,12 +140,14 @@ def _client(profile: Profile, choice: ClusterChoice, need: Need) -> Iterator[Cli
 
 
 @contextmanager
-def _pool(client: Client) -> Iterator[Pool | Served]:
+def _pool(client: Client, profile: Profile, need: Need) -> Iterator[Pool | Served]:
     """Who keeps a cluster at its size."""
     if not isinstance(client.cluster, SpecCluster):
         yield Served()
         return
-    pool = Pool(client.cluster)
+    pool = Pool(
+        client.cluster, Path(profile.arguments.get("log_directory", need.folder / JOB_LOGS))
+    )
     with pool.kept():
         yield pool
 

@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from distributed import Nanny
@@ -24,6 +25,9 @@ _LOG = logging.getLogger(__name__)
 #: Between two looks at workers of this machine, and at jobs of a queue (s).
 _LOOK_HERE, _LOOK_AT_QUEUE = 2.0, 15.0
 
+#: Lines of a job's log that are told.
+_LAST_LINES = 8
+
 _ENDED = (Status.closing, Status.closed, Status.failed)
 
 
@@ -34,10 +38,12 @@ class Pool:
     ----------
     cluster
         A :class:`distributed.SpecCluster`.
+    logs
+        Folder of what jobs print, where the workers are jobs.
     """
 
-    def __init__(self, cluster: Any) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: Any, logs: Path) -> None:
+        self._cluster, self._logs = cluster, logs
         self._queue: Queue | None = queue_of(cluster)
         self._lock = asyncio.Lock()
         self._lame: set[object] = set()
@@ -54,6 +60,16 @@ class Pool:
         if self._queue is None:
             return ""
         return self._queue.summary(self._jobs().values())
+
+    def last_words(self) -> str:
+        """What the job that ended last printed at its end, with the file it stands in."""
+        try:
+            files = [path for path in self._logs.iterdir() if path.is_file()]
+            newest = max(files, key=lambda path: path.stat().st_mtime)
+            lines = newest.read_text(encoding="utf-8", errors="replace").splitlines()
+        except (OSError, ValueError):
+            return f"no logs in {self._logs}"
+        return "\n".join([f"{newest} ends with:", *lines[-_LAST_LINES:]])
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -121,6 +137,10 @@ class Served:
         """Leave that to them."""
 
     def state(self) -> str:
+        """Nothing is known."""
+        return ""
+
+    def last_words(self) -> str:
         """Nothing is known."""
         return ""
 
