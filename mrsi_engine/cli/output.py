@@ -41,7 +41,8 @@ def announce(outcome: FinishedRun) -> None:
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in outcome.timings.items())
     say(f"{outcome.summary.voxels} voxels: {counts}  ({steps})")
     say(f"{len(outcome.maps)} maps in {outcome.folder / 'maps'}")
-    say(f"report: {outcome.report}")
+    if outcome.report is not None:
+        say(f"report: {outcome.report}")
     say_notes(outcome.result.attrs["notes"])
     say(outcome.verdict.text)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mrsi_engine.choices import MIN_USABLE, Fill
+from mrsi_engine.choices import MIN_USABLE, Fill, Reports
 from mrsi_engine.companions import TISSUE, CompanionFiles, Kind, companion, companions
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.clusters import LOCAL, ClusterChoice, TLSFiles, warm_up
@@ -33,6 +33,7 @@ from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
 from mrsi_engine.io.result_store import ResultStore, open_result
 from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore, damaged_files
 from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.report.summary import write_summary
 from mrsi_engine.report.truth import result_truth_table
 from mrsi_engine.report.verdict import Verdict, verdict_on
 from mrsi_engine.runs.bases import BasisChoice, load_basis
@@ -139,16 +140,18 @@ class Options:
 class FinishedRun:
     """What a finished run left: its stores, files, and seconds by step.
 
-    ``accepted`` says whether enough of it is usable.
+    ``accepted`` says whether enough of it is usable, ``row`` is what ``summary.json`` says of it;
+    no ``report`` was made if none was wanted.
     """
 
     folder: Path
     summary: Summary
-    report: Path
+    report: Path | None
     maps: list[Path]
     verdict: Verdict
     accepted: bool
     timings: Mapping[str, float] = field(default_factory=dict)
+    row: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def result(self) -> xr.Dataset:
@@ -319,8 +322,9 @@ def finish_scan(
     clock: Clock,
     *,
     truth: Mapping[str, np.ndarray] | None = None,
+    reports: Reports = "all",
 ) -> FinishedRun:
-    """What follows once all blocks of a scan are done: delay, verdict, maps, table and report.
+    """What follows once all blocks of a scan are done: delay, verdict, maps, tables and report.
 
     Parameters
     ----------
@@ -330,15 +334,21 @@ def finish_scan(
         Of the steps so far; the report shows them.
     truth
         As for :func:`process`.
+    reports
+        Whether a report is made: ``flagged`` makes one where the verdict has something to say.
     """
     result = note_delay(folder)
     verdict = note_verdict(folder, result)
     with clock("export"):
         maps = export(result, folder, options.fill)
-    rows = result_truth_table(result, truth) if truth else None
-    report = report_on(folder, timings=clock.seconds, truth=rows)
-    accepted = verdict.accepted(options.min_usable)
-    return FinishedRun(folder, summary, report, maps, verdict, accepted, clock.seconds)
+    accepted, report = verdict.accepted(options.min_usable), None
+    flagged = not accepted or bool(verdict.advice or verdict.remarks)
+    if reports == "all" or (reports == "flagged" and flagged):
+        rows = result_truth_table(result, truth) if truth else None
+        report = report_on(folder, timings=clock.seconds, truth=rows)
+    # Last: where it is, all the rest is.
+    row = write_summary(folder, open_result(result_folder(folder)))
+    return FinishedRun(folder, summary, report, maps, verdict, accepted, clock.seconds, row)
 
 
 def note_verdict(folder: Path, result: xr.Dataset) -> Verdict:

@@ -5,8 +5,9 @@ from mrsi_engine.engine.clusters.choice import LOCAL, ClusterChoice, Need, OpenC
 from mrsi_engine.engine.clusters.dashboards import dashboard_link
 from mrsi_engine.engine.clusters.existing import connected
 from mrsi_engine.engine.clusters.local import default_workers, gpu_cluster, local_cluster, warm_up
-from mrsi_engine.engine.clusters.memory import least_bytes
+from mrsi_engine.engine.clusters.memory import bytes_needed, least_bytes
 from mrsi_engine.engine.clusters.opening import open_cluster, try_cluster
+from mrsi_engine.engine.clusters.pool import refill_of
 from mrsi_engine.engine.clusters.profiles import is_address, profile_names, profile_text, summary_of
 from mrsi_engine.engine.clusters.settings import DASK_SETTINGS, WORKER_ENVIRONMENT
 
@@ -19,6 +20,7 @@ __all__ = [
     "OpenCluster",
     "TLSFiles",
     "Tell",
+    "bytes_needed",
     "connected",
     "dashboard_link",
     "default_workers",
@@ -29,6 +31,7 @@ __all__ = [
     "open_cluster",
     "profile_names",
     "profile_text",
+    "refill_of",
     "summary_of",
     "try_cluster",
     "warm_up",

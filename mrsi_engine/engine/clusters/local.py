@@ -23,7 +23,7 @@ from mrsi_engine.engine.clusters.settings import (
 )
 
 #: What workers import before they are forked: torch and its like take seconds, once for all.
-_PRELOADED = ["distributed", "mrsi_engine.engine.executors", "mrsi_engine.stages"]
+_PRELOADED = ["distributed", "mrsi_engine.engine.driver", "mrsi_engine.stages"]
 
 
 def warm_up() -> None:

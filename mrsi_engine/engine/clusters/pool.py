@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from distributed import Nanny
+from distributed import Client, Nanny, SpecCluster
 from distributed.core import Status
 from tornado.ioloop import PeriodicCallback
 
@@ -143,6 +143,13 @@ class Served:
     def last_words(self) -> str:
         """Nothing is known."""
         return ""
+
+
+def refill_of(client: Client) -> Callable[[], None] | None:
+    """What keeps the cluster of a client at its size, where its scheduler runs in this process."""
+    if not isinstance(client.cluster, SpecCluster):
+        return None
+    return Pool(client.cluster, Path()).refill
 
 
 def _is_lame(worker: Any) -> bool:
