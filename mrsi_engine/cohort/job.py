@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mrsi_engine.choices import Reports
 from mrsi_engine.cohort.rows import ScanRow
+from mrsi_engine.engine.clusters import LOCAL
 from mrsi_engine.engine.opening import pipeline_of
 from mrsi_engine.io.places import place
 from mrsi_engine.pipeline.pipeline import Pipeline
@@ -74,7 +75,7 @@ class ScanJob:
         voxels: int | None = None,
     ) -> ScanJob:
         """A scan with what is done to it."""
-        here = replace(options or Options(), workers=0, scheduler=None, threads_per_worker=1)
+        here = replace(options or Options(), cluster=LOCAL, workers=0, tls=None)
         return cls(
             row,
             str(out),
