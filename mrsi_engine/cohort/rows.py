@@ -51,11 +51,20 @@ class ScanRow:
         return safe_stem(stem_of(self.scan))
 
     @property
+    def name(self) -> str:
+        """Name of its folder: the stem, and its suffix where that is not ``mrsi``.
+
+        A session may hold ``sub-01_mrsi`` and ``sub-01_svs``.
+        """
+        _, _, suffix = stem_of(self.scan).rpartition("_")
+        return f"{self.stem}_{suffix}" if suffix in ("svs", "unloc", "mrsref") else self.stem
+
+    @property
     def folder(self) -> str:
         """Its folder inside that of the cohort, the name by which a cohort knows it.
 
-        ``sub-01/ses-02/STEM``; without labels the stem alone.
+        ``sub-01/ses-02/NAME``; without labels the name alone.
         """
         labels = [f"sub-{self.subject}"] if self.subject else []
         labels += [f"ses-{self.session}"] if self.session else []
-        return str(PurePosixPath(*labels, self.stem))
+        return str(PurePosixPath(*labels, self.name))
