@@ -39,10 +39,14 @@ from mrsi_engine.io.noise_at_import import (
     processing_of,
 )
 from mrsi_engine.io.personal import personal_fields, without_personal
+from mrsi_engine.io.places import place
 from mrsi_engine.io.room import check_room
 from mrsi_engine.io.scan_store import DEFAULT_CHUNK, ScanStore
 from mrsi_engine.io.signal_mask import signal_mask
 from mrsi_engine.nuclei import nucleus
+
+#: Raised whenever the numbers of an import change.
+REVISION = 1
 
 #: Bytes of samples held in memory before they go to a scratch file.
 MEMORY_BUDGET = 512 << 20
@@ -131,11 +135,11 @@ def import_scan(
         If the disk is full or the store cannot be written.
     """
     request = _request(scan, files, tissue_classes, chunk, points, keep_personal, stated)
-    target = Path(out).resolve()
+    target = place(out).resolve()
     check_output(target, overwrite)
     inputs = find_inputs(request)
     check_room(inputs, target.parent, memory_budget)
-    with replacing(target) as folder:
+    with replacing(target, overwrite) as folder:
         _fill(folder, request, inputs, memory_budget, Ticker(inputs, progress))
     return ScanStore.open(out)
 
@@ -180,7 +184,7 @@ def _request(
         raise InputError(f"chunk is {chunk}, expected at least one voxel")
     given = {companion(name).name: one for name, one in files.items() if one is not None}
     said = {name: dict(fields) for name, fields in (stated or {}).items() if fields}
-    return Request(Path(scan), given, tuple(classes), chunk, points, keep_personal, said)
+    return Request(place(scan), given, tuple(classes), chunk, points, keep_personal, said)
 
 
 def _fill(folder: Path, request: Request, inputs: Inputs, memory_budget: int, tick: Ticker) -> None:
@@ -337,6 +341,7 @@ def _provenance(request: Request, checksums: Sequence[str]) -> dict[str, Any]:
         "tissue_classes": list(request.classes),
         "chunk": request.chunk,
         "points": request.points,
+        "import revision": REVISION,
         **({"keep_personal": True} if request.keep_personal else {}),
         **({"stated": dict(request.stated)} if request.stated else {}),
     }

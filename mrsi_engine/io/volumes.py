@@ -15,6 +15,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.images import image_at
 
 #: A mask of fractions counts a voxel from here on.
 MASK_THRESHOLD = 0.5
@@ -97,7 +98,7 @@ def load_image(path: Path) -> Any:
     """
     _check_readable(path)
     try:
-        image = nib.load(path)
+        image = image_at(path)
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{path}: not a NIfTI file, or damaged: {error}") from error
     if not isinstance(image, nib.Nifti1Image):
@@ -137,7 +138,7 @@ def grid_of(image: Any) -> tuple[Grid, list[str]]:
     return grid, []
 
 
-def place(image: Any, affine: NDArray[np.float64], code: int) -> None:
+def set_position(image: Any, affine: NDArray[np.float64], code: int) -> None:
     """Say in a NIfTI image where its voxels are.
 
     A qform cannot hold shear: its code is 0 where it would say another place than the sform. With

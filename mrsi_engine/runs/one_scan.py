@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,10 +26,12 @@ from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import ScanLayout
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.companion_headers import companion_headers
+from mrsi_engine.io.files import remove_leftover
 from mrsi_engine.io.import_signals import Progress
 from mrsi_engine.io.importing import changed_since, import_scan, timing_of
 from mrsi_engine.io.integrity import Damage, OnDamage
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
+from mrsi_engine.io.places import check_reachable
 from mrsi_engine.io.result_store import ResultStore, open_result
 from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore, damaged_files
 from mrsi_engine.pipeline.pipeline import Pipeline
@@ -226,6 +227,7 @@ def check_scan(
     """
     options.check()
     check_folder(folder)
+    check_reachable(inputs.scan)
     header, protocol = read_protocol(inputs)
     return header, suited_basis(basis, pipeline, protocol, options.keep)
 
@@ -436,7 +438,7 @@ def import_once(
         overwrite = True
     store = import_scan(inputs.scan, target, overwrite=overwrite, progress=progress, **settings)
     for leftover in killed_imports(target):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftover(leftover)
     return store
 
 
