@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,11 @@ class Wanted:
 class Discovery:
     """What a dataset holds.
 
-    ``rows`` are all its scans; ``refused`` has what is wrong with some of them, by their folder.
-    ``notes`` say what was left out, and why.
+    ``rows`` are all its scans, those that cannot run with the reason; ``notes`` say what was left
+    out, and why.
     """
 
     rows: tuple[ScanRow, ...]
-    refused: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -65,7 +64,7 @@ def discover(index: Index, rules: Rules, wanted: Wanted | None = None) -> Discov
     by_subject: dict[str, list[BIDSFile]] = {}
     for file in index.files(subjects):
         by_subject.setdefault(file["sub"], []).append(file)
-    rows, refused, notes = [], {}, [*index.notes, *_unread(wanted.filters, rules)]
+    rows, notes = [], [*index.notes, *_unread(wanted.filters, rules)]
     participants, seen = _participants(index.root), set()
     for subject, files in sorted(by_subject.items()):
         search = _Search(index.root, rules, wanted.filters, files)
@@ -73,13 +72,10 @@ def discover(index: Index, rules: Rules, wanted: Wanted | None = None) -> Discov
             seen.add(scan["ses"])
             if sessions and scan["ses"] not in sessions:
                 continue
-            row, wrong = search.row(scan, rule, participants.get(subject, {}))
-            rows.append(row)
-            if wrong:
-                refused[row.folder] = wrong
+            rows.append(search.row(scan, rule, participants.get(subject, {})))
         notes += search.unused(sessions)
     _check_found(index, rows, sessions - seen)
-    return Discovery(_told_apart(rows, refused), refused, tuple(notes))
+    return Discovery(_told_apart(rows), tuple(notes))
 
 
 def _subjects(index: Index, wanted: Wanted) -> tuple[str, ...] | None:
@@ -105,16 +101,17 @@ def _check_found(index: Index, rows: Sequence[ScanRow], missing: set[str]) -> No
         )
 
 
-def _told_apart(rows: Sequence[ScanRow], refused: dict[str, str]) -> tuple[ScanRow, ...]:
-    """The rows, one for each output folder; a folder that two scans would have is refused."""
+def _told_apart(rows: Sequence[ScanRow]) -> tuple[ScanRow, ...]:
+    """The rows, one for each output folder; where two scans would have one neither runs."""
     found: dict[str, ScanRow] = {}
     for row in rows:
         first = found.setdefault(row.folder, row)
         if first is not row:
-            refused[row.folder] = (
+            why = (
                 f"{first.scan} and {row.scan} have the same output folder; take one of them away, "
                 "or choose one by --bids-rules or --bids-filter-file"
             )
+            found[row.folder] = replace(first, refused=why)
     return tuple(found.values())
 
 
@@ -142,10 +139,8 @@ class _Search:
             if rule is not None and fits(self._filters.get(file["suffix"], {}), file):
                 yield file, rule
 
-    def row(
-        self, scan: BIDSFile, rule: ScanRule, participant: Mapping[str, str]
-    ) -> tuple[ScanRow, str]:
-        """The row of a scan, and what is wrong with it, if anything is."""
+    def row(self, scan: BIDSFile, rule: ScanRule, participant: Mapping[str, str]) -> ScanRow:
+        """The row of a scan, with what is wrong with it, if anything is."""
         sidecar: dict[str, Any] = {}
         files: dict[str, CompanionFiles] = {}
         stated: dict[str, dict[str, Any]] = {}
@@ -166,7 +161,7 @@ class _Search:
             **{name: scan[name] for name in _SHOWN if scan[name]},
             **shown_fields(sidecar),
         }
-        row = ScanRow(
+        return ScanRow(
             str(scan.path),
             scan["sub"],
             scan["ses"] or None,
@@ -175,9 +170,9 @@ class _Search:
             rule.basis,
             rule.pipeline,
             {name: fields for name, fields in stated.items() if fields},
+            " ".join(wrong.split()),
             metadata,
         )
-        return row, wrong
 
     def unused(self, sessions: set[str]) -> Iterator[str]:
         """References of water that no scan takes, which may be a matter of rules."""

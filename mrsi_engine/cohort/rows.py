@@ -31,6 +31,8 @@ class ScanRow:
     stated
         Fields of NIfTI-MRS that are said of ``scan`` or a companion (by its name) beside its file,
         e.g. by a BIDS sidecar: they fill what the header leaves open and must not contradict it.
+    refused
+        Why it cannot run, where that is known before its files are read.
     metadata
         Whatever else the table says of it, as text; it travels into the tables.
     """
@@ -43,6 +45,7 @@ class ScanRow:
     basis: str | None = None
     pipeline: str | None = None
     stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    refused: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property

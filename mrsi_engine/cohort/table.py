@@ -28,13 +28,13 @@ _MOST_TOLD = 20
 _DELIMITERS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 _LABELS = {"subject": "sub", "session": "ses"}
 _CLASSES = f"{TISSUE.name}_classes"
-_STATED = "stated"
+_STATED, _REFUSED = "stated", "refused"
 
 
 def columns_known() -> tuple[str, ...]:
     """Columns that mean something to a cohort, in the order they are written."""
     own = [name for row in companions() for name in (row.name, *row.classes)]
-    return ("subject", "session", "scan", *own, _CLASSES, "basis", "pipeline", _STATED)
+    return ("subject", "session", "scan", *own, _CLASSES, "basis", "pipeline", _STATED, _REFUSED)
 
 
 def read_table(path: str | Path) -> tuple[ScanRow, ...]:
@@ -43,7 +43,8 @@ def read_table(path: str | Path) -> tuple[ScanRow, ...]:
     A line a scan. Column ``scan`` is needed; ``subject``, ``session``, ``basis``, ``pipeline`` and
     one for each companion (:mod:`mrsi_engine.companions`: ``mask``, ``water``, ``tissue`` with
     ``tissue_classes``, or ``gm``, ``wm``, ``csf``, ``scalp``...) may be there; ``stated`` holds, as
-    JSON, what headers leave open. All others are metadata. Paths are relative to the folder of the
+    JSON, what headers leave open; a scan with a reason in ``refused`` is not run. All others are
+    metadata. Paths are relative to the folder of the
     table; ``n/a`` and an empty cell mean none.
 
     Raises
@@ -228,6 +229,7 @@ def _row(cells: Mapping[str, str], folder: Path, wrong: dict[str, str]) -> ScanR
         basis=_located(basis, folder) if basis and parse_basis_name(basis) is None else basis,
         pipeline=_located(pipeline, folder) if pipeline and _is_file(pipeline) else pipeline,
         stated=_stated(given.get(_STATED, "{}"), wrong),
+        refused=given.get(_REFUSED, ""),
         metadata={name: text for name, text in given.items() if name not in columns_known()},
     )
     try:
@@ -295,6 +297,7 @@ def _cells_of(row: ScanRow) -> dict[str, str]:
         "basis": row.basis,
         "pipeline": row.pipeline,
         _STATED: json.dumps(row.stated, sort_keys=True) if row.stated else None,
+        _REFUSED: row.refused,
     }
     cells = {**single, **files, **others, **row.metadata}
     return {name: text for name, text in cells.items() if text}

@@ -185,6 +185,7 @@ def _rows(draw: st.DrawFn) -> ScanRow:
         draw(st.none() | st.just("press-3t-te30") | _paths),
         draw(st.none() | st.just("svs") | st.just("/own/p.toml")),
         draw(_stated),
+        draw(st.just("") | _text.filter(lambda text: text != "n/a")),
         draw(_metadata),
     )
 
