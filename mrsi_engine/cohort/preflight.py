@@ -157,7 +157,6 @@ def preflight(
     basis: BasisChoice | None,
     pipeline: Pipeline,
     options: CohortOptions,
-    refused: Mapping[str, str] | None = None,
 ) -> Preflight:
     """Check every scan of a cohort; one that cannot run does not hinder the others.
 
@@ -169,10 +168,8 @@ def preflight(
         Folder of the cohort.
     basis, pipeline
         Of scans that have none of their own.
-    refused
-        What is known to be wrong already, by the folder of the scan.
     """
-    wrong = dict(refused or {})
+    wrong = {row.folder: row.refused for row in rows if row.refused}
     checks = _Checks(out, basis, pipeline, options)
     waiting = [row for row in rows if row.folder not in wrong]
     with ThreadPoolExecutor(THREADS) as pool:

@@ -33,6 +33,8 @@ class ScanRow:
     stated
         Fields of NIfTI-MRS that are said of ``scan`` or a companion (by its name) beside its file,
         e.g. by a BIDS sidecar: they fill what the header leaves open and must not contradict it.
+    refused
+        Why it cannot run, where that is known before its files are read.
     metadata
         Whatever else the table says of it, as text; it travels into the tables.
     """
@@ -45,6 +47,7 @@ class ScanRow:
     basis: str | None = None
     pipeline: str | None = None
     stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    refused: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -53,14 +56,23 @@ class ScanRow:
         return safe_stem(stem_of(self.scan))
 
     @property
+    def name(self) -> str:
+        """Name of its folder: the stem, and its suffix where that is not ``mrsi``.
+
+        A session may hold ``sub-01_mrsi`` and ``sub-01_svs``.
+        """
+        _, _, suffix = stem_of(self.scan).rpartition("_")
+        return f"{self.stem}_{suffix}" if suffix in ("svs", "unloc", "mrsref") else self.stem
+
+    @property
     def folder(self) -> str:
         """Its folder inside that of the cohort, the name by which a cohort knows it.
 
-        ``sub-01/ses-02/STEM``; without labels the stem alone.
+        ``sub-01/ses-02/NAME``; without labels the name alone.
         """
         labels = [f"sub-{self.subject}"] if self.subject else []
         labels += [f"ses-{self.session}"] if self.session else []
-        return str(PurePosixPath(*labels, self.stem))
+        return str(PurePosixPath(*labels, self.name))
 
     def inputs(self, points: int | None = None, keep_personal: bool = False) -> Inputs:
         """Its files as a run of one scan takes them.

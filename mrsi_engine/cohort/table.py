@@ -28,13 +28,13 @@ _MOST_TOLD = 20
 _DELIMITERS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 _LABELS = {"subject": "sub", "session": "ses"}
 _CLASSES = f"{TISSUE.name}_classes"
-_STATED = "stated"
+_STATED, _REFUSED = "stated", "refused"
 
 
 def columns_known() -> tuple[str, ...]:
     """Columns that mean something to a cohort, in the order they are written."""
     own = [name for row in companions() for name in (row.name, *row.classes)]
-    return ("subject", "session", "scan", *own, _CLASSES, "basis", "pipeline", _STATED)
+    return ("subject", "session", "scan", *own, _CLASSES, "basis", "pipeline", _STATED, _REFUSED)
 
 
 def read_table(path: str | Path) -> tuple[ScanRow, ...]:
@@ -43,7 +43,8 @@ def read_table(path: str | Path) -> tuple[ScanRow, ...]:
     A line a scan. Column ``scan`` is needed; ``subject``, ``session``, ``basis``, ``pipeline`` and
     one for each companion (:mod:`mrsi_engine.companions`: ``mask``, ``water``, ``tissue`` with
     ``tissue_classes``, or ``gm``, ``wm``, ``csf``, ``scalp``...) may be there; ``stated`` holds, as
-    JSON, what headers leave open. All others are metadata. Paths are relative to the folder of the
+    JSON, what headers leave open; a scan with a reason in ``refused`` is not run. All others are
+    metadata. Paths are relative to the folder of the
     table; ``n/a`` and an empty cell mean none.
 
     Raises
@@ -89,7 +90,7 @@ def write_table(rows: Sequence[ScanRow], path: str | Path) -> Path:
     delimiter = _delimiter(path)
     table = [_cells_of(row) for row in rows]
     extra = {name for row in rows for name in row.metadata}
-    taken = sorted(extra.intersection(columns_known()))
+    taken = sorted(name for name in extra if column_meant(name))
     if taken:
         raise InputError(f"{path}: metadata {taken} have names of columns; rename them")
     used = {name for cells in table for name in cells} | {"scan"}
@@ -180,7 +181,6 @@ def _delimiter(path: Path) -> str:
 
 
 def _check_columns(path: Path, columns: Sequence[str], delimiter: str) -> None:
-    known = columns_known()
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise InputError(f"{path}: columns {', '.join(map(repr, twice))} stand twice; rename one")
@@ -188,8 +188,8 @@ def _check_columns(path: Path, columns: Sequence[str], delimiter: str) -> None:
         raise InputError(f"{path}: column {1 + columns.index('')} has no name; name or remove it")
     # Taken for metadata, a mask would be left out in silence.
     for name in columns:
-        meant = _plain(name)
-        if name not in known and meant in known:
+        meant = column_meant(name)
+        if meant not in (None, name):
             raise InputError(f"{path}: column {name!r}: is it {meant!r}? Rename it")
     if "scan" not in columns:
         other = {"\t": ",", ",": "\t"}[delimiter]
@@ -200,19 +200,17 @@ def _check_columns(path: Path, columns: Sequence[str], delimiter: str) -> None:
         )
 
 
-def _plain(name: str) -> str:
-    """A name of a column as it would be written here: ``Masks`` is ``mask``."""
+def column_meant(name: str) -> str | None:
+    """The column that a name seems to mean, ``mask`` for ``Masks``; ``None`` for metadata."""
     folded = re.sub(r"[ -]+", "_", name.strip().casefold())
-    if folded in columns_known():
-        return folded
     spelt = {"participant_id": "subject", "session_id": "session", "filename": "scan"}
-    return spelt.get(folded, folded.removesuffix("s"))
+    found = [folded, spelt.get(folded, ""), folded.removesuffix("s")]
+    return next((one for one in found if one in columns_known()), None)
 
 
 def _row(cells: Mapping[str, str], folder: Path, wrong: dict[str, str]) -> ScanRow | None:
     """The scan of a line; ``wrong`` gets what is wrong by column."""
     given = {name: text for name, text in cells.items() if text not in ("", NOTHING)}
-    known = columns_known()
     labels = {name: _label(name, given, wrong) for name in _LABELS}
     if labels["session"] and not labels["subject"]:
         wrong.setdefault("subject", f"empty, but the session is {labels['session']!r}; give one")
@@ -231,7 +229,8 @@ def _row(cells: Mapping[str, str], folder: Path, wrong: dict[str, str]) -> ScanR
         basis=_located(basis, folder) if basis and parse_basis_name(basis) is None else basis,
         pipeline=_located(pipeline, folder) if pipeline and _is_file(pipeline) else pipeline,
         stated=_stated(given.get(_STATED, "{}"), wrong),
-        metadata={name: text for name, text in given.items() if name not in known},
+        refused=given.get(_REFUSED, ""),
+        metadata={name: text for name, text in given.items() if name not in columns_known()},
     )
     try:
         _ = row.stem
@@ -278,7 +277,9 @@ def _stated(text: str, wrong: dict[str, str]) -> dict[str, dict[str, Any]]:
     except ValueError as error:
         wrong[_STATED] = f"not JSON ({error})"
         return {}
-    if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
+    names = {"scan", *(row.name for row in companions())}
+    tables = isinstance(found, dict) and all(isinstance(v, dict) for v in found.values())
+    if not tables or not names.issuperset(found):
         wrong[_STATED] = f'{text}, expected JSON such as {{"scan": {{"EchoTime": 0.03}}}}'
         return {}
     return found
@@ -296,6 +297,7 @@ def _cells_of(row: ScanRow) -> dict[str, str]:
         "basis": row.basis,
         "pipeline": row.pipeline,
         _STATED: json.dumps(row.stated, sort_keys=True) if row.stated else None,
+        _REFUSED: row.refused,
     }
     cells = {**single, **files, **others, **row.metadata}
     return {name: text for name, text in cells.items() if text}

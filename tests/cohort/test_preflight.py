@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -94,14 +95,7 @@ def test_what_cannot_run_is_told_and_hinders_nobody(good: ScanRow, tmp_path: Pat
 
 
 def test_what_is_refused_already_stays_so(good: ScanRow, tmp_path: Path) -> None:
-    found = preflight(
-        [good],
-        tmp_path,
-        basis=None,
-        pipeline=Pipeline.load("brain-1h-3t"),
-        options=CohortOptions(),
-        refused={good.folder: "two masks"},
-    )
+    found = _check([replace(good, refused="two masks")], tmp_path)
     assert found.refused == {good.folder: "two masks"}
     assert not found.scans
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrsi_engine.cohort.rows import ScanRow
-from mrsi_engine.cohort.table import RESERVED, columns_known, read_table, write_table
+from mrsi_engine.cohort.table import RESERVED, column_meant, read_table, write_table
 from mrsi_engine.companions import Companion, Kind, register, unregister
 from mrsi_engine.errors import InputError
 
@@ -167,7 +167,7 @@ _stated = st.dictionaries(
     max_size=2,
 )
 _metadata = st.dictionaries(
-    _text.filter(lambda name: name.casefold().removesuffix("s") not in columns_known()),
+    _text.filter(lambda name: column_meant(name) is None),
     _text.filter(lambda value: value != "n/a"),
     max_size=3,
 )
@@ -185,6 +185,7 @@ def _rows(draw: st.DrawFn) -> ScanRow:
         draw(st.none() | st.just("press-3t-te30") | _paths),
         draw(st.none() | st.just("svs") | st.just("/own/p.toml")),
         draw(_stated),
+        draw(st.just("") | _text.filter(lambda text: text != "n/a")),
         draw(_metadata),
     )
 
