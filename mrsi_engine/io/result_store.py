@@ -446,6 +446,15 @@ def open_result(path: str | Path) -> xr.Dataset:
     return dataset
 
 
+def in_memory(result: xr.Dataset) -> xr.Dataset:
+    """The same result with all that is not a signal read: who needs every map reads it once."""
+    signals = set(result.attrs["signals"])
+    for name, variable in result.variables.items():
+        if name not in signals:
+            variable.load()
+    return result
+
+
 def remove_result(path: str | Path) -> None:
     """Delete a result store, and only that.
 
