@@ -97,13 +97,14 @@ def finish_scan(
     accepted = verdict.accepted(options.min_usable)
     with clock("export"):
         maps = write_exports(run.result, folder, options.fill)
-    row = write_summary(folder, run.result)
     report = None
     if reports == "all" or (reports == "flagged" and is_flagged(verdict, accepted)):
         rows = result_truth_table(run.result, truth) if truth else None
         report = report_on(folder, run=run, timings=clock.seconds, truth=rows)
     else:
         (folder / REPORT).unlink(missing_ok=True)
+    # Last: where it is, all the rest is.
+    row = write_summary(folder, run.result)
     return FinishedRun(folder, summary, report, maps, verdict, accepted, clock.seconds, row)
 
 

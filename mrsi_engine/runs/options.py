@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mrsi_engine.choices import MIN_USABLE, Fill
-from mrsi_engine.engine.devices import AUTO, check_device, gpu_workers
+from mrsi_engine.engine.clusters import LOCAL, ClusterChoice, TLSFiles
+from mrsi_engine.engine.devices import AUTO
 from mrsi_engine.errors import InputError
 
 
@@ -13,12 +14,15 @@ from mrsi_engine.errors import InputError
 class Options:
     """How to run: where, in what blocks, and what to keep.
 
+    ``cluster``, ``workers``, ``threads_per_worker`` and ``tls`` are those of
+    :class:`~mrsi_engine.engine.clusters.ClusterChoice`.
     ``min_usable`` is the share of usable voxels from which a run is accepted.
     """
 
+    cluster: str = LOCAL
     workers: int | None = None
-    scheduler: str | None = None
     threads_per_worker: int = 1
+    tls: TLSFiles | None = None
     block_size: int | None = None
     device: str = AUTO
     keep: tuple[str, ...] = ()
@@ -26,24 +30,23 @@ class Options:
     overwrite: bool = False
     min_usable: float = MIN_USABLE
 
+    @property
+    def where(self) -> ClusterChoice:
+        """The cluster that is chosen."""
+        return ClusterChoice(self.cluster, self.workers, self.threads_per_worker, self.tls)
+
     def check(self) -> Options:
         """These options, once they are known to say a possible way to run.
 
         Raises
         ------
         InputError
-            If a number is out of range, two places to run are given, there is no such device, or
-            more workers than GPUs, or what hands those out is not installed.
+            If a number is out of range, there is no such cluster or device, more workers than
+            GPUs are asked for, or a library that is needed is not installed.
         """
-        for name, least in (("workers", 0), ("threads_per_worker", 1), ("block_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} is {value}, expected at least {least}")
+        if self.block_size is not None and self.block_size < 1:
+            raise InputError(f"block_size is {self.block_size}, expected at least 1")
         if not 0 <= self.min_usable <= 1:
             raise InputError(f"min_usable is {self.min_usable:g}, expected a share from 0 to 1")
-        if self.workers is not None and self.scheduler is not None:
-            raise InputError("workers and scheduler both say where to run; give one of them")
-        check_device(self.device, here=self.scheduler is None)
-        if self.scheduler is None:
-            gpu_workers(self.device, self.workers)
+        self.where.check(self.device)
         return self
