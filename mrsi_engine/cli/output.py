@@ -69,6 +69,11 @@ def complain(message: str) -> None:
     err_console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """A line on what goes on, on standard error."""
+    err_console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def tell_damage(store: Path, damages: Sequence[Damage]) -> None:
     """What is damaged of a store that is made again."""
     from mrsi_engine.engine.events import DamageFound

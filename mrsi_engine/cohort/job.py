@@ -10,7 +10,9 @@ from pathlib import Path
 
 from mrsi_engine.choices import Reports
 from mrsi_engine.cohort.rows import ScanRow
+from mrsi_engine.engine.clusters import LOCAL
 from mrsi_engine.engine.opening import pipeline_of
+from mrsi_engine.io.places import place
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.runs.bases import BasisChoice
 from mrsi_engine.runs.one_scan import Inputs, Options
@@ -73,7 +75,7 @@ class ScanJob:
         voxels: int | None = None,
     ) -> ScanJob:
         """A scan with what is done to it."""
-        here = replace(options or Options(), workers=0, scheduler=None, threads_per_worker=1)
+        here = replace(options or Options(), cluster=LOCAL, workers=0, tls=None)
         return cls(
             row,
             str(out),
@@ -95,15 +97,12 @@ class ScanJob:
     @property
     def folder(self) -> Path:
         """Its folder."""
-        return Path(self.out) / self.row.folder
+        return place(self.out) / self.row.folder
 
     @property
     def inputs(self) -> Inputs:
         """Its files."""
-        row = self.row
-        return Inputs(
-            Path(row.scan), row.files, row.tissue_classes, self.points, self.keep_personal
-        )
+        return self.row.inputs(self.points, self.keep_personal)
 
     def load_pipeline(self) -> Pipeline:
         """Its pipeline, read once a process."""

@@ -17,8 +17,8 @@ from distributed import Client
 from mrsi_engine.cohort.course import Course
 from mrsi_engine.cohort.events import CohortSink, ScanFailed, ScanStarted
 from mrsi_engine.cohort.job import ScanJob
+from mrsi_engine.engine.clusters import refill_of
 from mrsi_engine.engine.patience import Patience
-from mrsi_engine.engine.pools import refill_of
 from mrsi_engine.engine.window import Ended, Failure, Task, run_tasks
 from mrsi_engine.io.files import DiskFullError
 

@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from distributed import Client
 
 from mrsi_engine.engine.blocks import Receipt
 from mrsi_engine.engine.clusters import (
-    connected,
+    ClusterChoice,
+    Need,
+    OpenCluster,
+    Tell,
+    bytes_needed,
     dashboard_link,
-    default_workers,
-    gpu_cluster,
-    local_cluster,
+    open_cluster,
+    refill_of,
 )
-from mrsi_engine.engine.devices import check_device, gpu_workers, gpus_here
+from mrsi_engine.engine.devices import check_device
 from mrsi_engine.engine.events import (
     BlockDone,
     BlockFailed,
+    ClusterTold,
     DamageFound,
     Event,
     PartDone,
@@ -35,10 +40,10 @@ from mrsi_engine.engine.events import (
     Sink,
 )
 from mrsi_engine.engine.finish import Summary, finalise
+from mrsi_engine.engine.opening import opened
 from mrsi_engine.engine.passes import Pass, finish_pass, next_pass
 from mrsi_engine.engine.patience import Patience
 from mrsi_engine.engine.plan import Plan
-from mrsi_engine.engine.pools import refill_of
 from mrsi_engine.engine.rounds import Round, next_round
 from mrsi_engine.engine.tally import Tally
 from mrsi_engine.engine.window import Ended, Failure, Source, run_tasks, slots
@@ -83,8 +88,7 @@ def run(
     *,
     client: Client | None = None,
     workers: int | None = None,
-    scheduler: str | None = None,
-    threads_per_worker: int = 1,
+    choice: ClusterChoice | None = None,
     processes: bool | None = None,
     sinks: Sequence[Sink] = (),
     patience: Patience | None = None,
@@ -95,13 +99,13 @@ def run(
 
     Parameters
     ----------
-    client, scheduler, workers
-        Where: on the cluster of a client, on the scheduler at an address, on a local cluster of so
-        many workers, or, with ``workers=0``, in this process. At most one may be given; by default
-        a local cluster of one worker a core, or a GPU where the plan's device is one.
-    threads_per_worker, processes
-        Of the local cluster, see :func:`~mrsi_engine.engine.clusters.local_cluster`. Its workers
-        are threads for a scan of less than ``PROCESSES_FROM`` voxels unless told otherwise.
+    client, choice, workers
+        Where: on the cluster of a client, on one that is chosen, on so many workers of this
+        machine, or, with ``workers=0``, in this process. At most one may be given; by default on
+        this machine, one worker a core, or a GPU where the plan's device is one.
+    processes
+        Whether workers of this machine are processes. They are threads for a scan of less than
+        ``PROCESSES_FROM`` voxels unless told otherwise.
     sinks
         Called with every event of the run.
     patience
@@ -118,23 +122,26 @@ def run(
     Interrupted
         If this process was asked to stop.
     """
-    if sum(given is not None for given in (client, workers, scheduler)) > 1:
-        raise InputError("give one of client, workers and scheduler: they say where to run")
-    check_device(plan.device, here=client is None and scheduler is None)
+    if sum(given is not None for given in (client, workers, choice)) > 1:
+        raise InputError("give one of client, workers and choice: they say where to run")
+    where = choice or ClusterChoice(workers=workers)
+    check_device(plan.device, here=client is None and where.here)
     _forget_damaged(plan, sinks)
     if not plan.store.missing() and next_pass(plan) is None:
         return _drive(plan, run_tasks, 0, None, sinks)
-    if workers == 0:
+    if client is None and where.workers == 0:
         return _drive(plan, run_tasks, 1, None, sinks)
+    patience = patience or Patience()
     with ExitStack() as stack:
-        if client is not None:
-            found = client
-        elif scheduler is not None:
-            found = stack.enter_context(connected(scheduler))
-        else:
-            found = stack.enter_context(_cluster(plan, workers, threads_per_worker, processes))
-        runner = partial(run_tasks, client=found, patience=patience, refill=refill_of(found))
-        return _drive(plan, runner, slots(found), dashboard_link(found), sinks)
+        refill = refill_of(client) if client is not None else None
+        if client is None:
+            need = _need(plan, where, processes)
+            cluster = stack.enter_context(open_cluster(where, need, _teller(sinks)))
+            client, refill = cluster.client, cluster.refill
+            patience = replace(patience, without_workers=cluster.without_workers)
+            sinks = [*sinks, _counter(cluster)]
+        runner = partial(run_tasks, client=client, patience=patience, refill=refill)
+        return _drive(plan, runner, slots(client), dashboard_link(client), sinks)
 
 
 def _forget_damaged(plan: Plan, sinks: Sequence[Sink]) -> None:
@@ -146,18 +153,41 @@ def _forget_damaged(plan: Plan, sinks: Sequence[Sink]) -> None:
             sink(found)
 
 
-def _cluster(
-    plan: Plan, workers: int | None, threads_per_worker: int, processes: bool | None
-) -> AbstractContextManager[Client]:
-    """A cluster on this machine that suits a plan."""
-    each_with_its_own = gpu_workers(plan.device, workers)
-    if each_with_its_own:
-        return gpu_cluster(each_with_its_own, threads_per_worker)
-    # Without a GPU a worker has a core; one GPU is kept busy by one worker.
-    count = workers or (1 if gpus_here(plan.device) else default_workers())
-    if processes is None:
-        processes = plan.store.voxels >= PROCESSES_FROM
-    return local_cluster(count, threads_per_worker, processes=processes)
+def _need(plan: Plan, where: ClusterChoice, processes: bool | None) -> Need:
+    """What a plan needs of a cluster."""
+    scan, results, procedure = opened(plan)
+    return Need(
+        Path(plan.result).parent,
+        bytes=bytes_needed(
+            scan.acquisition.points,
+            results.block_size,
+            scan.dimensions.values(),
+            len(procedure.basis.names) if procedure.basis is not None else 0,
+            where.threads_per_worker,
+        ),
+        device=plan.device,
+        processes=results.voxels >= PROCESSES_FROM if processes is None else processes,
+    )
+
+
+def _teller(sinks: Sequence[Sink]) -> Tell:
+    """Tells the sinks of a run what its cluster does."""
+
+    def tell(line: str) -> None:
+        for sink in sinks:
+            sink(ClusterTold(line))
+
+    return tell
+
+
+def _counter(cluster: OpenCluster) -> Sink:
+    """Counts for a cluster what ended on it."""
+
+    def count(event: Event) -> None:
+        if isinstance(event, BlockDone | BlockFailed | PartDone):
+            cluster.block_ended()
+
+    return count
 
 
 class _Session:

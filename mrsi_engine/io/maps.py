@@ -14,7 +14,7 @@ from mrsi_engine.choices import Fill
 from mrsi_engine.conventions import Flag, Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import safe_stem
-from mrsi_engine.io.map_files import MRSIPREP_CRLB, Map, check_exportable, write_map
+from mrsi_engine.io.map_files import MRSIPREP_CRLB, Map, MapFrame, check_exportable, write_map
 from mrsi_engine.io.result_quantities import (
     fitted_voxels,
     measures_of,
@@ -23,6 +23,7 @@ from mrsi_engine.io.result_quantities import (
     relative_crlb,
     scalp_voxels,
     total_of,
+    values_of,
 )
 from mrsi_engine.quantities import (
     AMPLITUDES,
@@ -82,7 +83,8 @@ def export_maps(
     maps = list(_all_maps(result))
     _check_names_differ([m.entities for m in maps])
     prefix = safe_stem(stem or result.attrs["stem"])
-    return [write_map(result, m, folder / f"{prefix}_space-orig_{m.entities}", fill) for m in maps]
+    frame, start = MapFrame.of(result), f"{prefix}_space-orig_"
+    return [write_map(result, m, folder / f"{start}{m.entities}", fill, frame) for m in maps]
 
 
 def _check_names_differ(names: list[str]) -> None:
@@ -108,9 +110,8 @@ def _all_maps(result: xr.Dataset) -> Iterator[Map]:
 
 def _parameter_maps(result: xr.Dataset, quantity: Quantity) -> Iterator[Map]:
     """The estimate, and its errors as far as the role has maps of them."""
-    row = result.sel(parameter=quantity.name)
     q, doc, about = quantity, quantity.doc, _about(result, quantity)
-    estimate, sd = (_fitted(result, row[kind].values) for kind in ("estimate", "sd"))
+    estimate, sd = (_fitted(result, values_of(result, kind, q.name)) for kind in ("estimate", "sd"))
     first, *errors = q.maps
     yield Map(first, estimate, q.units, doc, about, q.fill)
     absolute = {**about, "Statistic": "standard deviation", "SD": q.sd_doc}
@@ -127,7 +128,7 @@ def _parameter_maps(result: xr.Dataset, quantity: Quantity) -> Iterator[Map]:
 
 
 def _measure_map(result: xr.Dataset, quantity: Quantity) -> Map:
-    values = _fitted(result, result["quality"].sel(measure=quantity.name).values)
+    values = _fitted(result, values_of(result, "quality", quantity.name))
     (entities,) = quantity.maps
     about = _about(result, quantity)
     return Map(entities, values, quantity.units, quantity.doc, about, quantity.fill)
@@ -185,7 +186,7 @@ def _rests_on(result: xr.Dataset, quantity: Quantity) -> dict[str, Any]:
 
 
 def _not_scaled(result: xr.Dataset, reason: Quantity) -> dict[str, Any]:
-    codes = _fitted(result, result["quality"].sel(measure=reason.name).values)
+    codes = _fitted(result, values_of(result, "quality", reason.name))
     found, counts = np.unique_counts(codes[np.isfinite(codes)])
     voxels = {str(int(c)): int(n) for c, n in zip(found, counts, strict=True)}
     return {"Definition": reason.doc, "Voxels": voxels}
