@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from mrsi_engine import __version__
 from mrsi_engine.cli.basis import basis_app
+from mrsi_engine.cli.cluster import cluster_app
 from mrsi_engine.cli.demo import demo_command, simulate_command
 from mrsi_engine.cli.output import complain, err_console, explained
 from mrsi_engine.cli.pipeline import pipeline_app
@@ -41,6 +42,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 for name, command in _COMMANDS.items():
     app.command(command, name=name)
 app.command(basis_app)
+app.command(cluster_app)
 app.command(pipeline_app)
 app.command(stage_app)
 

@@ -10,7 +10,8 @@ of their names, while they grow.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -72,7 +73,7 @@ class Session:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """What is known of a scan at a time.
 
@@ -134,15 +135,31 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Story:
-    """A ledger as read: the last record of each scan, its sessions, and lines that are damaged.
+class Pace:
+    """Scans that ended in a session, and the voxels quantified in them; when the last one did."""
 
-    ``ended`` are the ends of attempts in the last session, in the order they came.
+    scans: int = 0
+    voxels: int = 0
+    last: str = ""
+
+    def after(self, record: Record) -> Pace:
+        """The pace once a record is written."""
+        if record.state not in (*FINISHED, *LOST) or not record.attempt:
+            return self
+        done = record.voxels if record.state in FINISHED else 0
+        return Pace(self.scans + 1, self.voxels + done, record.time)
+
+
+@dataclass(frozen=True)
+class Story:
+    """A ledger as read: the last record of each scan, its sessions and the pace of the last one.
+
+    ``problems`` are lines that are damaged.
     """
 
     scans: Mapping[str, Record] = field(default_factory=dict)
     sessions: tuple[Session, ...] = ()
-    ended: tuple[Record, ...] = ()
+    pace: Pace = Pace()
     problems: tuple[str, ...] = ()
 
     @cached_property
@@ -216,16 +233,17 @@ def _chapter(path: Path) -> _Chapter:
 def _told(chapters: Iterable[_Chapter]) -> Story:
     scans: dict[str, Record] = {}
     sessions: list[Session] = []
-    ended: list[Record] = []
+    pace = Pace()
     problems: list[str] = []
     for chapter in chapters:
         if chapter.session is not None and chapter.session not in sessions:
             sessions.append(chapter.session)
-            ended.clear()
-        scans.update({record.scan: record for record in chapter.records})
-        ended += [r for r in chapter.records if r.state in (*FINISHED, *LOST) and r.attempt]
+            pace = Pace()
+        for record in chapter.records:
+            scans[record.scan] = record
+            pace = pace.after(record)
         problems += chapter.problems
-    return Story(scans, tuple(sessions), tuple(ended), tuple(problems))
+    return Story(scans, tuple(sessions), pace, tuple(problems))
 
 
 class Ledger:
@@ -237,6 +255,10 @@ class Ledger:
         Folder of the cohort.
     session
         The session that begins.
+    before
+        What the ledger says, if that was read already.
+    roll
+        Records of a segment.
 
     Raises
     ------
@@ -244,17 +266,31 @@ class Ledger:
         If the disk is full.
     """
 
-    def __init__(self, out: Path, session: Session, roll: int = ROLL) -> None:
+    def __init__(
+        self, out: Path, session: Session, before: Story | None = None, *, roll: int = ROLL
+    ) -> None:
         self._folder, self._session, self._roll = out / LEDGER, session, roll
-        self.before = LedgerReader(out).read()
-        self._scans = dict(self.before.scans)
-        self._written = 0
+        before = before or LedgerReader(out).read()
+        self._sessions, self._problems = (*before.sessions, session), before.problems
+        # What numbers depend on takes the most room, and is not asked again in this session.
+        self._scans = {name: replace(r, identity={}) for name, r in before.scans.items()}
+        self._pace, self._written, self._guard = Pace(), 0, threading.Lock()
         self._segment = self._begin()
 
     @property
-    def scans(self) -> Mapping[str, Record]:
-        """The last record of each scan."""
-        return self._scans
+    def story(self) -> Story:
+        """What the ledger says now, but for what numbers depend on; from any thread."""
+        with self._guard:
+            return Story(dict(self._scans), self._sessions, self._pace, self._problems)
+
+    def state(self, scan: str) -> State | None:
+        """Where a scan stands; ``None`` where nothing is known of it."""
+        record = self._scans.get(scan)
+        return None if record is None else record.state
+
+    def record(self, scan: str) -> Record:
+        """The last record of a scan that is known, but for what its numbers depend on."""
+        return self._scans[scan]
 
     def write(self, *records: Record) -> None:
         """Append records, with the time unless they say it.
@@ -267,20 +303,27 @@ class Ledger:
             If the disk is full.
         """
         timed = [record if record.time else replace(record, time=now()) for record in records]
-        for record in timed:
-            self._check(record)
-            self._scans[record.scan] = record
         for start in range(0, len(timed), self._roll):
-            part = timed[start : start + self._roll]
-            if self._written + len(part) > self._roll:
+            self._append(timed[start : start + self._roll])
+
+    def _append(self, records: Sequence[Record]) -> None:
+        with self._guard:
+            if self._written + len(records) > self._roll:
                 self._segment.close()
                 self._segment = self._begin()
-            self._segment.append([record.line() for record in part])
-            self._written += len(part)
+            lines = []
+            for record in records:
+                self._check(record)
+                self._scans[record.scan] = replace(record, identity={})
+                self._pace = self._pace.after(record)
+                lines.append(record.line())
+            self._segment.append(lines)
+            self._written += len(records)
 
     def flush(self) -> None:
-        """Write what an object store has not been given yet."""
-        self._segment.flush()
+        """Write what an object store has not been given yet; from any thread."""
+        with self._guard:
+            self._segment.flush()
 
     def close(self) -> None:
         """End the session."""

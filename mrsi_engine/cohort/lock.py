@@ -42,6 +42,10 @@ _SAME_START = 3.0
 _ATTEMPTS = 50
 
 
+class LockLost(RunError):
+    """Another driver took the lock: this one must stop."""
+
+
 @dataclass(frozen=True)
 class Holder:
     """Who holds a lock.
@@ -121,15 +125,17 @@ class CohortLock:
 
         Raises
         ------
-        RunError
+        LockLost
             If another one took the lock meanwhile.
+        RunError
+            If the lock cannot be written now; it may be later.
         """
         holder = _read(self._path)
         if holder is None and not _is_there(self._path):
             create_whole(self._path, self._me.data())
             holder = _read(self._path)
         if holder is not None and holder != self._me:
-            raise RunError(
+            raise LockLost(
                 f"{self._path}: was taken by {_named(holder)} while this driver gave no sign of "
                 "life; it stops, and what is done is kept"
             )
@@ -222,6 +228,17 @@ def locked(out: Path) -> Iterator[CohortLock]:
 def holder_of(out: Path) -> Holder | None:
     """Who holds the lock of a cohort's folder, dead or alive; ``None`` if nobody does."""
     return _read(out / LOCK)
+
+
+def holder_lives(out: Path, holder: Holder, renewed_every: float = RENEWED_EVERY) -> bool:
+    """Whether the holder of a lock lives, as far as a reader can tell who writes nothing."""
+    if holder.is_here:
+        return holder.runs
+    try:
+        age = time.time() - (out / LOCK).stat().st_mtime
+    except OSError:
+        return False
+    return age < MISSED * renewed_every
 
 
 def this_machine() -> str:

@@ -199,14 +199,7 @@ class _Checks:
     def read(self, row: ScanRow) -> tuple[Inputs, NIfTIMRSHeader, Protocol]:
         """What the headers of a scan and its companions say; called in threads."""
         check_folder(self._out / row.folder)
-        inputs = Inputs.of(
-            Path(row.scan),
-            tissue_classes=row.tissue_classes,
-            points=self._options.points,
-            keep_personal=self._options.keep_personal,
-            stated=row.stated,
-            **row.files,
-        )
+        inputs = row.inputs(self._options.points, self._options.keep_personal)
         return inputs, *read_protocol(inputs)
 
     def suit(

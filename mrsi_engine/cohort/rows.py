@@ -10,6 +10,8 @@ from typing import Any
 from mrsi_engine.companions import CompanionFiles
 from mrsi_engine.io.files import safe_stem
 from mrsi_engine.io.nifti_mrs import stem_of
+from mrsi_engine.io.places import place
+from mrsi_engine.runs.one_scan import Inputs
 
 
 @dataclass(frozen=True)
@@ -71,3 +73,20 @@ class ScanRow:
         labels = [f"sub-{self.subject}"] if self.subject else []
         labels += [f"ses-{self.session}"] if self.session else []
         return str(PurePosixPath(*labels, self.name))
+
+    def inputs(self, points: int | None = None, keep_personal: bool = False) -> Inputs:
+        """Its files as a run of one scan takes them.
+
+        Raises
+        ------
+        InputError
+            If there is no companion of a name, or an address is none.
+        """
+        return Inputs.of(
+            place(self.scan),
+            tissue_classes=self.tissue_classes,
+            points=points,
+            keep_personal=keep_personal,
+            stated=self.stated,
+            **self.files,
+        )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from mrsi_engine.io.files import writable, write_atomically
+from mrsi_engine.io.files import make_folder, writable, write_atomically
 from mrsi_engine.io.places import is_remote
 
 #: An object store gets a segment at most so often (s), and at the end.
@@ -31,7 +31,7 @@ class Segment:
         self._held: list[str] = []
         self._put_at = 0.0
         with writable(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             if self._appends:
                 self._file = path.open("xb", buffering=0)
 

@@ -25,6 +25,7 @@ from rich.text import Text
 from mrsi_engine.engine.events import (
     BlockDone,
     BlockFailed,
+    ClusterTold,
     DamageFound,
     Event,
     PartDone,
@@ -81,6 +82,10 @@ class RichProgress:
     def _(self, event: DamageFound) -> None:
         for line in event.lines:
             self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    @_on.register
+    def _(self, event: ClusterTold) -> None:
+        self._progress.console.print(event.line, markup=False, highlight=False, soft_wrap=True)
 
     @_on.register
     def _(self, event: RunStarted) -> None:

@@ -23,7 +23,10 @@ def result_folder(folder: Path) -> Path:
 
 
 #: What a run writes into its folder.
-_WRITTEN = ("scan.zarr", "result.zarr", "maps", "signals", "voxels.parquet", "report.html")
+_WRITTEN = (
+    *("scan.zarr", "result.zarr", "maps", "signals"),
+    *("voxels.parquet", "report.html", "summary.json"),
+)
 
 
 def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -110,5 +113,5 @@ def remove_exports(folder: Path) -> None:
     for kept in ("maps", "signals"):
         for file in (folder / kept).glob("*_mrsi.*"):
             file.unlink()
-    for name in ("voxels.parquet", "report.html"):
+    for name in ("voxels.parquet", "report.html", "summary.json"):
         (folder / name).unlink(missing_ok=True)

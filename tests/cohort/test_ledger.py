@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from mrsi_engine.cohort.ledger import (
     LEDGER,
     Ledger,
     LedgerReader,
+    Pace,
     Record,
     Session,
     State,
@@ -60,7 +62,9 @@ def test_what_is_written_is_told(tmp_path: Path) -> None:
     assert story.scans["sub-01/a"] == done
     assert story.counts == {State.WAITING: 1, State.DONE: 1}
     assert story.sessions == (SESSION,)
-    assert story.ended == (done,)
+    assert story.pace == Pace(1, 64, done.time)
+    assert ledger.story.scans["sub-01/a"] == replace(done, identity={})
+    assert ledger.story.counts == story.counts
     assert story.problems == ()
     assert [r.scan for r in story.of(State.WAITING)] == ["b"]
 
@@ -182,8 +186,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def the_reader_knows_what_was_written(self) -> None:
         states = {scan: record.state for scan, record in self.reader.read().scans.items()}
         assert states == self.expected
-        assert {s: r.state for s, r in self.ledger.scans.items()} == self.expected
-        assert told(self.folder).scans == self.ledger.scans
+        assert told(self.folder).scans == self.ledger.story.scans
+        assert {scan: self.ledger.state(scan) for scan in self.expected} == self.expected
 
 
 def test_state_machine(tmp_path: Path) -> None:
