@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mrsi_engine.bids.dataset import check_output, describe_output
 from mrsi_engine.bids.discover import Discovery, Wanted, discover
@@ -14,19 +14,15 @@ from mrsi_engine.bids.mrsiprep import check_sessions, write_layout
 from mrsi_engine.bids.rules import default_rules, read_filters, read_rules
 from mrsi_engine.cohort.group import write_group
 from mrsi_engine.cohort.ledger import LedgerReader
-from mrsi_engine.cohort.run import CohortOutcome
+from mrsi_engine.cohort.run import LOGS, CohortOutcome
 from mrsi_engine.errors import InputError
 from mrsi_engine.pipeline.pipeline import Pipeline
 
 #: How results lie in the output folder: as this engine has them, or for MRSIPrep beside that.
 Layout = Literal["mrsi", "mrsiprep"]
 
-#: Where the index of a dataset is kept in the output folder.
-INDEX = "logs/bids_index.parquet"
-
-#: Runs the scans of a dataset: what :func:`mrsi_engine.cohort.run.run_cohort` does, its settings
-#: filled in.
-RunRows = Callable[[Sequence[Any]], CohortOutcome]
+#: What the index of a dataset is called in the folder of logs.
+INDEX = "bids_index.parquet"
 
 
 @dataclass(frozen=True)
@@ -61,8 +57,8 @@ class DatasetChoice:
     index_folder: Path | None = None
     layout: Layout = "mrsi"
 
-    def find(self, pipeline: Pipeline, *, everything: bool = False) -> Discovery:
-        """The scans; ``everything`` finds those of all subjects and sessions.
+    def find(self, pipeline: Pipeline, *, keep_index: bool = True) -> Discovery:
+        """The scans; the index is read where it is kept, and written there unless told not to.
 
         Raises
         ------
@@ -73,28 +69,42 @@ class DatasetChoice:
         rules = default_rules().with_changes(pipeline.bids, f"pipeline {pipeline.name}")
         if self.rules_file is not None:
             rules = rules.with_changes(read_rules(self.rules_file), str(self.rules_file))
-        cache = (
-            self.out / INDEX if self.index_folder is None else self.index_folder / Path(INDEX).name
-        )
-        index = index_datasets(self.dataset, self.derivatives, cache)
+        folder = self.out / LOGS if self.index_folder is None else self.index_folder
+        index = index_datasets(self.dataset, self.derivatives, folder / INDEX, keep=keep_index)
         filters = read_filters(self.filter_file) if self.filter_file is not None else {}
-        labels = ((), ()) if everything else (self.subjects, self.sessions)
-        return discover(index, rules, Wanted(*labels, filters))
+        return discover(index, rules, Wanted(self.subjects, self.sessions, filters))
 
 
-def run_participants(choice: DatasetChoice, found: Discovery, run: RunRows) -> CohortOutcome:
+def check_layout(choice: DatasetChoice, found: Discovery) -> list[str]:
+    """What is to be said of the scans in the layout that was chosen.
+
+    Raises
+    ------
+    InputError
+        If it has no place for some of them.
+    """
+    return check_sessions(found.rows) if choice.layout == "mrsiprep" else []
+
+
+def run_participants(
+    choice: DatasetChoice, found: Discovery, run: Callable[[], CohortOutcome]
+) -> CohortOutcome:
     """Run the scans that were found, and lay them out; the folder says what it is even on failure.
 
     Parameters
     ----------
     run
-        Gets the rows of the scans.
+        Runs the rows of what was found as a cohort in the output folder.
+
+    Raises
+    ------
+    InputError
+        If the layout has no place for some scans; whatever ``run`` raises.
     """
-    if choice.layout == "mrsiprep":
-        check_sessions(found.rows)
+    check_layout(choice, found)
     describe_output(choice.out, choice.dataset)
     try:
-        outcome = run(found.rows)
+        outcome = run()
         if choice.layout == "mrsiprep":
             write_layout(choice.out, found.rows, choice.dataset)
     finally:

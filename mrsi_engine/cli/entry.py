@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from mrsi_engine import __version__
 from mrsi_engine.cli.basis import basis_app
+from mrsi_engine.cli.bids import bids_command
 from mrsi_engine.cli.cluster import cluster_app
 from mrsi_engine.cli.demo import demo_command, simulate_command
 from mrsi_engine.cli.output import complain, err_console, explained
@@ -35,6 +36,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "simulate": simulate_command,
     "import": import_command,
     "run": run_command,
+    "bids": bids_command,
     "export": export_command,
     "compare": compare_command,
     "train": train_command,
