@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from mrsi_engine import __version__
 from mrsi_engine.cli.basis import basis_app
+from mrsi_engine.cli.bids import bids_command
 from mrsi_engine.cli.cluster import cluster_app
 from mrsi_engine.cli.cohort import cohort_command
 from mrsi_engine.cli.demo import demo_command, simulate_command
@@ -39,6 +40,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run_command,
     "cohort": cohort_command,
     "status": status_command,
+    "bids": bids_command,
     "export": export_command,
     "compare": compare_command,
     "train": train_command,
