@@ -41,7 +41,8 @@ def announce(outcome: FinishedRun) -> None:
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in outcome.timings.items())
     say(f"{outcome.summary.voxels} voxels: {counts}  ({steps})")
     say(f"{len(outcome.maps)} maps in {outcome.folder / 'maps'}")
-    say(f"report: {outcome.report}")
+    if outcome.report is not None:
+        say(f"report: {outcome.report}")
     say_notes(outcome.result.attrs["notes"])
     say(outcome.verdict.text)
 
@@ -66,6 +67,11 @@ def explained(error: Exception) -> str:
 def complain(message: str) -> None:
     """An error, on standard error."""
     err_console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """A line on what goes on, on standard error."""
+    err_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def tell_damage(store: Path, damages: Sequence[Damage]) -> None:

@@ -163,7 +163,7 @@ def _voxels(out: Path, rows: Sequence[ScanRow], table: GroupTable) -> Iterator[S
     for row in rows:
         source = out / row.folder / SCAN_TABLE
         if row.folder in done and source.is_file():
-            yield ScanVoxels(source, row.subject or "", row.session or "", row.stem)
+            yield ScanVoxels(source, row.subject or "", row.session or "", row.name)
 
 
 def _toml(table: Mapping[str, object], name: str = "") -> Iterator[str]:

@@ -7,25 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mrsi_engine.engine.blocks import Receipt
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A block that could not be done.
-
-    ``error`` is one line, ``traceback`` the whole story; ``disk_full`` and ``worker_died`` say what
-    the driver must know about the cause.
-    """
-
-    block: int
-    error: str
-    traceback: str = ""
-    disk_full: bool = False
-    worker_died: bool = False
-
-
-#: How a block ended.
-Outcome = Receipt | Failure
+from mrsi_engine.engine.window import Failure
 
 
 @dataclass(frozen=True)
@@ -39,6 +21,13 @@ class DamageFound:
     def lines(self) -> list[str]:
         """What to tell a user, a line a file."""
         return [f"damaged, done again: {self.store}: {file}" for file in self.files]
+
+
+@dataclass(frozen=True)
+class ClusterTold:
+    """A line on what the cluster of a run is doing: how many workers it has, what it waits for."""
+
+    line: str
 
 
 @dataclass(frozen=True)
@@ -104,6 +93,7 @@ class BlockDone:
 class BlockFailed:
     """A block failed for good; the rest of the scan goes on."""
 
+    block: int
     failure: Failure
     start: int
     stop: int
@@ -123,6 +113,7 @@ class RunFinished:
 
 Event = (
     DamageFound
+    | ClusterTold
     | RunStarted
     | PassStarted
     | PartDone

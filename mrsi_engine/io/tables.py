@@ -23,6 +23,7 @@ from mrsi_engine.io.result_quantities import (
     parts_of,
     relative_crlb,
     total_of,
+    values_of,
 )
 from mrsi_engine.io.stored_tissue import stored_tissue
 from mrsi_engine.quantities import TOTALS, Quantity, Total
@@ -94,7 +95,7 @@ def _columns(result: xr.Dataset) -> Iterator[_Column]:
         if total.column and parts_of(result, total.name):
             yield from _total(result, total, inside)
     for quantity in measures_of(result):
-        values = result["quality"].sel(measure=quantity.name).values
+        values = values_of(result, "quality", quantity.name)
         values = np.where(inside, values, np.nan)
         about = _about(quantity)
         yield _column(quantity.column, values, quantity.units, quantity.doc, about)
@@ -123,9 +124,12 @@ def _position(result: xr.Dataset) -> Iterator[_Column]:
 def _parameter(
     result: xr.Dataset, quantity: Quantity, inside: NDArray[np.bool_]
 ) -> Iterator[_Column]:
-    row, about, bound = result.sel(parameter=quantity.name), _about(quantity), quantity.sd_doc
+    about, bound = _about(quantity), quantity.sd_doc
     name, sd_name, *relative = quantity.columns
-    estimate, sd = (np.where(inside, row[kind].values, np.nan) for kind in ("estimate", "sd"))
+    estimate, sd = (
+        np.where(inside, values_of(result, kind, quantity.name), np.nan)
+        for kind in ("estimate", "sd")
+    )
     yield _column(name, estimate, quantity.units, quantity.doc, about)
     yield _column(sd_name, sd, quantity.units, bound, about)
     for column in relative:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.nifti_mrs import stem_of
+from mrsi_engine.io.places import check_reachable, is_remote
 from mrsi_engine.io.result_store import RESULT_STORE
 from mrsi_engine.io.scan_store import SCAN_STORE
 
@@ -22,7 +23,10 @@ def result_folder(folder: Path) -> Path:
 
 
 #: What a run writes into its folder.
-_WRITTEN = ("scan.zarr", "result.zarr", "maps", "signals", "voxels.parquet", "report.html")
+_WRITTEN = (
+    *("scan.zarr", "result.zarr", "maps", "signals"),
+    *("voxels.parquet", "report.html", "summary.json"),
+)
 
 
 def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -51,8 +55,9 @@ def check_folder(folder: Path) -> None:
     Raises
     ------
     InputError
-        If it does.
+        If it does, or is on an object store that cannot be used.
     """
+    check_reachable(folder)
     if folder.exists() and not (folder.is_dir() and _is_ours(folder)):
         check_empty(folder, "files that are not of a run of this engine")
     check_links(folder)
@@ -66,6 +71,8 @@ def check_links(folder: Path) -> None:
     InputError
         If there is one.
     """
+    if is_remote(folder):
+        return
     inside = folder.resolve()
     for path in (folder / name for name in _WRITTEN):
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
@@ -106,5 +113,5 @@ def remove_exports(folder: Path) -> None:
     for kept in ("maps", "signals"):
         for file in (folder / kept).glob("*_mrsi.*"):
             file.unlink()
-    for name in ("voxels.parquet", "report.html"):
+    for name in ("voxels.parquet", "report.html", "summary.json"):
         (folder / name).unlink(missing_ok=True)

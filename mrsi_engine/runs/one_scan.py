@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,25 +13,29 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mrsi_engine.choices import MIN_USABLE, Fill
+from mrsi_engine.choices import MIN_USABLE, Fill, Reports
 from mrsi_engine.companions import TISSUE, CompanionFiles, Kind, companion, companions
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.engine.clusters import warm_up
-from mrsi_engine.engine.devices import AUTO, check_device, gpu_workers
+from mrsi_engine.engine.clusters import LOCAL, ClusterChoice, TLSFiles, warm_up
+from mrsi_engine.engine.devices import AUTO
 from mrsi_engine.engine.driver import PROCESSES_FROM, run
 from mrsi_engine.engine.events import DamageFound, Sink
 from mrsi_engine.engine.finish import Summary
-from mrsi_engine.engine.plan import plan
+from mrsi_engine.engine.plan import Plan, plan
 from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import ScanLayout
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.companion_headers import companion_headers
+from mrsi_engine.io.files import remove_leftover
 from mrsi_engine.io.import_signals import Progress
 from mrsi_engine.io.importing import changed_since, import_scan, timing_of
 from mrsi_engine.io.integrity import Damage, OnDamage
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
+from mrsi_engine.io.places import check_reachable
 from mrsi_engine.io.result_store import ResultStore, open_result
 from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore, damaged_files
 from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.report.summary import write_summary
 from mrsi_engine.report.truth import result_truth_table
 from mrsi_engine.report.verdict import Verdict, verdict_on
 from mrsi_engine.runs.bases import BasisChoice, load_basis
@@ -52,7 +55,8 @@ from mrsi_engine.spectra.basis import Basis
 class Inputs:
     """The files of one scan; made by :meth:`of`.
 
-    ``files`` are what comes with it, by the names of :mod:`mrsi_engine.companions`.
+    ``files`` are what comes with it, by the names of :mod:`mrsi_engine.companions`, ``stated``
+    fields of NIfTI-MRS said beside the files, see :func:`~mrsi_engine.io.importing.import_scan`.
     """
 
     scan: Path
@@ -60,6 +64,7 @@ class Inputs:
     tissue_classes: tuple[str, ...] = ()
     points: int | None = None
     keep_personal: bool = False
+    stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -69,6 +74,7 @@ class Inputs:
         tissue_classes: tuple[str, ...] = (),
         points: int | None = None,
         keep_personal: bool = False,
+        stated: Mapping[str, Mapping[str, Any]] | None = None,
         **files: CompanionFiles | None,
     ) -> Inputs:
         """A scan with the files given of each companion, e.g. ``mask=PATH``.
@@ -81,7 +87,7 @@ class Inputs:
             If there is no companion of a name.
         """
         given = {companion(name).name: one for name, one in files.items() if one is not None}
-        return cls(scan, given, tissue_classes, points, keep_personal)
+        return cls(scan, given, tissue_classes, points, keep_personal, stated or {})
 
     def import_settings(self) -> dict[str, Any]:
         """What :func:`~mrsi_engine.io.importing.import_scan` takes beside scan and store."""
@@ -90,6 +96,7 @@ class Inputs:
             "tissue_classes": self.tissue_classes,
             "points": self.points,
             "keep_personal": self.keep_personal,
+            "stated": self.stated,
         }
 
 
@@ -97,12 +104,15 @@ class Inputs:
 class Options:
     """How to run: where, in what blocks, and what to keep.
 
+    ``cluster``, ``workers``, ``threads_per_worker`` and ``tls`` are those of
+    :class:`~mrsi_engine.engine.clusters.ClusterChoice`.
     ``min_usable`` is the share of usable voxels from which a run is accepted.
     """
 
+    cluster: str = LOCAL
     workers: int | None = None
-    scheduler: str | None = None
     threads_per_worker: int = 1
+    tls: TLSFiles | None = None
     block_size: int | None = None
     device: str = AUTO
     keep: tuple[str, ...] = ()
@@ -110,26 +120,25 @@ class Options:
     overwrite: bool = False
     min_usable: float = MIN_USABLE
 
+    @property
+    def where(self) -> ClusterChoice:
+        """The cluster that is chosen."""
+        return ClusterChoice(self.cluster, self.workers, self.threads_per_worker, self.tls)
+
     def check(self) -> Options:
         """These options, once they are known to say a possible way to run.
 
         Raises
         ------
         InputError
-            If a number is out of range, two places to run are given, there is no such device, or
-            more workers than GPUs, or what hands those out is not installed.
+            If a number is out of range, there is no such cluster or device, more workers than
+            GPUs are asked for, or a library that is needed is not installed.
         """
-        for name, least in (("workers", 0), ("threads_per_worker", 1), ("block_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} is {value}, expected at least {least}")
+        if self.block_size is not None and self.block_size < 1:
+            raise InputError(f"block_size is {self.block_size}, expected at least 1")
         if not 0 <= self.min_usable <= 1:
             raise InputError(f"min_usable is {self.min_usable:g}, expected a share from 0 to 1")
-        if self.workers is not None and self.scheduler is not None:
-            raise InputError("workers and scheduler both say where to run; give one of them")
-        check_device(self.device, here=self.scheduler is None)
-        if self.scheduler is None:
-            gpu_workers(self.device, self.workers)
+        self.where.check(self.device)
         return self
 
 
@@ -137,16 +146,18 @@ class Options:
 class FinishedRun:
     """What a finished run left: its stores, files, and seconds by step.
 
-    ``accepted`` says whether enough of it is usable.
+    ``accepted`` says whether enough of it is usable, ``row`` is what ``summary.json`` says of it;
+    no ``report`` was made if none was wanted.
     """
 
     folder: Path
     summary: Summary
-    report: Path
+    report: Path | None
     maps: list[Path]
     verdict: Verdict
     accepted: bool
     timings: Mapping[str, float] = field(default_factory=dict)
+    row: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def result(self) -> xr.Dataset:
@@ -187,7 +198,7 @@ def process(
     RunError
         If the run failed; what was done is kept.
     """
-    clock = _Clock()
+    clock = Clock()
     with clock("basis"):
         header, chosen = check_scan(inputs, basis, pipeline, folder, options)
     _warm_up(header, options)
@@ -196,17 +207,9 @@ def process(
             inputs, scan_folder(folder), options.overwrite, progress, _teller(sinks)
         )
     with clock("process"):
-        summary = _fit(store, chosen, pipeline, folder, options, sinks)
-    result = note_delay(folder)
-    verdict = verdict_on(result)
-    if result.attrs.get("verdict") != verdict.attributes():
-        ResultStore.open(result_folder(folder)).annotate(verdict=verdict.attributes())
-    with clock("export"):
-        maps = export(result, folder, options.fill)
-    rows = result_truth_table(result, truth) if truth else None
-    report = report_on(folder, timings=clock.seconds, truth=rows)
-    accepted = verdict.accepted(options.min_usable)
-    return FinishedRun(folder, summary, report, maps, verdict, accepted, clock.seconds)
+        planned = plan_scan(store, chosen, pipeline, folder, options, _teller(sinks))
+        done = run(planned, choice=options.where, sinks=sinks)
+    return finish_scan(folder, done.summary, options, clock, truth=truth)
 
 
 def check_scan(
@@ -223,42 +226,71 @@ def check_scan(
     """
     options.check()
     check_folder(folder)
-    header = read_header(inputs.scan)
-    return header, _load_suited_basis(basis, pipeline, inputs, header, options)
+    check_reachable(inputs.scan)
+    header, protocol = read_protocol(inputs)
+    return header, suited_basis(basis, pipeline, protocol, options.keep)
 
 
-def _load_suited_basis(
-    choice: BasisChoice | None,
-    pipeline: Pipeline,
-    inputs: Inputs,
-    header: NIfTIMRSHeader,
-    options: Options,
+@dataclass(frozen=True)
+class Protocol:
+    """What of a scan decides which basis and pipeline fit it.
+
+    ``sequence`` is as its header calls it, ``layout`` what its store will hold, as far as headers
+    and names say it.
+    """
+
+    acquisition: Acquisition
+    sequence: str | None
+    layout: ScanLayout
+
+
+def read_protocol(inputs: Inputs) -> tuple[NIfTIMRSHeader, Protocol]:
+    """Header and protocol of a scan, once the headers of its companions fit it; read once each.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, or does not fit the scan.
+    """
+    _check_classes(inputs)
+    header = read_header(inputs.scan, inputs.stated.get("scan"))
+    signals = companion_headers(header, inputs.files, inputs.tissue_classes, inputs.stated)
+    sequence = header.extension.get("SequenceName")
+    layout = _layout(inputs, header, signals)
+    name = sequence if isinstance(sequence, str) else None
+    return header, Protocol(_axis(inputs, header), name, layout)
+
+
+def suited_basis(
+    choice: BasisChoice | None, pipeline: Pipeline, protocol: Protocol, keep: Sequence[str] = ()
 ) -> Basis | None:
     """The basis, once it, the scan's axis and the pipeline are known to fit each other.
 
     Said before the import, which can take minutes and would have to be replaced.
+
+    Raises
+    ------
+    InputError
+        If they do not.
     """
-    acquisition = _axis(inputs, header)
+    acquisition = protocol.acquisition
     pipeline.check_nucleus(acquisition)
-    sequence = header.extension.get("SequenceName")
-    name = sequence if isinstance(sequence, str) else None
-    basis = None if choice is None else load_basis(choice, acquisition, name)
-    procedure_for(acquisition, pipeline, basis, options.keep, layout=_layout(inputs, header))
+    basis = None if choice is None else load_basis(choice, acquisition, protocol.sequence)
+    procedure_for(acquisition, pipeline, basis, keep, layout=protocol.layout)
     return basis
 
 
-def _layout(inputs: Inputs, header: NIfTIMRSHeader) -> ScanLayout:
-    """What the scan store will hold, as far as headers and names say it."""
+def _layout(
+    inputs: Inputs, header: NIfTIMRSHeader, signals: Mapping[str, NIfTIMRSHeader]
+) -> ScanLayout:
     given = [row for row in companions() if row.stored and row.name in inputs.files]
-    _check_classes(inputs)
-    classes, timing = {}, {}
-    for row in given:
-        files = inputs.files[row.name]
-        if row.kind is Kind.FRACTIONS:
+    classes = {}
+    for row in companions(Kind.FRACTIONS):
+        files = inputs.files.get(row.name)
+        if files is not None:
             by_class = tuple(files) if isinstance(files, Mapping) else None
             classes[row.name] = inputs.tissue_classes if by_class is None else by_class
-        if row.kind is Kind.SIGNAL and not isinstance(files, Mapping):
-            timing[row.name] = timing_of(read_header(files).acquisition)
+    timing = {name: timing_of(signal.acquisition) for name, signal in signals.items()}
     names = tuple(row.name for row in given)
     return ScanLayout(tuple(header.dimensions.items()), names, classes, timing)
 
@@ -285,19 +317,23 @@ def _axis(inputs: Inputs, header: NIfTIMRSHeader) -> Acquisition:
 
 def _warm_up(header: NIfTIMRSHeader, options: Options) -> None:
     """Let worker processes import what they need while the scan is imported."""
-    local = options.workers != 0 and options.scheduler is None
+    local = options.where.workers != 0 and options.where.here
     if local and math.prod(header.grid.shape) >= PROCESSES_FROM:
         warm_up()
 
 
-def _fit(
+def plan_scan(
     store: ScanStore,
     basis: Basis | None,
     pipeline: Pipeline,
     folder: Path,
     options: Options,
-    sinks: Sequence[Sink],
-) -> Summary:
+    on_damage: OnDamage | None = None,
+) -> Plan:
+    """The plan of an imported scan; with ``overwrite``, what another run exported is deleted.
+
+    Parameters and errors as for :func:`~mrsi_engine.engine.plan.plan`.
+    """
     planned = plan(
         store.path,
         pipeline,
@@ -307,18 +343,55 @@ def _fit(
         keep=options.keep,
         overwrite=options.overwrite,
         device=options.device,
-        on_damage=_teller(sinks),
+        on_damage=on_damage,
     )
     if options.overwrite:
         remove_exports(folder)
-    done = run(
-        planned,
-        workers=options.workers,
-        scheduler=options.scheduler,
-        threads_per_worker=options.threads_per_worker,
-        sinks=sinks,
-    )
-    return done.summary
+    return planned
+
+
+def finish_scan(
+    folder: Path,
+    summary: Summary,
+    options: Options,
+    clock: Clock,
+    *,
+    truth: Mapping[str, np.ndarray] | None = None,
+    reports: Reports = "all",
+) -> FinishedRun:
+    """What follows once all blocks of a scan are done: delay, verdict, maps, tables and report.
+
+    Parameters
+    ----------
+    summary
+        What :func:`~mrsi_engine.engine.finish.finalise` said.
+    clock
+        Of the steps so far; the report shows them.
+    truth
+        As for :func:`process`.
+    reports
+        Whether a report is made: ``flagged`` makes one where the verdict has something to say.
+    """
+    result = note_delay(folder)
+    verdict = note_verdict(folder, result)
+    with clock("export"):
+        maps = export(result, folder, options.fill)
+    accepted, report = verdict.accepted(options.min_usable), None
+    flagged = not accepted or bool(verdict.advice or verdict.remarks)
+    if reports == "all" or (reports == "flagged" and flagged):
+        rows = result_truth_table(result, truth) if truth else None
+        report = report_on(folder, timings=clock.seconds, truth=rows)
+    # Last: where it is, all the rest is.
+    row = write_summary(folder, open_result(result_folder(folder)))
+    return FinishedRun(folder, summary, report, maps, verdict, accepted, clock.seconds, row)
+
+
+def note_verdict(folder: Path, result: xr.Dataset) -> Verdict:
+    """What is said of a result, kept among its attributes."""
+    verdict = verdict_on(result)
+    if result.attrs.get("verdict") != verdict.attributes():
+        ResultStore.open(result_folder(folder)).annotate(verdict=verdict.attributes())
+    return verdict
 
 
 def _teller(sinks: Sequence[Sink]) -> OnDamage:
@@ -371,11 +444,11 @@ def import_once(
         overwrite = True
     store = import_scan(inputs.scan, target, overwrite=overwrite, progress=progress, **settings)
     for leftover in killed_imports(target):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftover(leftover)
     return store
 
 
-class _Clock:
+class Clock:
     """Seconds by step, in the order the steps were taken."""
 
     def __init__(self) -> None:

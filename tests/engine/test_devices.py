@@ -1,13 +1,12 @@
 """Which device computes, and who hands out GPUs; torch is told what this machine has."""
 
+import os
 import sys
-import threading
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from uuid import uuid4
 
+import dask
 import numpy as np
 import pytest
 import scripted
@@ -17,9 +16,14 @@ from distributed import LocalCluster
 from test_blocks import MOMENTS
 from whole_scan import Template
 
-from mrsi_engine.engine import clusters, devices, driver, executors
-from mrsi_engine.engine.blocks import Receipt
-from mrsi_engine.engine.clusters import DASK_SETTINGS, gpu_cluster, local_cluster
+from mrsi_engine.engine import devices, window
+from mrsi_engine.engine.clusters import (
+    DASK_SETTINGS,
+    ClusterChoice,
+    gpu_cluster,
+    local_cluster,
+    opening,
+)
 from mrsi_engine.engine.devices import (
     check_device,
     device_here,
@@ -29,10 +33,10 @@ from mrsi_engine.engine.devices import (
     to_host,
 )
 from mrsi_engine.engine.driver import run
-from mrsi_engine.engine.executors import Job, on_cluster
 from mrsi_engine.engine.passes import finish_pass, next_pass, run_part
 from mrsi_engine.engine.plan import plan
 from mrsi_engine.engine.procedure import procedure_for
+from mrsi_engine.engine.voxels import Voxels
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.pipeline.pipeline import Pipeline
@@ -126,7 +130,7 @@ def local_gpus(machine, monkeypatch):
             yield
 
         for kind in ("local_cluster", "gpu_cluster"):
-            monkeypatch.setattr(driver, kind, lambda *a, _kind=kind, **k: recorded(_kind, *a, **k))
+            monkeypatch.setattr(opening, kind, lambda *a, _kind=kind, **k: recorded(_kind, *a, **k))
         with pytest.raises(InterruptedError):
             run(todo, **options)
         return calls
@@ -135,13 +139,14 @@ def local_gpus(machine, monkeypatch):
 
 
 def test_one_gpu_gets_one_worker_and_several_get_dask_cuda(scan, tmp_path, local_gpus, monkeypatch):
-    monkeypatch.setattr(driver, "default_workers", lambda: 7)
+    monkeypatch.setattr(opening, "default_workers", lambda: 7)
     todo = plan(scan.path, MOMENTS, None, tmp_path / "out")
-    threads = {"processes": False}
+    threads = {"processes": False, "secure": True}
+    two = ClusterChoice(threads_per_worker=2)
     assert local_gpus(0, todo) == [("local_cluster", (7, 1), threads)]
     assert local_gpus(1, todo) == [("local_cluster", (1, 1), threads)]
     assert local_gpus(1, todo, workers=3) == [("local_cluster", (3, 1), threads)]
-    assert local_gpus(4, todo, threads_per_worker=2) == [("gpu_cluster", (4, 2), {})]
+    assert local_gpus(4, todo, choice=two) == [("gpu_cluster", (4, 2), {"secure": True})]
     assert local_gpus(4, todo, workers=1) == [("local_cluster", (1, 1), threads)]
     cpu = plan(scan.path, MOMENTS, None, tmp_path / "out", device="cpu")
     assert local_gpus(4, cpu) == [("local_cluster", (7, 1), threads)]
@@ -153,8 +158,9 @@ def test_dask_cuda_is_asked_for_processes_that_spill_nothing(monkeypatch):
     class LocalCUDACluster(LocalCluster):
         def __init__(self, CUDA_VISIBLE_DEVICES=None, n_workers=None, **further):
             asked.update(further, n_workers=n_workers, visible=CUDA_VISIBLE_DEVICES)
-            asked["method"] = clusters.dask.config.get("distributed.worker.multiprocessing-method")
-            asked["environment"] = clusters.os.environ["MALLOC_TRIM_THRESHOLD_"]
+            asked["method"] = dask.config.get("distributed.worker.multiprocessing-method")
+            asked["environment"] = os.environ["MALLOC_TRIM_THRESHOLD_"]
+            del asked["security"]
             super().__init__(
                 n_workers=n_workers, processes=False, dashboard_address=None, protocol="inproc://"
             )
@@ -168,7 +174,7 @@ def test_dask_cuda_is_asked_for_processes_that_spill_nothing(monkeypatch):
         "threads_per_worker": 3,
         "visible": None,
         "data": dict,
-        "protocol": "tcp://",
+        "protocol": "tls://",
         "dashboard_address": "127.0.0.1:0",
         "method": "spawn",
         "environment": str(1 << 30),
@@ -204,12 +210,13 @@ def test_the_store_knows_what_computed_it(scan, tmp_path, monkeypatch):
     todo = plan(scan.path, MOMENTS, None, tmp_path / "out", block_size=30)
     names = {0: "cpu", 1: "Card", 2: "Card", 3: "cpu"}
 
-    def attempt(job, block):
-        done = job.do(block)
-        return Receipt(block, done.voxels, done.seconds, 0.0, done.statuses, names[block])
+    def attempt(do):
+        done = do()
+        receipt = replace(done, device=names[done.block])
+        return window.Attempt(receipt, done.seconds, None)
 
     assert todo.device == "auto"
-    monkeypatch.setattr(executors, "attempt", attempt)
+    monkeypatch.setattr(window, "attempt", attempt)
     run(todo, workers=0)
     [session] = open_result(tmp_path / "out").attrs["timings"]
     assert session["devices"] == {"cpu": 2, "Card": 2}
@@ -251,50 +258,6 @@ def test_from_the_cpu_nothing_is_copied():
     assert arrays["a"].ctypes.data == tensor.data_ptr()
 
 
-def marking(folder, fail=False):
-    """A job for which every worker that gets ready leaves a mark."""
-
-    def make_ready():
-        Path(folder, uuid4().hex).touch()
-        if fail:
-            raise ValueError("not ready")
-
-    return Job("test", lambda block: Receipt(block, 1, 0.0, 0.0), make_ready)
-
-
-def marks(folder, count, seconds=5.0):
-    """The marks, once there are so many."""
-    for _ in range(round(50 * seconds)):
-        found = list(Path(folder).iterdir())
-        if len(found) >= count:
-            break
-        threading.Event().wait(0.02)
-    return found
-
-
-def test_workers_get_ready_when_they_join(tmp_path):
-    with local_cluster(1, processes=False) as client:
-        outcomes = on_cluster(client, marking(tmp_path), range(20), stall_seconds=10)
-        done = [next(outcomes).block]
-        assert len(marks(tmp_path, 1)) == 1
-        client.cluster.scale(3)
-        client.wait_for_workers(3, timeout=10)
-        assert len(marks(tmp_path, 3)) == 3
-        done += [outcome.block for outcome in outcomes]
-        assert sorted(done) == list(range(20))
-        # Nobody gets ready for what is over.
-        client.cluster.scale(4)
-        client.wait_for_workers(4, timeout=10)
-        assert len(marks(tmp_path, 4, seconds=0.3)) == 3
-
-
-def test_a_worker_that_cannot_get_ready_still_does_blocks(tmp_path, threads):
-    outcomes = list(on_cluster(threads, marking(tmp_path, fail=True), range(4), stall_seconds=10))
-    assert len(marks(tmp_path, 1)) == 1
-    assert sorted(outcome.block for outcome in outcomes) == [0, 1, 2, 3]
-    assert all(isinstance(outcome, Receipt) for outcome in outcomes)
-
-
 class CannotBuild(scripted.Moments):
     """A stage whose tables cannot be made."""
 
@@ -304,7 +267,7 @@ class CannotBuild(scripted.Moments):
         raise ValueError("no such table")
 
 
-def test_what_keeps_workers_from_getting_ready_is_told_by_blocks(scan, tmp_path, threads):
+def test_tables_that_cannot_be_made_are_told_by_blocks(scan, tmp_path, threads):
     pipeline = Pipeline(name="p", stages=(CannotBuild(),))
     todo = plan(scan.path, pipeline, None, tmp_path / "out", block_size=50)
     with pytest.raises(RunError, match=r"block 1 .*ValueError: no such table"):
@@ -323,7 +286,7 @@ def test_tables_are_made_once_a_process_on_one_thread(scan, tmp_path):
     assert len(list((tmp_path / "log").glob("built-*"))) == 1
 
 
-def test_getting_ready_leaves_other_cores_alone():
+def test_making_tables_leaves_other_cores_alone():
     seen = []
 
     class Looks(scripted.Moments):
@@ -337,7 +300,8 @@ def test_getting_ready_leaves_other_cores_alone():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        procedure_for(ACQUISITION, pipeline, None, device="cpu").make_ready()
+        voxels = Voxels(np.ones((2, ACQUISITION.points), np.complex64))
+        procedure_for(ACQUISITION, pipeline, None, device="cpu").apply(voxels)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -11,10 +11,18 @@ from distributed import Client
 from test_blocks import MOMENTS, assert_same, maps, run_all
 
 from mrsi_engine.conventions import Status
-from mrsi_engine.engine import clusters, executors
-from mrsi_engine.engine.clusters import WORKER_ENVIRONMENT, connected, local_cluster
+from mrsi_engine.engine import clusters, window
+from mrsi_engine.engine.clusters import (
+    DASK_SETTINGS,
+    WORKER_ENVIRONMENT,
+    ClusterChoice,
+    connected,
+    local,
+    local_cluster,
+)
 from mrsi_engine.engine.driver import run
 from mrsi_engine.engine.events import BlockDone, BlockFailed, RunFinished, RunStarted
+from mrsi_engine.engine.patience import Patience
 from mrsi_engine.engine.plan import plan
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io import result_store
@@ -138,19 +146,20 @@ def test_driver_killed_at_any_point_goes_on(workers, done, table, scan, expected
 
 
 def test_stalled_blocks_are_sent_again(scan, expected, tmp_path, processes):
-    pipeline = scripted_pipeline(tmp_path / "log", {20: ["sleep 8", "ok"]})
+    pipeline = scripted_pipeline(tmp_path / "log", {20: ["sleep 60", "ok"]})
     todo = plan(scan.path, pipeline, None, tmp_path / "out", block_size=10)
     processes.run(import_module, "mrsi_engine.engine.blocks")
-    run(todo, client=processes, stall_seconds=2.0)
+    run(todo, client=processes, patience=Patience(unknown=60.0, least=0.5))
     assert_same(maps(tmp_path / "out"), expected)
     assert scripted.runs(tmp_path / "log")[20] == 2
 
 
-def test_run_that_stalls_again_is_given_up(scan, tmp_path, processes):
-    pipeline = scripted_pipeline(tmp_path / "log", {0: ["sleep 3"]})
-    todo = plan(scan.path, pipeline, None, tmp_path / "out", block_size=100)
-    with pytest.raises(RunError, match=r"no block ended for 0\.4 s, twice; 1 blocks"):
-        run(todo, client=processes, stall_seconds=0.4)
+def test_block_that_stalls_again_fails_alone(scan, tmp_path, processes):
+    pipeline = scripted_pipeline(tmp_path / "log", {20: ["sleep 60"]})
+    todo = plan(scan.path, pipeline, None, tmp_path / "out", block_size=10)
+    with pytest.raises(RunError, match=r"block 2 .*: it took longer than 0\.5 s, 2 times"):
+        run(todo, client=processes, patience=Patience(unknown=60.0, least=0.5))
+    assert todo.store.missing() == [2]
 
 
 def test_full_disk_stops_the_run_and_leaves_nothing_half_written(scan, tmp_path, monkeypatch):
@@ -201,9 +210,10 @@ def test_disk_full_before_the_first_block(small_disk, tmp_path):
     assert [p.name for p in small_disk.iterdir()] == ["fill"]
 
 
-def test_existing_scheduler(scan, expected, tmp_path, processes):
+def test_existing_scheduler(scan, expected, tmp_path):
     todo = plan(scan.path, MOMENTS, None, tmp_path / "out", block_size=10)
-    run(todo, scheduler=processes.scheduler.address)
+    with local_cluster(2, secure=False) as client:
+        run(todo, choice=ClusterChoice(client.scheduler.address))
     assert_same(maps(tmp_path / "out"), expected)
 
 
@@ -218,8 +228,8 @@ def test_no_scheduler_at_the_address():
 def test_lost_scheduler_is_told(scan, tmp_path, monkeypatch):
     pipeline = scripted_pipeline(tmp_path / "log", pause=0.1)
     todo = plan(scan.path, pipeline, None, tmp_path / "out", block_size=10)
-    impatient = {**clusters.DASK_SETTINGS, "distributed.comm.timeouts.connect": "1s"}
-    monkeypatch.setattr(clusters, "DASK_SETTINGS", impatient)
+    impatient = {**DASK_SETTINGS, "distributed.comm.timeouts.connect": "1s"}
+    monkeypatch.setattr(local, "DASK_SETTINGS", impatient)
     with local_cluster(1, processes=False) as client:
 
         def lose(event):
@@ -232,8 +242,8 @@ def test_lost_scheduler_is_told(scan, tmp_path, monkeypatch):
 
 def test_where_to_run_is_said_once(scan, tmp_path):
     todo = plan(scan.path, MOMENTS, None, tmp_path / "out")
-    with pytest.raises(InputError, match="one of client, workers and scheduler"):
-        run(todo, workers=1, scheduler="tcp://127.0.0.1:1")
+    with pytest.raises(InputError, match="one of client, workers and choice"):
+        run(todo, workers=1, choice=ClusterChoice("tcp://127.0.0.1:1"))
 
 
 def test_local_cluster_of_its_own_and_its_dashboard(scan, tmp_path):
@@ -261,7 +271,7 @@ def test_workers_are_set_up_and_leave_no_trace(processes):
 
 def test_workers_are_forked_with_everything_imported(processes):
     def imported():
-        return "mrsi_engine.engine.executors" in sys.modules, os.getppid()
+        return "mrsi_engine.engine.driver" in sys.modules, os.getppid()
 
     clusters.warm_up()
     with local_cluster(1) as client:
@@ -296,5 +306,5 @@ def test_graph_grows_with_blocks_by_little(scan, tmp_path, processes, monkeypatc
     run(todo, client=processes, sinks=[count])
     assert sent
     assert sum(sent) < 50 * 2000
-    assert max(flying) <= max(executors._LEAST_AHEAD, executors._AHEAD * 2)
+    assert max(flying) <= max(window.LEAST_AHEAD, window.AHEAD * 2)
     assert not processes.futures
