@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
@@ -129,8 +130,8 @@ def _scan(out: Path, row: ScanRow, state: ScanState | None) -> GroupScan:
             summary = read_summary(folder)
         except InputError as problem:
             error = error or str(problem)
-    for place in sorted(_folders(out, row), key=len, reverse=True):
-        error = error.replace(f"{place}/", "")
+    places = "|".join(re.escape(p) for p in sorted(_folders(out, row), key=len, reverse=True))
+    error = re.sub(rf"(?<![\w/.-])(?:{places})/", "", error)
     crash = f"{_CRASH}/{row.folder.replace('/', '_')}"
     report = f"{row.folder}/{_REPORT}"
     return GroupScan(
