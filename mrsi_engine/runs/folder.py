@@ -10,6 +10,7 @@ from mrsi_engine.io.nifti_mrs import stem_of
 from mrsi_engine.io.places import check_reachable, is_remote
 from mrsi_engine.io.result_store import RESULT_STORE
 from mrsi_engine.io.scan_store import SCAN_STORE
+from mrsi_engine.report.summary import SUMMARY_FILE
 
 
 def scan_folder(folder: Path) -> Path:
@@ -22,11 +23,12 @@ def result_folder(folder: Path) -> Path:
     return folder / "result.zarr"
 
 
-#: What a run writes into its folder.
-_WRITTEN = (
-    *("scan.zarr", "result.zarr", "maps", "signals"),
-    *("voxels.parquet", "report.html", "summary.json"),
-)
+#: Name of a run's report in its folder.
+REPORT = "report.html"
+
+#: Files and folders that a run writes into its folder.
+_STORES, _EXPORTS = ("scan.zarr", "result.zarr", "maps", "signals"), ("voxels.parquet", REPORT)
+_WRITTEN = (*_STORES, *_EXPORTS, SUMMARY_FILE)
 
 
 def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -113,5 +115,5 @@ def remove_exports(folder: Path) -> None:
     for kept in ("maps", "signals"):
         for file in (folder / kept).glob("*_mrsi.*"):
             file.unlink()
-    for name in ("voxels.parquet", "report.html", "summary.json"):
+    for name in (*_EXPORTS, SUMMARY_FILE):
         (folder / name).unlink(missing_ok=True)
