@@ -50,7 +50,7 @@ from mrsi_engine.io.integrity import (
     seal,
 )
 from mrsi_engine.io.objects import names_in
-from mrsi_engine.io.places import place
+from mrsi_engine.io.places import is_remote, place
 from mrsi_engine.io.result_schema import (
     BASIS,
     BASIS_FIDS,
@@ -438,8 +438,11 @@ def open_result(path: str | Path) -> xr.Dataset:
         decode_times=False,
         mask_and_scale=False,
     )
-    for variable in dataset.variables.values():
+    for name, variable in dataset.variables.items():
         variable.attrs.pop("_FillValue", None)
+        if is_remote(store.path) and name not in store.signals:
+            # Every part of it that is asked for would be a request.
+            variable.load()
     del dataset.attrs[INTEGRITY]
     dataset.encoding["source"] = str(store.path.resolve())
     return dataset
