@@ -42,6 +42,7 @@ from mrsi_engine.engine.executors import Executor, Job, in_this_process, on_clus
 from mrsi_engine.engine.finish import Summary, finalise
 from mrsi_engine.engine.passes import Pass, finish_pass, next_pass, voxels_of
 from mrsi_engine.engine.plan import Plan
+from mrsi_engine.engine.umask import same_umask
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.files import DiskFullError
 from mrsi_engine.io.result_store import ResultStore
@@ -131,6 +132,7 @@ def run(
             found = stack.enter_context(connected(scheduler))
         else:
             found = stack.enter_context(_cluster(plan, workers, threads_per_worker, processes))
+        stack.enter_context(same_umask(found))
         executor = partial(on_cluster, found, stall_seconds=stall_seconds)
         return _drive(plan, executor, slots(found), dashboard_link(found), sinks)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PosixPath, WindowsPath
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.nifti_mrs import stem_of
@@ -19,10 +20,6 @@ def scan_folder(folder: Path) -> Path:
 def result_folder(folder: Path) -> Path:
     """Where a run keeps its result store."""
     return folder / "result.zarr"
-
-
-#: What a run writes into its folder.
-_WRITTEN = ("scan.zarr", "result.zarr", "maps", "signals", "voxels.parquet", "report.html")
 
 
 def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
@@ -58,21 +55,55 @@ def check_folder(folder: Path) -> None:
     check_links(folder)
 
 
-def check_links(folder: Path) -> None:
+def check_links(folder: Path, *, within: Path | None = None, levels: int | None = None) -> None:
     """Refuse a folder where a link would have a run write somewhere else.
+
+    The folder itself may be a link: it is what the user named. On an object store there are none.
+
+    Parameters
+    ----------
+    folder
+        Looked through to its last file, but not through what links lead to.
+    within
+        A folder above it that the user named instead (a cohort's, of that of a scan); none of the
+        folders between the two may lead out of it either.
+    levels
+        Look only so many deep: 3 for all folders of the scans of a cohort.
 
     Raises
     ------
     InputError
         If there is one.
     """
-    inside = folder.resolve()
-    for path in (folder / name for name in _WRITTEN):
+    top = folder if within is None else within
+    if not isinstance(top, PosixPath | WindowsPath):
+        return
+    inside = Path(os.path.realpath(top))
+    for path in (*_between(top, folder), *_links_in(folder, levels)):
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
             raise InputError(
                 f"{path}: is a link to {path.resolve()}, outside the output folder, where nothing "
                 "is written; remove the link, or give the folder it leads to with --out"
             )
+
+
+def _between(top: Path, folder: Path) -> list[Path]:
+    """The folders below the one and down to the other."""
+    parts = folder.relative_to(top).parts
+    return [top.joinpath(*parts[: n + 1]) for n in range(len(parts))]
+
+
+def _links_in(folder: Path, levels: int | None) -> Iterator[Path]:
+    """Links anywhere in a folder, or so many levels deep."""
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_symlink():
+            yield Path(entry.path)
+        elif levels != 1 and entry.is_dir(follow_symlinks=False):
+            yield from _links_in(Path(entry.path), None if levels is None else levels - 1)
 
 
 def check_empty(folder: Path, found: str) -> None:

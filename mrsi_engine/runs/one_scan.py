@@ -29,7 +29,7 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.io.import_signals import Progress
 from mrsi_engine.io.importing import changed_since, import_scan, timing_of
 from mrsi_engine.io.integrity import Damage, OnDamage
-from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
+from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, check_mappable, read_header
 from mrsi_engine.io.result_store import ResultStore, open_result
 from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore, damaged_files
 from mrsi_engine.pipeline.pipeline import Pipeline
@@ -224,6 +224,7 @@ def check_scan(
     options.check()
     check_folder(folder)
     header = read_header(inputs.scan)
+    check_mappable(header)
     return header, _load_suited_basis(basis, pipeline, inputs, header, options)
 
 
