@@ -25,5 +25,11 @@ Nuisance = Literal["none", "water", "lipid", "all"]
 #: What is done about a basis of another echo time or sequence than the scan's.
 TimingMismatch = Literal["refuse", "allow"]
 
+#: Which scans of a cohort that was run before are done again; ``unfinished`` are failed and missing.
+Rerun = Literal["unfinished", "failed", "missing", "all"]
+
+#: Scans of a cohort whose report is made; ``flagged`` are those nobody should use unseen.
+Reports = Literal["all", "flagged", "none"]
+
 #: Pulse sequences of simulated bases.
 Sequence = Literal["press", "slaser", "steam", "fid"]

@@ -24,5 +24,9 @@ class RunError(MRSIError, RuntimeError):
     exit_code = 1
 
 
+class Interrupted(RunError):
+    """A run was asked to stop (end of a job's wall time, Ctrl-C); the same command goes on."""
+
+
 class DamagedError(InputError):
     """Files of a store are not as they were written: names each and what to do."""

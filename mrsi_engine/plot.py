@@ -27,22 +27,12 @@ from mrsi_engine.fit.details import FitDetails
 from mrsi_engine.io.map_files import volume
 from mrsi_engine.io.result_quantities import scalp_voxels
 from mrsi_engine.io.result_store import RESULT_STORE, ResultStore
+from mrsi_engine.report.axes import draw_chart, draw_correlation
 from mrsi_engine.report.examples import spectrum_example, with_components
-from mrsi_engine.report.fit_figures import (
-    correlation_size,
-    draw_correlation,
-    draw_fit,
-    fit_size,
-)
-from mrsi_engine.report.mosaic import (
-    BACKGROUND,
-    COLOUR_MAPS,
-    CRLB_SCALE,
-    View,
-    robust_range,
-    view_of,
-)
+from mrsi_engine.report.fit_figures import correlation_size, fit_chart, fit_size
+from mrsi_engine.report.mosaic import CRLB_SCALE, View, robust_range, view_of
 from mrsi_engine.report.named_maps import Kind, NamedMap, labels_of, named_map
+from mrsi_engine.report.png import BACKGROUND, COLOUR_MAPS
 from mrsi_engine.report.tables import limits as limits_of
 from mrsi_engine.report.tables import measure, nucleus_of
 
@@ -99,7 +89,7 @@ def fit(
     if components:
         example = with_components(example, result, index, details)
     axes = _axes(ax, fit_size(example))
-    draw_fit(axes, example)
+    draw_chart(axes, fit_chart(example))
     axes.set_title(f"voxel {example.voxel}\n{example.caption}", loc="right", fontsize="small")
     return axes
 

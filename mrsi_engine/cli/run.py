@@ -12,15 +12,16 @@ from cyclopts import Parameter
 from mrsi_engine.choices import DEFAULT_PIPELINE, MIN_USABLE, Fill, TimingMismatch
 from mrsi_engine.cli import output
 from mrsi_engine.cli.options import FILES, WHERE, Files, Where
+from mrsi_engine.cli.places import Place
 from mrsi_engine.errors import UNUSABLE, InputError, RunError
 
 
 def run_command(
-    scans: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
+    scans: Annotated[tuple[Place, ...], Parameter(consume_multiple=True)],
     /,
     *,
     basis: str | None = None,
-    out: Path,
+    out: Place,
     pipeline: str = DEFAULT_PIPELINE,
     keep: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     fill: Fill = "nan",
@@ -131,10 +132,10 @@ def _failure(scan: Path, step: Callable[[Path], None]) -> str | None:
 
 
 def import_command(
-    scan: Path,
+    scan: Place,
     /,
     *,
-    out: Path,
+    out: Place,
     files: Files = FILES,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -160,7 +161,7 @@ def import_command(
     )
 
 
-def export_command(folder: Path, /, *, fill: Fill = "nan") -> None:
+def export_command(folder: Place, /, *, fill: Fill = "nan") -> None:
     """Write maps, table and report of a finished run again.
 
     Parameters
@@ -180,10 +181,10 @@ def export_command(folder: Path, /, *, fill: Fill = "nan") -> None:
 
 
 def compare_command(
-    folder: Path,
+    folder: Place,
     /,
     *,
-    lcmodel: Path,
+    lcmodel: Place,
     slice_: Annotated[int | None, Parameter(name="--slice")] = None,
     voxel: tuple[int, int] | None = None,
     max_percent_sd: float = 10.0,

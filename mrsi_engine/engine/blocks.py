@@ -53,15 +53,3 @@ def run_block(plan: Plan, block: int) -> Receipt:
         statuses={int(s): int(n) for s, n in zip(*np.unique_counts(arrays.status), strict=True)},
         device=title_of(procedure.device_here),
     )
-
-
-def make_ready(plan: Plan) -> None:
-    """Open the stores and make all tables that :func:`run_block` needs, once a process.
-
-    Raises
-    ------
-    RunError
-        If the plan's run was replaced, or its device is not here.
-    """
-    procedure = prepared(plan)
-    procedure.make_ready()

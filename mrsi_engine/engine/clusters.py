@@ -20,7 +20,7 @@ from mrsi_engine.errors import RunError
 _GIB = 1 << 30
 
 #: What workers import before they are forked: torch and its like take seconds, once for all.
-_PRELOADED = ["distributed", "mrsi_engine.engine.executors", "mrsi_engine.stages"]
+_PRELOADED = ["distributed", "mrsi_engine.engine.driver", "mrsi_engine.stages"]
 _CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
 
 _STARTED_BY = "distributed.worker.multiprocessing-method"

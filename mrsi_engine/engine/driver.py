@@ -1,13 +1,13 @@
-"""The driver: gives the missing blocks of a plan to an executor and tells sinks what happens.
+"""The driver: has the missing blocks of a plan done and tells sinks what happens.
 
-Passes over the scan that the stages need come first, each a round of the same executor.
+Passes over the scan that the stages need come first, each a round of tasks of its own.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,8 +29,6 @@ from mrsi_engine.engine.events import (
     BlockFailed,
     DamageFound,
     Event,
-    Failure,
-    Outcome,
     PartDone,
     PassFinished,
     PassStarted,
@@ -38,21 +36,24 @@ from mrsi_engine.engine.events import (
     RunStarted,
     Sink,
 )
-from mrsi_engine.engine.executors import Executor, Job, in_this_process, on_cluster, slots
 from mrsi_engine.engine.finish import Summary, finalise
-from mrsi_engine.engine.passes import Pass, finish_pass, next_pass, voxels_of
+from mrsi_engine.engine.passes import Pass, finish_pass, next_pass
+from mrsi_engine.engine.patience import Patience
 from mrsi_engine.engine.plan import Plan
+from mrsi_engine.engine.pools import refill_of
+from mrsi_engine.engine.rounds import Round, next_round
 from mrsi_engine.engine.umask import same_umask
+from mrsi_engine.engine.window import Ended, Failure, Source, run_tasks, slots
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.files import DiskFullError
 from mrsi_engine.io.result_store import ResultStore
 
-#: No block finishing for this long (s) means that the cluster lost some: they are sent again.
-STALL_SECONDS = 1800.0
-
 #: Voxels from which workers are processes. They fit one and a half times as fast as threads, which
 #: share Python's lock, but take some 4 s to start: break-even measured at 1 ms a voxel.
 PROCESSES_FROM = 20_000
+
+#: Does the tasks of a source.
+_Runner = Callable[[Source], Generator[Ended, None, None]]
 
 #: Failed blocks a message lists before it only counts them.
 _LISTED = 10
@@ -88,7 +89,7 @@ def run(
     threads_per_worker: int = 1,
     processes: bool | None = None,
     sinks: Sequence[Sink] = (),
-    stall_seconds: float = STALL_SECONDS,
+    patience: Patience | None = None,
 ) -> RunSummary:
     """Do every missing pass over the scan and every missing block of a plan, and finish it.
 
@@ -105,8 +106,8 @@ def run(
         are threads for a scan of less than ``PROCESSES_FROM`` voxels unless told otherwise.
     sinks
         Called with every event of the run.
-    stall_seconds
-        After so long without a finished block the missing ones are sent again, once.
+    patience
+        Limits of time: when a worker hangs, and how long a run goes on without any.
 
     Raises
     ------
@@ -116,15 +117,17 @@ def run(
     RunError
         If blocks failed (after all others were done), the disk is full (at once) or the cluster was
         lost. What is done is kept; the same call again does only what is missing.
+    Interrupted
+        If this process was asked to stop.
     """
     if sum(given is not None for given in (client, workers, scheduler)) > 1:
         raise InputError("give one of client, workers and scheduler: they say where to run")
     check_device(plan.device, here=client is None and scheduler is None)
     _forget_damaged(plan, sinks)
     if not plan.store.missing() and next_pass(plan) is None:
-        return _drive(plan, in_this_process, 0, None, sinks)
+        return _drive(plan, run_tasks, 0, None, sinks)
     if workers == 0:
-        return _drive(plan, in_this_process, 1, None, sinks)
+        return _drive(plan, run_tasks, 1, None, sinks)
     with ExitStack() as stack:
         if client is not None:
             found = client
@@ -133,8 +136,8 @@ def run(
         else:
             found = stack.enter_context(_cluster(plan, workers, threads_per_worker, processes))
         stack.enter_context(same_umask(found))
-        executor = partial(on_cluster, found, stall_seconds=stall_seconds)
-        return _drive(plan, executor, slots(found), dashboard_link(found), sinks)
+        runner = partial(run_tasks, client=found, patience=patience, refill=refill_of(found))
+        return _drive(plan, runner, slots(found), dashboard_link(found), sinks)
 
 
 def _forget_damaged(plan: Plan, sinks: Sequence[Sink]) -> None:
@@ -169,7 +172,7 @@ class _Session:
         self._date = datetime.now(UTC)
         self.receipts = self.voxels = 0
         self.kernel_seconds = self.prepare_seconds = 0.0
-        self.failures: list[Failure] = []
+        self.failures: dict[int, Failure] = {}
         self.devices: Counter[str] = Counter()
 
     @property
@@ -204,25 +207,23 @@ class _Session:
             )
         )
 
-    def pass_started(self, todo: Pass, missing: Sequence[int]) -> None:
-        regions = [voxels_of(self._store, todo.parts[part]) for part in missing]
-        voxels = sum(stop - start for start, stop in regions)
-        path, step = self._store.path, todo.step + 1
-        self._tell(PassStarted(path, todo.name, step, todo.steps, len(missing), voxels))
+    def pass_started(self, todo: Pass, parts: Round) -> None:
+        path, step, voxels = self._store.path, todo.step + 1, sum(parts.missing.values())
+        self._tell(PassStarted(path, todo.name, step, todo.steps, len(parts.missing), voxels))
 
-    def part_done(self, todo: Pass, receipt: Receipt) -> None:
+    def part_done(self, parts: Round, receipt: Receipt) -> None:
         self.kernel_seconds += receipt.kernel_seconds
-        self._tell(PartDone(receipt, *voxels_of(self._store, todo.parts[receipt.block])))
+        self._tell(PartDone(receipt, *parts.region(self._store, receipt.block)))
 
     def pass_finished(self, todo: Pass, seconds: float) -> None:
         self.prepare_seconds += seconds
         self._tell(PassFinished(self._store.path, todo.name, todo.step + 1, seconds))
 
-    def record(self, outcome: Outcome) -> None:
-        start, stop = self._store.region(outcome.block)
+    def record(self, block: int, outcome: Receipt | Failure) -> None:
+        start, stop = self._store.region(block)
         if isinstance(outcome, Failure):
-            self.failures.append(outcome)
-            self._tell(BlockFailed(outcome, start, stop))
+            self.failures[block] = outcome
+            self._tell(BlockFailed(block, outcome, start, stop))
             return
         self.receipts += 1
         self.devices[outcome.device] += 1
@@ -248,18 +249,17 @@ class _Session:
 
 
 def _drive(
-    plan: Plan, executor: Executor, workers: int, dashboard: str | None, sinks: Sequence[Sink]
+    plan: Plan, runner: _Runner, workers: int, dashboard: str | None, sinks: Sequence[Sink]
 ) -> RunSummary:
     store = plan.store
-    missing = store.missing()
     session = _Session(store, sinks)
-    session.start(missing, workers, dashboard)
+    session.start(store.missing(), workers, dashboard)
     try:
-        _prepare(plan, executor, session)
-        with closing(executor(Job.of_blocks(plan), missing)) as outcomes:
-            for outcome in outcomes:
-                session.record(outcome)
-                _stop_on_full_disk(outcome)
+        blocks = _prepare(plan, runner, session)
+        with closing(runner(_source_of(blocks))) as all_ended:
+            for ended in all_ended:
+                session.record(ended.task.of, ended.outcome)
+                _stop_on_full_disk(ended.outcome)
     finally:
         session.finish()
     summary = finalise(plan, session.timing(workers) if session.receipts else None)
@@ -274,61 +274,75 @@ def _drive(
     )
 
 
-def _prepare(plan: Plan, executor: Executor, session: _Session) -> None:
-    while todo := next_pass(plan):
+def _prepare(plan: Plan, runner: _Runner, session: _Session) -> Round:
+    """Do the passes over the scan that are missing; the blocks that are."""
+    while (parts := next_round(plan)).todo is not None:
         started = time.perf_counter()
-        missing = todo.missing()
-        session.pass_started(todo, missing)
-        failures = []
-        with closing(executor(Job.of_parts(todo), missing)) as outcomes:
-            for outcome in outcomes:
-                _stop_on_full_disk(outcome)
-                if isinstance(outcome, Failure):
-                    failures.append(outcome)
+        session.pass_started(parts.todo, parts)
+        failures = {}
+        with closing(runner(_source_of(parts))) as all_ended:
+            for ended in all_ended:
+                _stop_on_full_disk(ended.outcome)
+                if isinstance(ended.outcome, Failure):
+                    failures[ended.task.of] = ended.outcome
                 else:
-                    session.part_done(todo, outcome)
-        _refuse_unprepared(plan.store, todo, failures)
-        finish_pass(todo)
-        session.pass_finished(todo, time.perf_counter() - started)
+                    session.part_done(parts, ended.outcome)
+        _refuse_unprepared(plan.store, parts, failures)
+        finish_pass(parts.todo)
+        session.pass_finished(parts.todo, time.perf_counter() - started)
+    return parts
 
 
-def _refuse_unprepared(store: ResultStore, todo: Pass, failures: Sequence[Failure]) -> None:
-    if not failures:
+def _source_of(numbers: Round) -> Source:
+    tasks = numbers.tasks()
+    return lambda: next(tasks, None)
+
+
+def _refuse_unprepared(store: ResultStore, parts: Round, failures: Mapping[int, Failure]) -> None:
+    if not failures or parts.todo is None:
         return
+    todo = parts.todo
     head = (
         f"{store.path}: pass {todo.step + 1} of {todo.steps} of stage {todo.name!r} over the scan "
         f"failed in {len(failures)} of {len(todo.parts)} parts; the others are kept, and the same "
         "command does only what is missing"
     )
-    told = [(*voxels_of(store, todo.parts[failure.block]), failure) for failure in failures]
-    raise _told(head, told, "part")
+    raise _told(head, failures, "part", partial(parts.region, store))
 
 
-def _stop_on_full_disk(outcome: Outcome) -> None:
+def _stop_on_full_disk(outcome: object) -> None:
     if isinstance(outcome, Failure) and outcome.disk_full:
         raise DiskFullError(outcome.error)
 
 
-def _refuse_unfinished(store: ResultStore, summary: Summary, failures: Sequence[Failure]) -> None:
+def _refuse_unfinished(
+    store: ResultStore, summary: Summary, failures: Mapping[int, Failure]
+) -> None:
     if summary.finished:
         return
     head = (
         f"{store.path}: {len(summary.missing)} of {summary.blocks} blocks are not done; the others "
         "are kept, and the same command does only what is missing"
     )
-    raise _told(head, [(*store.region(failure.block), failure) for failure in failures], "block")
+    raise _told(head, failures, "block", store.region)
 
 
-def _told(head: str, failures: Sequence[tuple[int, int, Failure]], unit: str) -> RunError:
+def _told(
+    head: str,
+    failures: Mapping[int, Failure],
+    unit: str,
+    region: Callable[[int], tuple[int, int]],
+) -> RunError:
     """The error that lists failures with the voxels they concern, tracebacks in its notes."""
-    failed = sorted(failures, key=lambda told: told[2].block)
+    failed = sorted(failures.items())
+    listed = [(number, *region(number), failure) for number, failure in failed[:_LISTED]]
     lines = [
-        f"{unit} {failure.block} (voxels {start} to {stop - 1}): {failure.error}"
-        for start, stop, failure in failed[:_LISTED]
+        f"{unit} {number} (voxels {start} to {stop - 1}): {failure.error}"
+        for number, start, stop, failure in listed
     ]
     if len(failed) > _LISTED:
         lines.append(f"and {len(failed) - _LISTED} more")
     error = RunError("\n".join([head, *lines]))
-    for story in dict.fromkeys(failure.traceback for _, _, failure in failed[:_LISTED]):
+    for story in dict.fromkeys(failure.traceback for *_, failure in listed):
         error.add_note(story)
     return error

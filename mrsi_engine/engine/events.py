@@ -7,25 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mrsi_engine.engine.blocks import Receipt
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A block that could not be done.
-
-    ``error`` is one line, ``traceback`` the whole story; ``disk_full`` and ``worker_died`` say what
-    the driver must know about the cause.
-    """
-
-    block: int
-    error: str
-    traceback: str = ""
-    disk_full: bool = False
-    worker_died: bool = False
-
-
-#: How a block ended.
-Outcome = Receipt | Failure
+from mrsi_engine.engine.window import Failure
 
 
 @dataclass(frozen=True)
@@ -104,6 +86,7 @@ class BlockDone:
 class BlockFailed:
     """A block failed for good; the rest of the scan goes on."""
 
+    block: int
     failure: Failure
     start: int
     stop: int

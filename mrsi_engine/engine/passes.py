@@ -57,12 +57,6 @@ def next_pass(plan: Plan) -> Pass | None:
     return None
 
 
-def make_ready_for_pass(todo: Pass) -> None:
-    """As :func:`make_ready`, for :func:`run_part`."""
-    procedure, _ = halfway(todo.plan, todo.stage, todo.step)
-    procedure.make_ready()
-
-
 def run_part(todo: Pass, part: int) -> Receipt:
     """Summarise the blocks of a part for a pass, one after the other, and keep the summary.
 

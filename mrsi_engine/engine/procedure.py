@@ -178,11 +178,6 @@ class Procedure:
             )
         return self
 
-    def make_ready(self) -> None:
-        """Make the stages' tables now: the first block would find itself waiting for them."""
-        with _one_torch_thread():
-            _prepared(self)
-
     def apply(self, voxels: Voxels) -> tuple[BlockArrays, float]:
         """One block of voxels through the pipeline.
 

@@ -17,6 +17,7 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.io.companion_files import Volume, read_companion
 from mrsi_engine.io.dimensions import supported_dimensions
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
+from mrsi_engine.io.places import place
 from mrsi_engine.io.resampling import Resampling
 from mrsi_engine.io.volumes import check_placed, read_mask
 
@@ -52,7 +53,7 @@ class Request:
         """Files of a companion, by class where each has its own."""
         files = self.files[name]
         listed = files if isinstance(files, Mapping) else {"": files}
-        return {key: Path(file) for key, file in listed.items()}
+        return {key: place(file) for key, file in listed.items()}
 
     def path(self, name: str) -> Path:
         """The one file of a companion.

@@ -40,6 +40,7 @@ from mrsi_engine.io.noise_at_import import (
     processing_of,
 )
 from mrsi_engine.io.personal import personal_fields, without_personal
+from mrsi_engine.io.places import place
 from mrsi_engine.io.room import check_room
 from mrsi_engine.io.scan_store import DEFAULT_CHUNK, ScanStore
 from mrsi_engine.io.signal_mask import signal_mask
@@ -128,11 +129,11 @@ def import_scan(
         If the disk is full or the store cannot be written.
     """
     request = _request(scan, files, tissue_classes, chunk, points, keep_personal)
-    target = Path(out).resolve()
+    target = place(out).resolve()
     check_output(target, overwrite)
     inputs = find_inputs(request)
     check_room(inputs, target.parent, memory_budget)
-    with replacing(target) as folder:
+    with replacing(target, overwrite) as folder:
         _fill(folder, request, inputs, memory_budget, Ticker(inputs, progress))
     return ScanStore.open(out)
 
@@ -174,7 +175,7 @@ def _request(
     if chunk < 1:
         raise InputError(f"chunk is {chunk}, expected at least one voxel")
     given = {companion(name).name: one for name, one in files.items() if one is not None}
-    return Request(Path(scan), given, tuple(classes), chunk, points, keep_personal)
+    return Request(place(scan), given, tuple(classes), chunk, points, keep_personal)
 
 
 def _fill(folder: Path, request: Request, inputs: Inputs, memory_budget: int, tick: Ticker) -> None:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from mrsi_engine.errors import DamagedError
-
-METADATA = "zarr.json"
+from mrsi_engine.io.objects import METADATA, contents, is_unfinished, presence
+from mrsi_engine.io.places import zarr_store
 
 #: Complex samples: fast, as every block writes and reads them.
 SIGNALS = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
@@ -170,8 +170,10 @@ def damaged_metadata(folder: Path) -> list[Damage]:
         found = _ALTERED if (folder / METADATA).exists() else _MISSING
         return [Damage(METADATA, found)]
     members = attributes[INTEGRITY]["members"]
-    faults = ((path, _metadata_fault(folder / path, crc)) for path, crc in members.items())
-    return [Damage(f"{path}/{METADATA}", fault) for path, fault in faults if fault]
+    files = [f"{path}/{METADATA}" for path in members]
+    sealed = zip(files, members.values(), contents(folder, files), strict=True)
+    faults = ((file, _metadata_fault(data, crc)) for file, crc, data in sealed)
+    return [Damage(file, fault) for file, fault in faults if fault]
 
 
 def damaged_chunks(
@@ -196,20 +198,23 @@ def damaged_chunks(
     where
         What to say of each; its rows by default, if it has not all of them.
     """
-    fault = chunk_fault if content else _absence
-    files = _chunk_files(array, start, stop)
-    found = ((file, rows, fault(folder / file)) for file, rows in files)
-    return [Damage(file, what, where or rows) for file, rows, what in found if what]
+    chunks = list(_chunk_files(array, start, stop))
+    files = [file for file, _ in chunks]
+    if content:
+        faults = (chunk_fault(data) for data in contents(folder, files))
+    else:
+        faults = (None if there else _MISSING for there in presence(folder, files))
+    found = zip(chunks, faults, strict=True)
+    return [Damage(file, what, where or rows) for (file, rows), what in found if what]
 
 
-def chunk_fault(file: Path) -> str | None:
-    """What is wrong with the file of a chunk, or any that ends in its CRC-32C; else ``None``."""
-    try:
-        data = file.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+def chunk_fault(data: bytes | None) -> str | None:
+    """What is wrong with a chunk, or any data behind which stands its CRC-32C; else ``None``.
+
+    Without data its file is missing.
+    """
+    if data is None:
         return _MISSING
-    except IsADirectoryError:
-        return _ALTERED
     return None if unchecked(data) is not None else _ALTERED
 
 
@@ -239,7 +244,7 @@ def is_store(folder: Path, schema: str, parts: Sequence[str]) -> bool:
     if attributes is not None and attributes.get("schema") == schema:
         return True
     spoilt = attributes is None or (INTEGRITY in attributes and not is_sealed(attributes))
-    return spoilt and all((folder / part).is_dir() for part in parts)
+    return spoilt and all((folder / p).is_dir() for p in parts) and not is_unfinished(folder)
 
 
 def open_sealed(folder: Path, mode: Literal["r", "r+"], remedy: str) -> zarr.Group:
@@ -254,7 +259,7 @@ def open_sealed(folder: Path, mode: Literal["r", "r+"], remedy: str) -> zarr.Gro
     """
     _refuse(folder, damaged_metadata(folder), remedy)
     try:
-        return zarr.open_group(folder, mode=mode, use_consolidated=False)
+        return zarr.open_group(zarr_store(folder), mode=mode, use_consolidated=False)
     except PermissionError:
         raise
     except Exception:
@@ -312,17 +317,10 @@ def _chunk_files(array: zarr.Array, start: int, stop: int | None) -> Iterator[tu
             yield f"{array.path}/{key((chunk, *place))}", rows
 
 
-def _absence(file: Path) -> str | None:
-    return None if file.exists() else _MISSING
-
-
-def _metadata_fault(folder: Path, crc: str) -> str | None:
-    try:
-        return None if _crc((folder / METADATA).read_bytes()) == crc else _ALTERED
-    except (FileNotFoundError, NotADirectoryError):
+def _metadata_fault(data: bytes | None, crc: str) -> str | None:
+    if data is None:
         return _MISSING
-    except IsADirectoryError:
-        return _ALTERED
+    return None if _crc(data) == crc else _ALTERED
 
 
 def _seal_of(attributes: Mapping[str, Any]) -> str:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import nibabel as nib
@@ -36,7 +34,9 @@ from mrsi_engine.io.header_fields import (
     spectrometer_frequency,
     timing,
 )
-from mrsi_engine.io.volumes import Grid, grid_of, load_image, place
+from mrsi_engine.io.images import save_image
+from mrsi_engine.io.places import place
+from mrsi_engine.io.volumes import Grid, grid_of, load_image, set_position
 from mrsi_engine.nuclei import nucleus
 
 #: NIfTI header extension code of the NIfTI-MRS JSON.
@@ -138,7 +138,7 @@ def read_header(path: str | Path) -> NIfTIMRSHeader:
         If the file is not NIfTI, not NIfTI-MRS, not complex, not of voxels, a field is missing or
         impossible, or one varies within a dimension.
     """
-    path = Path(path)
+    path = place(path)
     if stem_of(path) == path.name:
         raise InputError(f"{path}: expected a NIfTI-MRS file that ends in .nii or .nii.gz")
     image = load_image(path)
@@ -188,7 +188,7 @@ def check_mappable(header: NIfTIMRSHeader) -> None:
 
 def stem_of(path: str | Path) -> str:
     """File name without ``.nii`` or ``.nii.gz``."""
-    return re.sub(r"\.nii(\.gz)?$", "", Path(path).name, flags=re.IGNORECASE)
+    return re.sub(r"\.nii(\.gz)?$", "", PurePosixPath(str(path)).name, flags=re.IGNORECASE)
 
 
 def _check_samples(path: Path, image: Any) -> None:
@@ -382,7 +382,7 @@ def write_nifti_mrs(
     image.header.set_xyzt_units("mm", "sec")
     content = json.dumps(extension).encode()
     image.header.extensions.append(nib.nifti1.Nifti1Extension(EXTENSION_CODE, content))
-    return _save(image, Path(path))
+    return _save(image, path)
 
 
 def write_volume(path: str | Path, data: ArrayLike, affine: ArrayLike, code: int = 1) -> Path:
@@ -401,18 +401,15 @@ def write_volume(path: str | Path, data: ArrayLike, affine: ArrayLike, code: int
 def _image(data: NDArray[Any], affine: ArrayLike, code: int) -> Any:
     matrix = np.asarray(affine, dtype=float)
     image = nib.Nifti2Image(data, matrix)
-    place(image, matrix, code)
+    set_position(image, matrix, code)
     image.header.set_xyzt_units("mm")
     return image
 
 
 def _save(image: Any, path: str | Path) -> Path:
-    path = Path(path)
-    partial = path.with_name(f".{uuid.uuid4().hex}.partial.{path.name}")
+    path = place(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(image, partial)
-        os.replace(partial, path)
+        save_image(image, path)
     except ImageFileError as error:
         raise InputError(f"{path}: expected a name that ends in .nii or .nii.gz") from error
     except OSError as error:
@@ -420,8 +417,6 @@ def _save(image: Any, path: str | Path) -> Path:
             f"{path}: cannot be written: {error.strerror or error}; free some space or choose "
             "another output folder"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.bounds import in_words, readable
 from mrsi_engine.io.import_inputs import Inputs
+from mrsi_engine.io.places import is_remote
 
 _ITEM = np.dtype(np.complex64).itemsize
 
@@ -41,7 +43,7 @@ def check_room(inputs: Inputs, folder: Path, memory_budget: int) -> None:
         table = kept * min(header.points_in_file, inputs.points) * header.signals * _ITEM
         scratch = table if table > memory_budget // len(inputs.headers) else 0
         needed += table + scratch
-    there = folder
+    there = Path(tempfile.gettempdir()) if is_remote(folder) else folder
     while not there.exists() and there != there.parent:
         there = there.parent
     free = shutil.disk_usage(there).free

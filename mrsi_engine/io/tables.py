@@ -23,7 +23,9 @@ from mrsi_engine.io.result_quantities import (
     parts_of,
     relative_crlb,
     total_of,
+    values_of,
 )
+from mrsi_engine.io.stored_tissue import stored_tissue
 from mrsi_engine.quantities import TOTALS, Quantity, Total
 
 _PROVENANCE = ("stem", "source", "checksum", "engine_version", "mask_origin", "run_fingerprint")
@@ -47,8 +49,9 @@ def write_table(result: xr.Dataset, path: Path) -> Path:
 def voxel_table(result: xr.Dataset) -> pa.Table:
     """One row a voxel: index, position, status, estimates, CRLBs and measures.
 
-    Columns are ``x, y, z`` (index in the volume), ``x_mm, y_mm, z_mm`` (centre of the voxel in
-    scanner coordinates), ``status``, for every parameter ``NAME`` and ``NAME_sd``, for amplitudes
+    Columns are ``stem`` (of the scan, the same in every row), ``x, y, z`` (index in the volume),
+    ``x_mm, y_mm, z_mm`` (centre of the voxel in scanner coordinates), ``status``, ``fraction_CLASS``
+    where tissue is known, for every parameter ``NAME`` and ``NAME_sd``, for amplitudes
     ``NAME_crlb`` (percent), ``b0_shift`` of the data as acquired (Hz, over all stages) with its
     bound, and one a measure. Amplitudes that are a network's own have ``NAME_crlbabs`` and, of an
     ensemble, ``NAME_epistemic``: what their SD is made of. Numbers are NaN where there is
@@ -71,16 +74,20 @@ def voxel_table(result: xr.Dataset) -> pa.Table:
     return pa.table([pa.array(values) for _, values in pairs], schema=schema)
 
 
-_Column = tuple[pa.Field, NDArray[np.generic]]
+_Column = tuple[pa.Field, NDArray[np.generic] | pa.Array]
 
 
 def _columns(result: xr.Dataset) -> Iterator[_Column]:
+    yield _stem(result)
     yield from _position(result)
     meanings = json.dumps({int(s): s.meaning for s in Status})
     yield _column("status", result["status"].values, "1", meanings)
     if "flags" in result:
         reasons = json.dumps({int(f): f.meaning for f in Flag})
         yield _column("flags", result["flags"].values, "1", reasons)
+    for name, fractions in stored_tissue(result).items():
+        doc = f"fraction of {name}; NaN where it is not known"
+        yield _column(f"fraction_{name}", fractions, "1", doc)
     inside = fitted_voxels(result)
     for quantity in parameters_of(result):
         yield from _parameter(result, quantity, inside)
@@ -88,10 +95,18 @@ def _columns(result: xr.Dataset) -> Iterator[_Column]:
         if total.column and parts_of(result, total.name):
             yield from _total(result, total, inside)
     for quantity in measures_of(result):
-        values = result["quality"].sel(measure=quantity.name).values
+        values = values_of(result, "quality", quantity.name)
         values = np.where(inside, values, np.nan)
         about = _about(quantity)
         yield _column(quantity.column, values, quantity.units, quantity.doc, about)
+
+
+def _stem(result: xr.Dataset) -> _Column:
+    """The scan's stem in every row, by which rows of several scans are told apart."""
+    indices = pa.array(np.zeros(result.sizes["voxel"], np.int32))
+    values = pa.DictionaryArray.from_arrays(indices, [str(result.attrs.get("stem", "scan"))])
+    about = {"unit": "1", "description": "what the names of the scan's maps begin with"}
+    return pa.field("stem", values.type, metadata=about), values
 
 
 def _position(result: xr.Dataset) -> Iterator[_Column]:
@@ -109,9 +124,12 @@ def _position(result: xr.Dataset) -> Iterator[_Column]:
 def _parameter(
     result: xr.Dataset, quantity: Quantity, inside: NDArray[np.bool_]
 ) -> Iterator[_Column]:
-    row, about, bound = result.sel(parameter=quantity.name), _about(quantity), quantity.sd_doc
+    about, bound = _about(quantity), quantity.sd_doc
     name, sd_name, *relative = quantity.columns
-    estimate, sd = (np.where(inside, row[kind].values, np.nan) for kind in ("estimate", "sd"))
+    estimate, sd = (
+        np.where(inside, values_of(result, kind, quantity.name), np.nan)
+        for kind in ("estimate", "sd")
+    )
     yield _column(name, estimate, quantity.units, quantity.doc, about)
     yield _column(sd_name, sd, quantity.units, bound, about)
     for column in relative:

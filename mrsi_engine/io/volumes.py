@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mrsi_engine.errors import InputError
 from mrsi_engine.input_files import check_input_file
 from mrsi_engine.io.bounds import check_announced_volume, check_beginning
+from mrsi_engine.io.images import image_at
 
 #: A mask of fractions counts a voxel from here on.
 MASK_THRESHOLD = 0.5
@@ -111,7 +112,7 @@ def load_image(path: Path) -> Any:
         raise InputError(f"{path}: expected NIfTI, a file that ends in .nii or .nii.gz")
     check_beginning(path)
     try:
-        image = nib.load(path)
+        image = image_at(path)
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{path}: not a NIfTI file, or damaged: {error}") from error
     if not isinstance(image, nib.Nifti1Image):
@@ -140,7 +141,7 @@ def grid_of(image: Any) -> tuple[Grid, list[str]]:
     return grid, []
 
 
-def place(image: Any, affine: NDArray[np.float64], code: int) -> None:
+def set_position(image: Any, affine: NDArray[np.float64], code: int) -> None:
     """Say in a NIfTI image where its voxels are.
 
     A qform cannot hold shear: its code is 0 where it would say another place than the sform. With

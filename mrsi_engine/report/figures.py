@@ -1,86 +1,43 @@
-"""Line figures of the report, as SVG: sharp at any size and small."""
+"""Figures of a report: spectra with their fits, and histograms."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mrsi_engine.report.compare import Comparison, ComparisonRow
+from mrsi_engine.report.charts import (
+    BASELINE,
+    FIT,
+    INK,
+    MUTED,
+    RULE,
+    Bars,
+    Chart,
+    Curve,
+    Rule,
+    even_ticks,
+    round_ticks,
+)
 from mrsi_engine.report.examples import SpectrumExample
-from mrsi_engine.report.mosaic import data_uri
+from mrsi_engine.report.svg import chart_uri
+from mrsi_engine.report.tables import number
 
-INK, MUTED, RULE = "#1b2129", "#5f6873", "#c9ced6"
-FIT, BASELINE, BARS = "#c8352b", "#2b6cb0", "#7c8ea6"
-
-#: A path, and digits beyond a hundredth of a point in it: nobody sees them and they are half of it.
-_PATH, _DIGITS = re.compile(rb' d="[^"]+"'), re.compile(rb"(\.\d\d)\d+")
-
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "mrsi_engine",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
-    "font.size": 9,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "text.color": INK,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-}
+_BINS, _MOST_TICKS = 40, 9
 
 
 def spectrum_figure(example: SpectrumExample) -> str:
     """Data, fit and baseline with the residual above, ppm from right to left."""
-    return svg_uri((10.6, 3.1), lambda figure: draw_spectrum(figure.add_subplot(), example))
+    return chart_uri(spectrum_chart(example), (10.6, 3.1))
 
 
 def histogram_figure(values: NDArray[np.floating], label: str, limit: float | None = None) -> str:
     """How often each value occurs, 0.5th to 99.5th percentile, the median and a limit marked."""
     known = values[np.isfinite(values)]
-    return svg_uri(
-        (3.5, 1.35), lambda figure: _histogram(figure.add_subplot(), known, label, limit)
-    )
+    return chart_uri(_histogram(known, label, limit), (3.5, 1.35))
 
 
-def scatter_figure(comparison: Comparison, rows: Sequence[ComparisonRow]) -> str:
-    """Our ratio against LCModel's, one panel a metabolite."""
-    return _panels(rows, _scatter, "LCModel", f"mrsi_engine, ratio to {comparison.reference_title}")
-
-
-def difference_figure(comparison: Comparison, rows: Sequence[ComparisonRow]) -> str:
-    """Differences of both programs against their mean, one panel a metabolite.
-
-    As Bland & Altman (Lancet 1986;327:307) draw it: the mean difference and its 95 % limits.
-    """
-    below = f"mean ratio to {comparison.reference_title}"
-    return _panels(rows, _differences, below, "mrsi_engine less LCModel, %")
-
-
-def svg_uri(size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
-    """What ``draw`` puts on a figure of this size (inches), as a data URI."""
-    with rc_context(rc=_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    small = _PATH.sub(lambda path: _DIGITS.sub(rb"\1", path[0]), buffer.getvalue())
-    return data_uri(small, "image/svg+xml")
-
-
-def draw_spectrum(axes: Axes, example: SpectrumExample) -> None:
-    """Data, fit and baseline with the residual above, ppm from right to left, on any axes."""
+def spectrum_chart(example: SpectrumExample) -> Chart:
+    """Data, fit and baseline with the residual above, ppm from right to left."""
     low, high = sorted(example.shown)
     shown = (example.ppm >= low) & (example.ppm <= high)
     ppm, data, fit = example.ppm[shown], np.real(example.data[shown]), np.real(example.fit[shown])
@@ -88,89 +45,39 @@ def draw_spectrum(axes: Axes, example: SpectrumExample) -> None:
     bottom = float(np.nanmin([data.min(), fit.min(), 0.0]))
     residual = data - fit
     offset = top + 0.06 * (top - bottom) - float(residual.min())
-    axes.plot(ppm, data, color=INK, lw=0.8, label="data")
-    axes.plot(ppm, fit, color=FIT, lw=1.2, label="fit")
+    curves = [Curve(ppm, data, INK, 0.8, name="data"), Curve(ppm, fit, FIT, 1.2, name="fit")]
     if example.baseline is not None:
-        axes.plot(ppm, np.real(example.baseline[shown]), color=BASELINE, lw=1.0, label="baseline")
-    axes.axhline(offset, color=RULE, lw=0.6)
-    axes.plot(ppm, residual + offset, color=MUTED, lw=0.7, label="residual")
-    axes.set_xlim(high, low)
-    axes.set_xticks(np.arange(np.ceil(2 * low) / 2, high + 1e-9, 0.5))
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.set_xlabel("chemical shift (ppm)")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderpad=0)
+        smooth = np.real(example.baseline[shown])
+        curves.append(Curve(ppm, smooth, BASELINE, 1.0, name="baseline"))
+    curves.append(Curve(ppm, residual + offset, MUTED, 0.7, name="residual"))
+    return Chart(
+        curves=tuple(curves),
+        x=(high, low),
+        ticks=even_ticks(low, high, 0.5),
+        below="chemical shift (ppm)",
+        rules=(Rule(offset, RULE, 0.6),),
+        legend="left",
+    )
 
 
-def _histogram(
-    axes: Axes, known: NDArray[np.floating], label: str, limit: float | None = None
-) -> None:
-    if known.size:
-        low, high = np.percentile(known, [0.5, 99.5])
-        median = float(np.median(known))
-        spread = (low, high) if high > low else (low - 0.5, high + 0.5)
-        axes.hist(known, bins=40, range=spread, color=BARS)
-        axes.axvline(median, color=INK, lw=1)
-        axes.annotate(
-            f"median {median:.3g}",
-            xy=(median, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=8,
-        )
+def _histogram(known: NDArray[np.floating], label: str, limit: float | None) -> Chart:
+    if not known.size:
+        return Chart((), (0.0, 1.0), ticks=even_ticks(0, 1, 0.2), below=label)
+    low, high = (float(end) for end in np.percentile(known, [0.5, 99.5]))
+    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    heights, edges = np.histogram(known, _BINS, (low, high))
+    median = float(np.median(known))
+    rules = [Rule(median, INK, 1, upright=True)]
     if limit is not None:
-        axes.axvline(limit, color=FIT, lw=1, ls=(0, (4, 3)))
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.set_xlabel(label)
-
-
-def _panels(
-    rows: Sequence[ComparisonRow],
-    draw: Callable[[Axes, ComparisonRow], None],
-    below: str,
-    beside: str,
-) -> str:
-    """One panel a metabolite, four to a line, the outer ones labelled."""
-    across = min(4, len(rows))
-    down = -(-len(rows) // across)
-
-    def all_of_them(figure: Figure) -> None:
-        for n, row in enumerate(rows):
-            axes = figure.add_subplot(down, across, n + 1)
-            draw(axes, row)
-            if n % across == 0:
-                axes.set_ylabel(beside)
-            if n + across >= len(rows):
-                axes.set_xlabel(below)
-
-    return svg_uri((2.65 * across, 2.55 * down), all_of_them)
-
-
-def _scatter(axes: Axes, row: ComparisonRow) -> None:
-    both = np.concatenate([row.lcmodel, row.ours])
-    low, high = min(0.0, float(both.min())), 1.05 * float(both.max())
-    ends = np.array([low, high])
-    axes.plot(ends, ends, color=RULE, lw=0.8)
-    if np.isfinite(row.slope):
-        axes.plot(ends, row.slope * ends + row.intercept, color=FIT, lw=1)
-    axes.plot(row.lcmodel, row.ours, "o", color=BASELINE, ms=3.2, alpha=0.65, mew=0)
-    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    correlation = f" · r = {row.r:.2f}" if np.isfinite(row.r) else ""
-    axes.set_title(f"{row.title}{correlation} · n = {row.voxels}", fontsize=9, loc="left")
-
-
-def _differences(axes: Axes, row: ComparisonRow) -> None:
-    agreement = row.percent_agreement
-    axes.axhline(0, color=RULE, lw=0.8)
-    axes.plot(row.means, row.percent_differences, "o", color=BASELINE, ms=3.2, alpha=0.65, mew=0)
-    title = row.title
-    if np.isfinite(agreement.bias):
-        axes.axhline(agreement.bias, color=FIT, lw=1)
-        for limit in agreement.limits:
-            axes.axhline(limit, color=FIT, lw=0.8, ls=(0, (4, 3)))
-        title += f" · {agreement.bias:+.0f} ± {agreement.half_width:.0f} %"
-    axes.set_title(title, fontsize=9, loc="left")
+        rules.append(Rule(limit, FIT, 1, upright=True, dashed=True))
+    room = 0.05 * (high - low)
+    ends = (min(low, *(rule.at for rule in rules)) - room, max(high, *(r.at for r in rules)) + room)
+    return Chart(
+        curves=(),
+        x=ends,
+        ticks=round_ticks(*ends, _MOST_TICKS),
+        below=label,
+        rules=tuple(rules),
+        bars=Bars(edges, heights.astype(float)),
+        above=(median, f"median {number(median)}"),
+    )

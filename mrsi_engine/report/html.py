@@ -6,6 +6,7 @@ import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,11 @@ from mrsi_engine.pipeline.trace import StageTrace
 from mrsi_engine.quantities import AMPLITUDES, TOTALS, Quantity, Role
 from mrsi_engine.report.compare import Comparison, ComparisonRow
 from mrsi_engine.report.examples import SpectrumExample, stored_examples
-from mrsi_engine.report.figures import difference_figure, scatter_figure, spectrum_figure
+from mrsi_engine.report.figures import spectrum_figure
 from mrsi_engine.report.fit_figures import correlation_figure, fit_figure
-from mrsi_engine.report.mosaic import (
-    BACKGROUND,
-    CRLB_SCALE,
-    View,
-    view_of,
-)
+from mrsi_engine.report.mosaic import CRLB_SCALE, View, view_of
 from mrsi_engine.report.pictures import Picture, colours_of, histogrammed, picture
+from mrsi_engine.report.png import BACKGROUND
 from mrsi_engine.report.stages import FEW_VOXELS, stages_content
 from mrsi_engine.report.tables import (
     MetaboliteRow,
@@ -149,8 +146,9 @@ def write_report(
     return write_atomically(out, page.encode())
 
 
+@cache
 def template(name: str) -> jinja2.Template:
-    """A page of this room, with the filters that write numbers for people."""
+    """A page of this room, with the filters that write numbers for people; compiled once."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mrsi_engine.report"),
         autoescape=True,
@@ -454,6 +452,9 @@ def _in_detail(example: SpectrumExample) -> tuple[str, str] | None:
 def _compared(comparison: Comparison | None) -> dict[str, Any]:
     if comparison is None:
         return {"comparison": None, "scatter": "", "differences": ""}
+    # Matplotlib takes half a second to import, and hardly any report has a comparison.
+    from mrsi_engine.report.plotted import difference_figure, scatter_figure
+
     shown: list[ComparisonRow] = [r for r in comparison.rows if r.voxels]
     return {
         "comparison": comparison,

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
-import matplotlib
 import nibabel as nib
 import numpy as np
 import xarray as xr
-from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, to_rgb
-from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
@@ -23,33 +19,18 @@ from mrsi_engine.io.map_files import position_code, volume
 #: Most slices a mosaic shows; more are thinned evenly.
 MAX_SLICES = 8
 
-#: What stands behind the brain, and where there is no number.
-BACKGROUND = "#12161c"
-
 #: Pixels of a PNG across; shown at half that, so crisp on a dense screen.
 PIXELS_ACROSS = 1096
 
 #: Pixels of a PNG down at most, and of a tile at least: a row of voxels must stay visible.
 _PIXELS_DOWN, _THINNEST = 800, 24
 
+_Number = TypeVar("_Number", bound=np.generic)
+
 _GAP = 6
 _MARGIN = 1
 _OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "S": "I", "I": "S"}
 _PLANES = {"S": ("axial", "LPS"), "A": ("coronal", "LIA"), "L": ("sagittal", "PIL")}
-
-
-def _truncated(name: str, start: float, stop: float) -> Colormap:
-    colours = matplotlib.colormaps[name](np.linspace(start, stop, 256))
-    return LinearSegmentedColormap.from_list(f"{name}_part", colours)
-
-
-#: One perceptually uniform colour map a meaning. Dark ends are cut off to differ from the ground.
-COLOUR_MAPS: dict[str, Colormap] = {
-    "amplitude": matplotlib.colormaps["viridis"],
-    "uncertainty": _truncated("magma", 0.22, 1.0),
-    "quality": _truncated("cividis", 0.08, 1.0),
-    "signed": _truncated("RdBu_r", 0.06, 0.94),
-}
 
 #: Ends of the logarithmic colour scale that all CRLB maps share, percent.
 CRLB_SCALE = (1.0, 100.0)
@@ -140,26 +121,29 @@ class View:
             "One square is one voxel; nothing is interpolated."
         )
 
-    def tiles(self, values: NDArray[np.floating]) -> list[NDArray[np.floating]]:
+    def tiles(self, values: NDArray[_Number]) -> list[NDArray[_Number]]:
         """Cropped slices ``(row, column)`` of a volume ``(x, y, z)``."""
         turned = self._turned(values)
         return [turned[self.columns, self.rows, k].T for k in self.slices]
 
-    def mosaic(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
-        """All tiles on one canvas ``(row, column)`` of pixels; NaN between and around."""
-        tiles = self.tiles(values)
+    def mosaic(self, shades: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """All tiles of a volume of shades on one canvas ``(row, column)`` of pixels.
+
+        Shade 0, which is that of no number, is between and around them.
+        """
+        tiles = self.tiles(shades)
         row_index, column_index = self._pixel_index
         height, width = len(row_index), len(column_index)
         down = math.ceil(len(tiles) / self.across)
         shape = (down * (height + _GAP) + _GAP, self.across * (width + _GAP) + _GAP)
-        canvas = np.full(shape, np.nan)
+        canvas = np.zeros(shape, np.uint8)
         for n, tile in enumerate(tiles):
             top = _GAP + (n // self.across) * (height + _GAP)
             left = _GAP + (n % self.across) * (width + _GAP)
-            canvas[top : top + height, left : left + width] = tile[np.ix_(row_index, column_index)]
+            canvas[top : top + height, left : left + width] = tile[row_index][:, column_index]
         return canvas
 
-    def _turned(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+    def _turned(self, values: NDArray[_Number]) -> NDArray[_Number]:
         return np.asarray(nib.orientations.apply_orientation(values, self.transform))
 
     @cached_property
@@ -237,33 +221,3 @@ def robust_range(values: NDArray[np.floating], kind: str) -> tuple[float, float]
     elif kind == "amplitude":
         low = 0.0
     return (low, high) if high > low else (low, low + (abs(low) or 1.0))
-
-
-def png_uri(canvas: NDArray[np.floating], limits: tuple[float, float], colours: Colormap) -> str:
-    """A canvas as a PNG data URI; NaN shows the background."""
-    low, high = limits
-    table = np.vstack([colours(np.arange(colours.N))[:, :3], to_rgb(BACKGROUND)])
-    step = np.nan_to_num((canvas - low) / (high - low) * colours.N)
-    index = np.clip(step, 0, colours.N - 1).astype(np.intp)
-    index[np.isnan(canvas)] = colours.N
-    coloured = (table * 255).round().astype(np.uint8)[index]
-    buffer = io.BytesIO()
-    imsave(buffer, coloured, format="png")
-    return data_uri(buffer.getvalue(), "image/png")
-
-
-def data_uri(content: bytes, media_type: str) -> str:
-    """Bytes as a URI that needs no file."""
-    return f"data:{media_type};base64,{b64encode(content).decode()}"
-
-
-def gradient(colours: Colormap, stops: int = 24) -> str:
-    """A colour map as a CSS gradient, low on the left."""
-    positions = np.linspace(0, 1, stops)
-    shades = [matplotlib.colors.to_hex(colours(p)) for p in positions]
-    return f"linear-gradient(to right, {', '.join(shades)})"
-
-
-def categorical(colours: list[str]) -> Colormap:
-    """A colour map of distinct colours for values 0, 1, 2, ..."""
-    return ListedColormap(colours)

@@ -28,7 +28,7 @@ Kind = Literal["estimate", "crlb", "sd", "conc"]
 class NamedMap:
     """``values (voxel,)`` of a map, NaN where there are none, and what they are.
 
-    ``colours`` is one of :data:`~mrsi_engine.report.mosaic.COLOUR_MAPS`; ``subject`` is what the
+    ``colours`` is one of :data:`~mrsi_engine.report.png.COLOUR_MAPS`; ``subject`` is what the
     title says without the kind.
     """
 

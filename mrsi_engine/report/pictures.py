@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from mrsi_engine.io.map_files import volume
 from mrsi_engine.quantities import AMPLITUDES, Quantity, Role
 from mrsi_engine.report.figures import histogram_figure
-from mrsi_engine.report.mosaic import COLOUR_MAPS, View, gradient, png_uri, robust_range
+from mrsi_engine.report.mosaic import View, robust_range
+from mrsi_engine.report.png import data_uri, gradient, png, shades
 from mrsi_engine.report.tables import number
 
 
@@ -33,7 +34,7 @@ class Picture:
 
 
 def colours_of(quantity: Quantity) -> str:
-    """Which of :data:`~mrsi_engine.report.mosaic.COLOUR_MAPS` suits a quantity."""
+    """Which of :data:`~mrsi_engine.report.png.COLOUR_MAPS` suits a quantity."""
     if quantity.signed:
         return "signed"
     if quantity.role in (*AMPLITUDES, Role.CONCENTRATION, Role.RATIO, Role.PROPERTY):
@@ -57,19 +58,19 @@ def picture(
     Parameters
     ----------
     kind
-        Which of :data:`~mrsi_engine.report.mosaic.COLOUR_MAPS`.
+        Which of :data:`~mrsi_engine.report.png.COLOUR_MAPS`.
     limits
         Ends of the colour scale; robust ones of the values by default.
     """
     low, high = limits or robust_range(values, kind)
-    colours, canvas = COLOUR_MAPS[kind], view.mosaic(volume(result, values))
+    canvas = view.mosaic(shades(volume(result, values), (low, high)))
     return Picture(
         title=title,
         unit="" if unit == "1" else unit,
-        image=png_uri(canvas, (low, high), colours),
+        image=data_uri(png(canvas, kind), "image/png"),
         width=canvas.shape[1] // 2,
         ticks=tuple(number(t) for t in (low, (low + high) / 2, high)),
-        gradient=gradient(colours),
+        gradient=gradient(kind),
         histogram=histogram,
         doc=doc,
     )

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mrsi_engine.report.figures import BASELINE, MUTED, RULE, svg_uri
-from mrsi_engine.report.mosaic import COLOUR_MAPS
+from mrsi_engine.report.charts import (
+    BASELINE,
+    MUTED,
+    RULE,
+    Chart,
+    Curve,
+    Rule,
+    even_ticks,
+    round_ticks,
+)
+from mrsi_engine.report.svg import (
+    FONT,
+    LINE,
+    Box,
+    chart_parts,
+    figure_uri,
+    matrix_parts,
+    scale_parts,
+    text,
+)
 
 BEFORE, AFTER = "#8f97a3", BASELINE
+
+#: Width of a row over that of its left panel.
+_NARROW = 2.5
 
 #: Room above and below the cleaned spectrum in the narrow panel, as a share of its height.
 _HEADROOM = 0.35
@@ -38,84 +58,90 @@ def before_after_figure(
 ) -> str:
     """A row a voxel: the mean transient over a wide range of ppm, each of them in a window."""
 
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots(len(voxels), 2, squeeze=False, width_ratios=(1, 1.5))
-        for (left, right), voxel in zip(axes, voxels, strict=True):
-            _wide(left, voxel, wide)
-            _narrow(right, voxel, window)
-        for axis in axes[-1]:
-            axis.set_xlabel("chemical shift (ppm)")
-        _legend(axes[0, 1])
-
-    return svg_uri((10.6, 0.5 + 1.75 * len(voxels)), draw)
+    size = (10.6, 0.5 + 1.75 * len(voxels))
+    width, height = (72 * side for side in size)
+    # What the words below the last row take up is shared by all.
+    row, middle = (height - LINE) / len(voxels), width / _NARROW
+    parts = []
+    for n, voxel in enumerate(voxels):
+        last = n == len(voxels) - 1
+        tall = row + (LINE if last else 0)
+        left, right = _wide(voxel, wide), _narrow(voxel, window, legend=n == 0)
+        if last:
+            left, right = (replace(c, below="chemical shift (ppm)") for c in (left, right))
+        parts.append(chart_parts(left, Box(0, n * row, middle, tall), f"l{n}"))
+        parts.append(chart_parts(right, Box(middle, n * row, width - middle, tall), f"r{n}"))
+    return figure_uri(size, parts)
 
 
 def matrix_figure(before: NDArray[np.floating], after: NDArray[np.floating]) -> str:
     """Two ``(n, n)`` matrices of similarities side by side on one colour scale up to 1."""
-
-    def draw(figure: Figure) -> None:
-        both = np.concatenate([before.ravel(), after.ravel()])
-        lowest = float(np.nanpercentile(both, 1)) if np.isfinite(both).any() else 0.0
-        axes = figure.subplots(1, 2)
-        for axis, matrix, title in zip(axes, (before, after), ("before", "after"), strict=True):
-            image = axis.imshow(
-                matrix, vmin=min(lowest, 0.99), vmax=1.0, cmap=COLOUR_MAPS["quality"]
-            )
-            axis.set_title(title, fontsize=9, loc="left")
-            axis.set_xlabel("signal")
-            axis.tick_params(length=0)
-        figure.colorbar(image, ax=axes, label="similarity", shrink=0.8).outline.set_visible(False)
-
-    return svg_uri((8.2, 3.7), draw)
-
-
-def _legend(axes: Axes) -> None:
-    legend = axes.legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderpad=0
+    both = np.concatenate([before.ravel(), after.ravel()])
+    lowest = float(np.nanpercentile(both, 1)) if np.isfinite(both).any() else 0.0
+    limits = (min(lowest, 0.99), 1.0)
+    parts = [
+        _similarities(matrix, Box(30 + n * 254, 20, 224, 224), limits, title)
+        for n, (matrix, title) in enumerate(((before, "before"), (after, "after")))
+    ]
+    ticks = round_ticks(*limits, 8)
+    bar = Box(526, 42, 12, 180)
+    return figure_uri(
+        (8.2, 3.7), [*parts, scale_parts(bar, limits, ticks, "similarity", "quality")]
     )
-    for line in legend.get_lines():
-        line.set(alpha=1.0, linewidth=1.4)
 
 
-def _wide(axes: Axes, voxel: BeforeAfter, ppm: tuple[float, float]) -> None:
-    for spectra, colour in ((voxel.before, BEFORE), (voxel.after, AFTER)):
-        _lines(axes, voxel.ppm, spectra.mean(0)[None], ppm, colour, "")
-    _dress(axes, ppm, 1.0)
-    axes.set_title(voxel.title, fontsize=9, loc="left", fontweight="bold")
+def _similarities(
+    matrix: NDArray[np.floating], frame: Box, limits: tuple[float, float], title: str
+) -> Iterator[str]:
+    yield from matrix_parts(matrix, frame, limits, "quality")
+    yield text(frame.left, frame.top - 5, title)
+    cell = frame.width / len(matrix)
+    for tick in round_ticks(0, len(matrix) - 1, 6):
+        if tick == int(tick):
+            place, words = (tick + 0.5) * cell, str(int(tick))
+            foot = frame.bottom + LINE
+            yield text(frame.left + place, foot, words, colour=MUTED, anchor="middle")
+            height = frame.top + place + 0.35 * FONT
+            yield text(frame.left - 4, height, words, colour=MUTED, anchor="end")
+    middle = frame.left + frame.width / 2
+    yield text(middle, frame.bottom + 2 * LINE, "signal", colour=MUTED, anchor="middle")
 
 
-def _narrow(axes: Axes, voxel: BeforeAfter, ppm: tuple[float, float]) -> None:
+def _wide(voxel: BeforeAfter, ppm: tuple[float, float]) -> Chart:
+    curves = [
+        *_curves(voxel.ppm, voxel.before.mean(0)[None], ppm, BEFORE, ""),
+        *_curves(voxel.ppm, voxel.after.mean(0)[None], ppm, AFTER, ""),
+    ]
+    return _chart(curves, ppm, 1.0, title=voxel.title)
+
+
+def _narrow(voxel: BeforeAfter, ppm: tuple[float, float], *, legend: bool) -> Chart:
     low, high, step = _layout(voxel, ppm)
-    _lines(axes, voxel.ppm, voxel.before + step, ppm, BEFORE, "before")
-    _lines(axes, voxel.ppm, voxel.after, ppm, AFTER, "after")
-    _dress(axes, ppm, 0.5)
-    axes.set_ylim(low, high)
-    axes.set_title(voxel.note, fontsize=8, loc="left", color=MUTED)
+    curves = [
+        *_curves(voxel.ppm, voxel.before + step, ppm, BEFORE, "before"),
+        *_curves(voxel.ppm, voxel.after, ppm, AFTER, "after"),
+    ]
+    over = "right" if legend else ""
+    return _chart(curves, ppm, 0.5, y=(low, high), note=voxel.note, legend=over)
 
 
-def _lines(
-    axes: Axes,
+def _curves(
     ppm: NDArray[np.floating],
     spectra: NDArray[np.floating],
     shown: tuple[float, float],
     colour: str,
     name: str,
-) -> None:
+) -> Iterator[Curve]:
     inside = (ppm >= shown[0]) & (ppm <= shown[1])
-    thin = len(spectra) > 1
-    width, opacity = (0.6, 0.55) if thin else (0.9, 1.0)
+    width, opacity = (0.6, 0.55) if len(spectra) > 1 else (0.9, 1.0)
     for n, spectrum in enumerate(spectra):
-        label = name if n == 0 else None
-        axes.plot(ppm[inside], spectrum[inside], color=colour, lw=width, alpha=opacity, label=label)
+        yield Curve(ppm[inside], spectrum[inside], colour, width, opacity, name if n == 0 else "")
 
 
-def _dress(axes: Axes, ppm: tuple[float, float], step: float) -> None:
+def _chart(curves: Sequence[Curve], ppm: tuple[float, float], step: float, **more: Any) -> Chart:
     low, high = ppm
-    axes.axhline(0, color=RULE, lw=0.6, zorder=0)
-    axes.set_xlim(high, low)
-    axes.set_xticks(np.arange(np.ceil(low / step) * step, high + 1e-9, step))
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
+    ticks = even_ticks(low, high, step)
+    return Chart(tuple(curves), (high, low), ticks=ticks, rules=(Rule(0, RULE, 0.6),), **more)
 
 
 def _layout(voxel: BeforeAfter, ppm: tuple[float, float]) -> tuple[float, float, float]:

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from mrsi_engine.io.files import write_atomically
 from mrsi_engine.networks.model import Calibration, Card, TrainingCard
 from mrsi_engine.nuclei import Nucleus, nucleus
-from mrsi_engine.report.figures import FIT, MUTED, RULE, svg_uri
+from mrsi_engine.report.charts import FIT, MUTED, RULE
 from mrsi_engine.report.html import template
-from mrsi_engine.report.mosaic import BACKGROUND
+from mrsi_engine.report.plotted import svg_uri
+from mrsi_engine.report.png import BACKGROUND
 from mrsi_engine.report.tables import number
 
 #: Share of 95 % intervals, in percent, that are to hold the truth once they are calibrated.

@@ -15,8 +15,9 @@ from mrsi_engine.conventions import Status
 from mrsi_engine.fit.quantities import NOVELTY
 from mrsi_engine.io.map_files import volume
 from mrsi_engine.io.result_quantities import scalp_voxels
-from mrsi_engine.report.mosaic import View, categorical, png_uri
+from mrsi_engine.report.mosaic import View
 from mrsi_engine.report.pictures import Picture, histogrammed
+from mrsi_engine.report.png import data_uri, indexed_png, palette_of
 from mrsi_engine.report.tables import measure, number
 from mrsi_engine.stages.quantify import Quantify
 
@@ -123,12 +124,14 @@ def calibration_remarks(result: xr.Dataset) -> Iterator[str]:
 
 def status_picture(result: xr.Dataset, view: View) -> tuple[str, int]:
     """The map of the status as a data URI, and its width on the page in pixels."""
-    order = list(STATUS_COLOURS)
     status = result["status"].values
-    index = np.select([status == s for s in order], range(len(order)), np.nan).astype(float)
-    canvas = view.mosaic(volume(result, index))
-    colours = categorical(list(STATUS_COLOURS.values()))
-    return png_uri(canvas, (-0.5, len(order) - 0.5), colours), canvas.shape[1] // 2
+    inside = np.zeros(status.shape, np.uint8)
+    for shade, known in enumerate(STATUS_COLOURS, start=1):
+        inside[status == known] = shade
+    # The background is number 0.
+    canvas = view.mosaic(volume(result, inside, 0).astype(np.uint8))
+    drawn = indexed_png(canvas, palette_of(list(STATUS_COLOURS.values())))
+    return data_uri(drawn, "image/png"), canvas.shape[1] // 2
 
 
 def _settings(result: xr.Dataset) -> Mapping[str, Any] | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PosixPath, WindowsPath
+from pathlib import Path
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.nifti_mrs import stem_of
+from mrsi_engine.io.places import check_reachable, is_remote
 from mrsi_engine.io.result_store import RESULT_STORE
 from mrsi_engine.io.scan_store import SCAN_STORE
 
@@ -48,8 +49,9 @@ def check_folder(folder: Path) -> None:
     Raises
     ------
     InputError
-        If it does.
+        If it does, or is on an object store that cannot be used.
     """
+    check_reachable(folder)
     if folder.exists() and not (folder.is_dir() and _is_ours(folder)):
         check_empty(folder, "files that are not of a run of this engine")
     check_links(folder)
@@ -76,7 +78,7 @@ def check_links(folder: Path, *, within: Path | None = None, levels: int | None 
         If there is one.
     """
     top = folder if within is None else within
-    if not isinstance(top, PosixPath | WindowsPath):
+    if is_remote(top):
         return
     inside = Path(os.path.realpath(top))
     for path in (*_between(top, folder), *_links_in(folder, levels)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,14 +21,16 @@ from mrsi_engine.engine.devices import AUTO, check_device, gpu_workers
 from mrsi_engine.engine.driver import PROCESSES_FROM, run
 from mrsi_engine.engine.events import DamageFound, Sink
 from mrsi_engine.engine.finish import Summary
-from mrsi_engine.engine.plan import plan
+from mrsi_engine.engine.plan import Plan, plan
 from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import ScanLayout
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.files import remove_leftover
 from mrsi_engine.io.import_signals import Progress
 from mrsi_engine.io.importing import changed_since, import_scan, timing_of
 from mrsi_engine.io.integrity import Damage, OnDamage
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, check_mappable, read_header
+from mrsi_engine.io.places import check_reachable
 from mrsi_engine.io.result_store import ResultStore, open_result
 from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore, damaged_files
 from mrsi_engine.pipeline.pipeline import Pipeline
@@ -187,7 +188,7 @@ def process(
     RunError
         If the run failed; what was done is kept.
     """
-    clock = _Clock()
+    clock = Clock()
     with clock("basis"):
         header, chosen = check_scan(inputs, basis, pipeline, folder, options)
     _warm_up(header, options)
@@ -196,17 +197,15 @@ def process(
             inputs, scan_folder(folder), options.overwrite, progress, _teller(sinks)
         )
     with clock("process"):
-        summary = _fit(store, chosen, pipeline, folder, options, sinks)
-    result = note_delay(folder)
-    verdict = verdict_on(result)
-    if result.attrs.get("verdict") != verdict.attributes():
-        ResultStore.open(result_folder(folder)).annotate(verdict=verdict.attributes())
-    with clock("export"):
-        maps = export(result, folder, options.fill)
-    rows = result_truth_table(result, truth) if truth else None
-    report = report_on(folder, timings=clock.seconds, truth=rows)
-    accepted = verdict.accepted(options.min_usable)
-    return FinishedRun(folder, summary, report, maps, verdict, accepted, clock.seconds)
+        planned = plan_scan(store, chosen, pipeline, folder, options, _teller(sinks))
+        done = run(
+            planned,
+            workers=options.workers,
+            scheduler=options.scheduler,
+            threads_per_worker=options.threads_per_worker,
+            sinks=sinks,
+        )
+    return finish_scan(folder, done.summary, options, clock, truth=truth)
 
 
 def check_scan(
@@ -223,6 +222,7 @@ def check_scan(
     """
     options.check()
     check_folder(folder)
+    check_reachable(inputs.scan)
     header = read_header(inputs.scan)
     check_mappable(header)
     return header, _load_suited_basis(basis, pipeline, inputs, header, options)
@@ -291,14 +291,18 @@ def _warm_up(header: NIfTIMRSHeader, options: Options) -> None:
         warm_up()
 
 
-def _fit(
+def plan_scan(
     store: ScanStore,
     basis: Basis | None,
     pipeline: Pipeline,
     folder: Path,
     options: Options,
-    sinks: Sequence[Sink],
-) -> Summary:
+    on_damage: OnDamage | None = None,
+) -> Plan:
+    """The plan of an imported scan; with ``overwrite``, what another run exported is deleted.
+
+    Parameters and errors as for :func:`~mrsi_engine.engine.plan.plan`.
+    """
     planned = plan(
         store.path,
         pipeline,
@@ -308,18 +312,48 @@ def _fit(
         keep=options.keep,
         overwrite=options.overwrite,
         device=options.device,
-        on_damage=_teller(sinks),
+        on_damage=on_damage,
     )
     if options.overwrite:
         remove_exports(folder)
-    done = run(
-        planned,
-        workers=options.workers,
-        scheduler=options.scheduler,
-        threads_per_worker=options.threads_per_worker,
-        sinks=sinks,
-    )
-    return done.summary
+    return planned
+
+
+def finish_scan(
+    folder: Path,
+    summary: Summary,
+    options: Options,
+    clock: Clock,
+    *,
+    truth: Mapping[str, np.ndarray] | None = None,
+) -> FinishedRun:
+    """What follows once all blocks of a scan are done: delay, verdict, maps, table and report.
+
+    Parameters
+    ----------
+    summary
+        What :func:`~mrsi_engine.engine.finish.finalise` said.
+    clock
+        Of the steps so far; the report shows them.
+    truth
+        As for :func:`process`.
+    """
+    result = note_delay(folder)
+    verdict = note_verdict(folder, result)
+    with clock("export"):
+        maps = export(result, folder, options.fill)
+    rows = result_truth_table(result, truth) if truth else None
+    report = report_on(folder, timings=clock.seconds, truth=rows)
+    accepted = verdict.accepted(options.min_usable)
+    return FinishedRun(folder, summary, report, maps, verdict, accepted, clock.seconds)
+
+
+def note_verdict(folder: Path, result: xr.Dataset) -> Verdict:
+    """What is said of a result, kept among its attributes."""
+    verdict = verdict_on(result)
+    if result.attrs.get("verdict") != verdict.attributes():
+        ResultStore.open(result_folder(folder)).annotate(verdict=verdict.attributes())
+    return verdict
 
 
 def _teller(sinks: Sequence[Sink]) -> OnDamage:
@@ -372,11 +406,11 @@ def import_once(
         overwrite = True
     store = import_scan(inputs.scan, target, overwrite=overwrite, progress=progress, **settings)
     for leftover in killed_imports(target):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftover(leftover)
     return store
 
 
-class _Clock:
+class Clock:
     """Seconds by step, in the order the steps were taken."""
 
     def __init__(self) -> None:

@@ -1,12 +1,9 @@
 """Which device computes, and who hands out GPUs; torch is told what this machine has."""
 
 import sys
-import threading
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -17,8 +14,7 @@ from distributed import LocalCluster
 from test_blocks import MOMENTS
 from whole_scan import Template
 
-from mrsi_engine.engine import clusters, devices, driver, executors
-from mrsi_engine.engine.blocks import Receipt
+from mrsi_engine.engine import clusters, devices, driver, window
 from mrsi_engine.engine.clusters import DASK_SETTINGS, gpu_cluster, local_cluster
 from mrsi_engine.engine.devices import (
     check_device,
@@ -29,10 +25,10 @@ from mrsi_engine.engine.devices import (
     to_host,
 )
 from mrsi_engine.engine.driver import run
-from mrsi_engine.engine.executors import Job, on_cluster
 from mrsi_engine.engine.passes import finish_pass, next_pass, run_part
 from mrsi_engine.engine.plan import plan
 from mrsi_engine.engine.procedure import procedure_for
+from mrsi_engine.engine.voxels import Voxels
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.pipeline.pipeline import Pipeline
@@ -204,12 +200,13 @@ def test_the_store_knows_what_computed_it(scan, tmp_path, monkeypatch):
     todo = plan(scan.path, MOMENTS, None, tmp_path / "out", block_size=30)
     names = {0: "cpu", 1: "Card", 2: "Card", 3: "cpu"}
 
-    def attempt(job, block):
-        done = job.do(block)
-        return Receipt(block, done.voxels, done.seconds, 0.0, done.statuses, names[block])
+    def attempt(do):
+        done = do()
+        receipt = replace(done, device=names[done.block])
+        return window.Attempt(receipt, done.seconds, None)
 
     assert todo.device == "auto"
-    monkeypatch.setattr(executors, "attempt", attempt)
+    monkeypatch.setattr(window, "attempt", attempt)
     run(todo, workers=0)
     [session] = open_result(tmp_path / "out").attrs["timings"]
     assert session["devices"] == {"cpu": 2, "Card": 2}
@@ -251,50 +248,6 @@ def test_from_the_cpu_nothing_is_copied():
     assert arrays["a"].ctypes.data == tensor.data_ptr()
 
 
-def marking(folder, fail=False):
-    """A job for which every worker that gets ready leaves a mark."""
-
-    def make_ready():
-        Path(folder, uuid4().hex).touch()
-        if fail:
-            raise ValueError("not ready")
-
-    return Job("test", lambda block: Receipt(block, 1, 0.0, 0.0), make_ready)
-
-
-def marks(folder, count, seconds=5.0):
-    """The marks, once there are so many."""
-    for _ in range(round(50 * seconds)):
-        found = list(Path(folder).iterdir())
-        if len(found) >= count:
-            break
-        threading.Event().wait(0.02)
-    return found
-
-
-def test_workers_get_ready_when_they_join(tmp_path):
-    with local_cluster(1, processes=False) as client:
-        outcomes = on_cluster(client, marking(tmp_path), range(20), stall_seconds=10)
-        done = [next(outcomes).block]
-        assert len(marks(tmp_path, 1)) == 1
-        client.cluster.scale(3)
-        client.wait_for_workers(3, timeout=10)
-        assert len(marks(tmp_path, 3)) == 3
-        done += [outcome.block for outcome in outcomes]
-        assert sorted(done) == list(range(20))
-        # Nobody gets ready for what is over.
-        client.cluster.scale(4)
-        client.wait_for_workers(4, timeout=10)
-        assert len(marks(tmp_path, 4, seconds=0.3)) == 3
-
-
-def test_a_worker_that_cannot_get_ready_still_does_blocks(tmp_path, threads):
-    outcomes = list(on_cluster(threads, marking(tmp_path, fail=True), range(4), stall_seconds=10))
-    assert len(marks(tmp_path, 1)) == 1
-    assert sorted(outcome.block for outcome in outcomes) == [0, 1, 2, 3]
-    assert all(isinstance(outcome, Receipt) for outcome in outcomes)
-
-
 class CannotBuild(scripted.Moments):
     """A stage whose tables cannot be made."""
 
@@ -304,7 +257,7 @@ class CannotBuild(scripted.Moments):
         raise ValueError("no such table")
 
 
-def test_what_keeps_workers_from_getting_ready_is_told_by_blocks(scan, tmp_path, threads):
+def test_tables_that_cannot_be_made_are_told_by_blocks(scan, tmp_path, threads):
     pipeline = Pipeline(name="p", stages=(CannotBuild(),))
     todo = plan(scan.path, pipeline, None, tmp_path / "out", block_size=50)
     with pytest.raises(RunError, match=r"block 1 .*ValueError: no such table"):
@@ -323,7 +276,7 @@ def test_tables_are_made_once_a_process_on_one_thread(scan, tmp_path):
     assert len(list((tmp_path / "log").glob("built-*"))) == 1
 
 
-def test_getting_ready_leaves_other_cores_alone():
+def test_making_tables_leaves_other_cores_alone():
     seen = []
 
     class Looks(scripted.Moments):
@@ -337,7 +290,8 @@ def test_getting_ready_leaves_other_cores_alone():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        procedure_for(ACQUISITION, pipeline, None, device="cpu").make_ready()
+        voxels = Voxels(np.ones((2, ACQUISITION.points), np.complex64))
+        procedure_for(ACQUISITION, pipeline, None, device="cpu").apply(voxels)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

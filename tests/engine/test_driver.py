@@ -11,10 +11,11 @@ from distributed import Client
 from test_blocks import MOMENTS, assert_same, maps, run_all
 
 from mrsi_engine.conventions import Status
-from mrsi_engine.engine import clusters, executors
+from mrsi_engine.engine import clusters, window
 from mrsi_engine.engine.clusters import WORKER_ENVIRONMENT, connected, local_cluster
 from mrsi_engine.engine.driver import run
 from mrsi_engine.engine.events import BlockDone, BlockFailed, RunFinished, RunStarted
+from mrsi_engine.engine.patience import Patience
 from mrsi_engine.engine.plan import plan
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io import result_store
@@ -138,19 +139,20 @@ def test_driver_killed_at_any_point_goes_on(workers, done, table, scan, expected
 
 
 def test_stalled_blocks_are_sent_again(scan, expected, tmp_path, processes):
-    pipeline = scripted_pipeline(tmp_path / "log", {20: ["sleep 8", "ok"]})
+    pipeline = scripted_pipeline(tmp_path / "log", {20: ["sleep 60", "ok"]})
     todo = plan(scan.path, pipeline, None, tmp_path / "out", block_size=10)
     processes.run(import_module, "mrsi_engine.engine.blocks")
-    run(todo, client=processes, stall_seconds=2.0)
+    run(todo, client=processes, patience=Patience(unknown=60.0, least=0.5))
     assert_same(maps(tmp_path / "out"), expected)
     assert scripted.runs(tmp_path / "log")[20] == 2
 
 
-def test_run_that_stalls_again_is_given_up(scan, tmp_path, processes):
-    pipeline = scripted_pipeline(tmp_path / "log", {0: ["sleep 3"]})
-    todo = plan(scan.path, pipeline, None, tmp_path / "out", block_size=100)
-    with pytest.raises(RunError, match=r"no block ended for 0\.4 s, twice; 1 blocks"):
-        run(todo, client=processes, stall_seconds=0.4)
+def test_block_that_stalls_again_fails_alone(scan, tmp_path, processes):
+    pipeline = scripted_pipeline(tmp_path / "log", {20: ["sleep 60"]})
+    todo = plan(scan.path, pipeline, None, tmp_path / "out", block_size=10)
+    with pytest.raises(RunError, match=r"block 2 .*: it took longer than 0\.5 s, 2 times"):
+        run(todo, client=processes, patience=Patience(unknown=60.0, least=0.5))
+    assert todo.store.missing() == [2]
 
 
 def test_full_disk_stops_the_run_and_leaves_nothing_half_written(scan, tmp_path, monkeypatch):
@@ -261,7 +263,7 @@ def test_workers_are_set_up_and_leave_no_trace(processes):
 
 def test_workers_are_forked_with_everything_imported(processes):
     def imported():
-        return "mrsi_engine.engine.executors" in sys.modules, os.getppid()
+        return "mrsi_engine.engine.driver" in sys.modules, os.getppid()
 
     clusters.warm_up()
     with local_cluster(1) as client:
@@ -296,5 +298,5 @@ def test_graph_grows_with_blocks_by_little(scan, tmp_path, processes, monkeypatc
     run(todo, client=processes, sinks=[count])
     assert sent
     assert sum(sent) < 50 * 2000
-    assert max(flying) <= max(executors._LEAST_AHEAD, executors._AHEAD * 2)
+    assert max(flying) <= max(window.LEAST_AHEAD, window.AHEAD * 2)
     assert not processes.futures

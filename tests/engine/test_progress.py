@@ -22,7 +22,7 @@ EVENTS = [
     RunStarted(Path("out"), 100, 4, 3, 75, 2, "http://127.0.0.1:8787/status"),
     BlockDone(Receipt(1, 25, 2.0, 1.5, {3: 25}), 25, 50),
     BlockDone(Receipt(2, 25, 2.0, 1.5, {3: 24, 0: 1}), 50, 75),
-    BlockFailed(Failure(3, "ValueError: scripted"), 75, 100),
+    BlockFailed(3, Failure("ValueError: scripted"), 75, 100),
     RunFinished(Path("out"), 2, 1, 50, 4.0, 3.0),
 ]
 

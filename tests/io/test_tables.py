@@ -47,7 +47,7 @@ def test_no_fit_is_nan() -> None:
     result["estimate"][0] = 3.0
     result["quality"][0] = 3.0
     frame = voxel_table(result).to_pandas()
-    numbers = frame.drop(columns=["x", "y", "z", "x_mm", "y_mm", "z_mm", "status"])
+    numbers = frame.drop(columns=["stem", "x", "y", "z", "x_mm", "y_mm", "z_mm", "status"])
     assert numbers.iloc[:2].isna().all().all()
     amounts = numbers.loc[:, ~numbers.columns.str.endswith("_crlb")]
     assert amounts.iloc[2:].notna().all(axis=None)

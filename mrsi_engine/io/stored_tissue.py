@@ -1,0 +1,31 @@
+"""Tissue fractions of the scan that a result was made from, where its store is still there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from mrsi_engine.companions import TISSUE
+from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore
+
+
+def stored_tissue(result: xr.Dataset) -> dict[str, NDArray[np.float32]]:
+    """Fractions ``(voxel,)`` by class, of a result that was opened whole; empty without any.
+
+    Raises
+    ------
+    DamagedError
+        If the scan store is damaged.
+    """
+    source, scan = result.encoding.get("source"), result.attrs.get("scan")
+    path = Path(source) / scan if source and scan else None
+    if path is None or not SCAN_STORE.holds(path):
+        return {}
+    store = ScanStore.open(path)
+    fractions = store.read(TISSUE.name, 0, store.voxels)
+    if fractions is None or len(fractions) != result.sizes["voxel"]:
+        return {}
+    return dict(zip(store.classes[TISSUE.name], fractions.T, strict=True))
