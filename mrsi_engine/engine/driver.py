@@ -42,7 +42,6 @@ from mrsi_engine.engine.patience import Patience
 from mrsi_engine.engine.plan import Plan
 from mrsi_engine.engine.pools import refill_of
 from mrsi_engine.engine.rounds import Round, next_round
-from mrsi_engine.engine.umask import same_umask
 from mrsi_engine.engine.window import Ended, Failure, Source, run_tasks, slots
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.files import DiskFullError
@@ -135,7 +134,6 @@ def run(
             found = stack.enter_context(connected(scheduler))
         else:
             found = stack.enter_context(_cluster(plan, workers, threads_per_worker, processes))
-        stack.enter_context(same_umask(found))
         runner = partial(run_tasks, client=found, patience=patience, refill=refill_of(found))
         return _drive(plan, runner, slots(found), dashboard_link(found), sinks)
 

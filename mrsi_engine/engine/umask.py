@@ -33,7 +33,9 @@ class SameUmask(WorkerPlugin):
 def same_umask(client: Client) -> Iterator[None]:
     """Let the workers of a client's cluster write files as this process does."""
     name = f"umask-{uuid4().hex[:8]}"
-    client.register_plugin(SameUmask(umask_here()), name=name)
+    # Of a scheduler that is lost the tasks will tell.
+    with suppress(OSError, ValueError):
+        client.register_plugin(SameUmask(umask_here()), name=name)
     try:
         yield
     finally:
