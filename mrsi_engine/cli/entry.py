@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from mrsi_engine import __version__
 from mrsi_engine.cli.basis import basis_app
+from mrsi_engine.cli.blocks import blocks_app
 from mrsi_engine.cli.demo import demo_command, simulate_command
 from mrsi_engine.cli.output import complain, err_console, explained
 from mrsi_engine.cli.pipeline import pipeline_app
@@ -53,6 +54,7 @@ for name, command in _COMMANDS.items():
 app.command(basis_app)
 app.command(pipeline_app)
 app.command(stage_app)
+app.command(blocks_app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
