@@ -159,17 +159,28 @@ def attempt(do: Callable[[], Any]) -> Attempt:
     started, worker = time.perf_counter(), _here()
     try:
         outcome = do()
-    except Interrupted:
-        raise
     except Exception as error:
-        outcome = Failure(
-            str(error) if isinstance(error, MRSIError) else f"{type(error).__name__}: {error}",
-            traceback=traceback.format_exc()[-_TRACEBACK_CHARACTERS:],
-            worker=worker,
-            refused=isinstance(error, InputError),
-            disk_full=isinstance(error, DiskFullError),
-        )
+        outcome = failure_of(error)
     return Attempt(outcome, time.perf_counter() - started, worker)
+
+
+def failure_of(error: Exception) -> Failure:
+    """What went wrong here; call it where the error is handled.
+
+    Raises
+    ------
+    Interrupted
+        If that was a wish to stop, which is no failure.
+    """
+    if isinstance(error, Interrupted):
+        raise error
+    return Failure(
+        str(error) if isinstance(error, MRSIError) else f"{type(error).__name__}: {error}",
+        traceback=traceback.format_exc()[-_TRACEBACK_CHARACTERS:],
+        worker=_here(),
+        refused=isinstance(error, InputError),
+        disk_full=isinstance(error, DiskFullError),
+    )
 
 
 def slots(client: Client) -> int:

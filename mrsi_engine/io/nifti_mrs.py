@@ -36,6 +36,7 @@ from mrsi_engine.io.header_fields import (
 )
 from mrsi_engine.io.images import save_image
 from mrsi_engine.io.places import place
+from mrsi_engine.io.stated_fields import missing_fields
 from mrsi_engine.io.volumes import Grid, grid_of, load_image, set_position
 from mrsi_engine.nuclei import nucleus
 
@@ -124,7 +125,7 @@ class NIfTIMRSHeader:
         return tuple((str(self.extension.get(f"dim_{d}", d)), n) for d, n in lengths if n > 1)
 
 
-def read_header(path: str | Path) -> NIfTIMRSHeader:
+def read_header(path: str | Path, stated: Mapping[str, Any] | None = None) -> NIfTIMRSHeader:
     """The checked header of a NIfTI-MRS file; no sample is read.
 
     The dwell time is ``pixdim[4]`` in the time unit of ``xyzt_units``; where the file leaves the
@@ -132,11 +133,18 @@ def read_header(path: str | Path) -> NIfTIMRSHeader:
     0 Hz is ``SpecFreqChemShift`` (4.65 ppm for 1H without it) plus ``RxOffset``. Fields that a
     ``dim_N_header`` states alike for all FIDs count as those of the file.
 
+    Parameters
+    ----------
+    path
+        The file.
+    stated
+        Fields said of it beside it, e.g. by its sidecar: they fill what the header lacks.
+
     Raises
     ------
     InputError
         If the file is not NIfTI, not NIfTI-MRS, not complex, not of voxels, a field is missing or
-        impossible, or one varies within a dimension.
+        impossible, varies within a dimension, or is not as ``stated``.
     """
     path = place(path)
     if stem_of(path) == path.name:
@@ -146,7 +154,10 @@ def read_header(path: str | Path) -> NIfTIMRSHeader:
     extension = _read_extension(path, image)
     refuse_k_space(path, extension)
     fields = _with_dimensions(path, extension, image.shape)
+    filled, said = missing_fields(path, fields, stated or {}, image.shape)
+    extension, fields = {**extension, **filled}, {**fields, **filled}
     grid, notes = grid_of(image)
+    notes += said
     dwell_time = _dwell_time(path, image.header, notes)
     _check_spectral_width(path, fields, dwell_time)
     acquisition, skipped = _acquisition(path, fields, image.shape[3], dwell_time, notes)

@@ -188,5 +188,6 @@ def _remote(scheme: str, inside: str) -> Path:
     # What other processes write must be seen at once.
     options: dict[str, Any] = {"use_listings_cache": False}
     if scheme == "s3":
-        options["default_block_size"] = _BLOCK
+        # Several requests at once for one object cost another one that asks how large it is.
+        options |= {"default_block_size": _BLOCK, "max_concurrency": 1}
     return cast(Path, UPath(f"{scheme}://{inside}", **options))

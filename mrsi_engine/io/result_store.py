@@ -41,15 +41,16 @@ from mrsi_engine.io.integrity import (
     annotate,
     array_of,
     damaged_chunks,
-    damaged_metadata,
+    group_of,
     members_of,
     open_sealed,
     read,
+    read_metadata,
     refuse_damaged,
     seal,
 )
 from mrsi_engine.io.objects import names_in
-from mrsi_engine.io.places import place, zarr_store
+from mrsi_engine.io.places import place
 from mrsi_engine.io.result_schema import (
     BASIS,
     BASIS_FIDS,
@@ -191,6 +192,11 @@ class ResultStore:
         return cls.open(path)
 
     @property
+    def zarr_store(self) -> Any:
+        """What Zarr reads it from."""
+        return self._group.store
+
+    @property
     def blocks(self) -> int:
         """Number of blocks."""
         return -(-self.voxels // self.block_size)
@@ -295,18 +301,11 @@ class ResultStore:
     def _damage(self, block: int, signals: bool) -> list[Damage]:
         start, stop = self.region(block)
         where = f"block {block}, voxels {start} to {stop - 1}"
-        return [
-            damage
-            for name, array in self._arrays.items()
-            for damage in damaged_chunks(
-                self.path,
-                array,
-                start,
-                stop,
-                content=signals or name not in self.signals,
-                where=where,
-            )
-        ]
+        left = () if signals else self.signals
+        looked_at = [array for name, array in self._arrays.items() if name not in left]
+        counted = [array for name, array in self._arrays.items() if name in left]
+        missing = damaged_chunks(self.path, counted, start, stop, content=False, where=where)
+        return [*damaged_chunks(self.path, looked_at, start, stop, where=where), *missing]
 
     def forget_damaged(self) -> tuple[ResultStore, list[Damage]]:
         """The store without what is damaged, which is done again then, and what that was.
@@ -384,13 +383,12 @@ def damaged_frame(path: str | Path) -> list[Damage]:
     """What is damaged of what a store holds before its first block: metadata, tables, basis."""
     path = place(path)
     attributes = RESULT_STORE.attributes(path)
-    damages = damaged_metadata(path)
+    files, damages = read_metadata(path)
     unreadable = {damage.file.removesuffix(f"/{METADATA}") for damage in damages}
     tables = set(members_of(attributes)) - unreadable - set(_written(attributes))
-    group = zarr.open_group(zarr_store(path), mode="r", use_consolidated=False)
-    arrays = (group[name] for name in sorted(tables))
-    chunks = (damaged_chunks(path, a) for a in arrays if isinstance(a, zarr.Array))
-    return [*damages, *(damage for found in chunks for damage in found)]
+    group = group_of(path, files, "r")
+    members = (group[name] for name in sorted(tables))
+    return [*damages, *damaged_chunks(path, [m for m in members if isinstance(m, zarr.Array)])]
 
 
 def mend_frame(path: str | Path, create: Callable[[Path], object]) -> list[Damage]:
@@ -433,9 +431,10 @@ def open_result(path: str | Path) -> xr.Dataset:
     store = ResultStore.open(path)
     store.check(signals=False)
     dataset = xr.open_zarr(
-        zarr_store(store.path),
+        store.zarr_store,
         chunks=None,
         consolidated=False,
+        zarr_format=3,
         decode_times=False,
         mask_and_scale=False,
     )

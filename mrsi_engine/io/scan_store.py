@@ -295,7 +295,7 @@ class ScanStore:
     def to_xarray(self) -> xr.Dataset:
         """The store as a lazily indexed Dataset without Dask arrays."""
         dataset = xr.open_zarr(
-            zarr_store(self.path), chunks=None, consolidated=False, decode_times=False
+            self._group.store, chunks=None, consolidated=False, decode_times=False, zarr_format=3
         )
         dataset.attrs.pop(INTEGRITY, None)
         return dataset.set_coords([name for name in ("x", "y", "z", "time") if name in dataset])
@@ -344,5 +344,7 @@ def damaged_files(path: str | Path) -> list[Damage]:
 def _damaged_chunks(path: Path, group: zarr.Group, *, signals: bool) -> list[Damage]:
     """Damaged chunks of all arrays; those of signals are only missed unless they are to be read."""
     names, left = members_of(dict(group.attrs)), () if signals else signal_names()
-    found = (damaged_chunks(path, group[n], content=n not in left) for n in names)
-    return [damage for damages in found for damage in damages]
+    looked_at = [group[name] for name in names if name not in left]
+    counted = [group[name] for name in names if name in left]
+    missing = damaged_chunks(path, counted, content=False)
+    return [*damaged_chunks(path, looked_at), *missing]

@@ -105,7 +105,7 @@ class States:
         if not damages:
             group = open_sealed(folder, "r", _REMEDY)
             names = members_of(attributes_of(folder) or {})
-            damages = [d for name in names for d in damaged_chunks(folder, group[name])]
+            damages = damaged_chunks(folder, [group[name] for name in names])
         inside = folder.relative_to(self.store)
         number, step = int(folder.parent.name) + 1, int(folder.name) + 1
         where = f"pass {step} of stage {number} over the scan"

@@ -163,30 +163,41 @@ def read_volume(path: Path) -> tuple[NDArray[np.float32], Grid]:
     InputError
         If the file is not NIfTI, truncated, complex or not of 3 or 4 dimensions.
     """
-    image = _load_volume(path)
-    return _values(path, image)
+    image, shape, grid = _open_volume(path)
+    return _values(path, image, shape), grid
 
 
-def _load_volume(path: Path) -> Any:
-    """The image of a real volume that can be read whole."""
-    image = load_image(path)
-    kind = image.get_data_dtype()
-    if kind.kind not in "iuf":
-        raise InputError(f"{path}: holds {kind} data, expected real numbers")
-    check_announced_volume(path, image.shape, kind.itemsize, int(image.dataobj.offset))
-    return image
-
-
-def _values(path: Path, image: Any) -> tuple[NDArray[np.float32], Grid]:
+def _values(path: Path, image: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     try:
         values = image.get_fdata(dtype=np.float32, caching="unchanged")
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{path}: truncated or damaged: {error}; copy the file again") from error
-    values = values.reshape(values.shape + (1,) * (3 - values.ndim))
-    values = values[..., 0] if values.ndim == 4 and values.shape[3] == 1 else values
-    if values.ndim not in (3, 4):
-        raise InputError(f"{path}: has {values.ndim} dimensions {values.shape}, expected 3 or 4")
-    return values, replace(grid_of(image)[0], shape=values.shape[:3])
+    return values.reshape(shape)
+
+
+def volume_shape(path: Path) -> tuple[tuple[int, ...], Grid]:
+    """What :func:`read_volume` would return the shape and grid of; no value is read.
+
+    Raises
+    ------
+    InputError
+        If the file is not NIfTI, complex or not of 3 or 4 dimensions.
+    """
+    return _open_volume(path)[1:]
+
+
+def _open_volume(path: Path) -> tuple[Any, tuple[int, ...], Grid]:
+    """A real image whose values are still on disk, their shape and their grid."""
+    image = load_image(path)
+    stored = image.get_data_dtype()
+    if stored.kind not in "iuf":
+        raise InputError(f"{path}: holds {stored} data, expected real numbers")
+    check_announced_volume(path, image.shape, stored.itemsize, int(image.dataobj.offset))
+    shape = tuple(image.shape) + (1,) * (3 - len(image.shape))
+    if len(shape) not in (3, 4):
+        raise InputError(f"{path}: has {len(shape)} dimensions {shape}, expected 3 or 4")
+    shape = shape[:3] if shape[3:] == (1,) else shape
+    return image, shape, replace(grid_of(image)[0], shape=(shape[0], shape[1], shape[2]))
 
 
 def read_mask(path: Path, grid: Grid) -> tuple[NDArray[np.bool_], list[str]]:
@@ -201,13 +212,12 @@ def read_mask(path: Path, grid: Grid) -> tuple[NDArray[np.bool_], list[str]]:
     InputError
         If it lies on another grid, has a fourth dimension or selects no voxel.
     """
-    image = _load_volume(path)
+    image, shape, own = _open_volume(path)
     # A mask on another grid is refused before it is read, be it ever so large.
-    check_grid(path, grid_of(image)[0], grid, "give a mask on the scan's grid")
-    values, own = _values(path, image)
-    if values.ndim != 3:
-        raise InputError(f"{path}: a mask has 3 dimensions, this has shape {values.shape}")
-    values = np.nan_to_num(values)
+    check_grid(path, own, grid, "give a mask on the scan's grid")
+    if len(shape) != 3:
+        raise InputError(f"{path}: a mask has 3 dimensions, this has shape {shape}")
+    values = np.nan_to_num(_values(path, image, shape))
     fractions = bool((np.abs(values - values.round()) > _WHOLE).any())
     largest = float(values.max())
     threshold = MASK_THRESHOLD * (largest if largest > _LARGEST_LABEL else 1.0)

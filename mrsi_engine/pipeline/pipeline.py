@@ -126,6 +126,11 @@ class Pipeline(BaseModel):
         """What NIfTI-MRS calls the step of each stage."""
         return {s.stage: s.processing_method or s.stage for s in self.stages}
 
+    @property
+    def modules(self) -> list[str]:
+        """Where its stages are defined: what another process has to import first."""
+        return sorted({type(stage).__module__ for stage in self.stages})
+
     def settings(self) -> dict[str, Any]:
         """Plain settings that :meth:`from_settings` reads back; also what a run is known by."""
         tables = [_table(stage) for stage in self.stages]

@@ -43,8 +43,10 @@ def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
     return folders
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, within: Path | None = None) -> None:
     """Refuse a folder that holds something else than a run, or links that lead out of it.
+
+    ``within`` as for :func:`check_links`.
 
     Raises
     ------
@@ -54,7 +56,7 @@ def check_folder(folder: Path) -> None:
     check_reachable(folder)
     if folder.exists() and not (folder.is_dir() and _is_ours(folder)):
         check_empty(folder, "files that are not of a run of this engine")
-    check_links(folder)
+    check_links(folder, within=within)
 
 
 def check_links(folder: Path, *, within: Path | None = None, levels: int | None = None) -> None:
@@ -139,5 +141,5 @@ def remove_exports(folder: Path) -> None:
     for kept in ("maps", "signals"):
         for file in (folder / kept).glob("*_mrsi.*"):
             file.unlink()
-    for name in ("voxels.parquet", "report.html"):
+    for name in ("voxels.parquet", "report.html", "summary.json"):
         (folder / name).unlink(missing_ok=True)

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mrsi_engine.choices import MIN_USABLE, Fill
+from mrsi_engine.choices import MIN_USABLE, Fill, Reports
 from mrsi_engine.companions import TISSUE, CompanionFiles, Kind, companion, companions
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.engine.clusters import warm_up
-from mrsi_engine.engine.devices import AUTO, check_device, gpu_workers
+from mrsi_engine.engine.clusters import LOCAL, ClusterChoice, TLSFiles, warm_up
+from mrsi_engine.engine.devices import AUTO
 from mrsi_engine.engine.driver import PROCESSES_FROM, run
 from mrsi_engine.engine.events import DamageFound, Sink
 from mrsi_engine.engine.finish import Summary
@@ -25,6 +25,7 @@ from mrsi_engine.engine.plan import Plan, plan
 from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import ScanLayout
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.companion_headers import companion_headers
 from mrsi_engine.io.files import remove_leftover
 from mrsi_engine.io.import_signals import Progress
 from mrsi_engine.io.importing import changed_since, import_scan, timing_of
@@ -34,6 +35,7 @@ from mrsi_engine.io.places import check_reachable
 from mrsi_engine.io.result_store import ResultStore, open_result
 from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore, damaged_files
 from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.report.summary import write_summary
 from mrsi_engine.report.truth import result_truth_table
 from mrsi_engine.report.verdict import Verdict, verdict_on
 from mrsi_engine.runs.bases import BasisChoice, load_basis
@@ -53,7 +55,8 @@ from mrsi_engine.spectra.basis import Basis
 class Inputs:
     """The files of one scan; made by :meth:`of`.
 
-    ``files`` are what comes with it, by the names of :mod:`mrsi_engine.companions`.
+    ``files`` are what comes with it, by the names of :mod:`mrsi_engine.companions`, ``stated``
+    fields of NIfTI-MRS said beside the files, see :func:`~mrsi_engine.io.importing.import_scan`.
     """
 
     scan: Path
@@ -61,6 +64,7 @@ class Inputs:
     tissue_classes: tuple[str, ...] = ()
     points: int | None = None
     keep_personal: bool = False
+    stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -70,6 +74,7 @@ class Inputs:
         tissue_classes: tuple[str, ...] = (),
         points: int | None = None,
         keep_personal: bool = False,
+        stated: Mapping[str, Mapping[str, Any]] | None = None,
         **files: CompanionFiles | None,
     ) -> Inputs:
         """A scan with the files given of each companion, e.g. ``mask=PATH``.
@@ -82,7 +87,7 @@ class Inputs:
             If there is no companion of a name.
         """
         given = {companion(name).name: one for name, one in files.items() if one is not None}
-        return cls(scan, given, tissue_classes, points, keep_personal)
+        return cls(scan, given, tissue_classes, points, keep_personal, stated or {})
 
     def import_settings(self) -> dict[str, Any]:
         """What :func:`~mrsi_engine.io.importing.import_scan` takes beside scan and store."""
@@ -91,6 +96,7 @@ class Inputs:
             "tissue_classes": self.tissue_classes,
             "points": self.points,
             "keep_personal": self.keep_personal,
+            "stated": self.stated,
         }
 
 
@@ -98,12 +104,15 @@ class Inputs:
 class Options:
     """How to run: where, in what blocks, and what to keep.
 
+    ``cluster``, ``workers``, ``threads_per_worker`` and ``tls`` are those of
+    :class:`~mrsi_engine.engine.clusters.ClusterChoice`.
     ``min_usable`` is the share of usable voxels from which a run is accepted.
     """
 
+    cluster: str = LOCAL
     workers: int | None = None
-    scheduler: str | None = None
     threads_per_worker: int = 1
+    tls: TLSFiles | None = None
     block_size: int | None = None
     device: str = AUTO
     keep: tuple[str, ...] = ()
@@ -111,26 +120,25 @@ class Options:
     overwrite: bool = False
     min_usable: float = MIN_USABLE
 
+    @property
+    def where(self) -> ClusterChoice:
+        """The cluster that is chosen."""
+        return ClusterChoice(self.cluster, self.workers, self.threads_per_worker, self.tls)
+
     def check(self) -> Options:
         """These options, once they are known to say a possible way to run.
 
         Raises
         ------
         InputError
-            If a number is out of range, two places to run are given, there is no such device, or
-            more workers than GPUs, or what hands those out is not installed.
+            If a number is out of range, there is no such cluster or device, more workers than
+            GPUs are asked for, or a library that is needed is not installed.
         """
-        for name, least in (("workers", 0), ("threads_per_worker", 1), ("block_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} is {value}, expected at least {least}")
+        if self.block_size is not None and self.block_size < 1:
+            raise InputError(f"block_size is {self.block_size}, expected at least 1")
         if not 0 <= self.min_usable <= 1:
             raise InputError(f"min_usable is {self.min_usable:g}, expected a share from 0 to 1")
-        if self.workers is not None and self.scheduler is not None:
-            raise InputError("workers and scheduler both say where to run; give one of them")
-        check_device(self.device, here=self.scheduler is None)
-        if self.scheduler is None:
-            gpu_workers(self.device, self.workers)
+        self.where.check(self.device)
         return self
 
 
@@ -138,16 +146,18 @@ class Options:
 class FinishedRun:
     """What a finished run left: its stores, files, and seconds by step.
 
-    ``accepted`` says whether enough of it is usable.
+    ``accepted`` says whether enough of it is usable, ``row`` is what ``summary.json`` says of it;
+    no ``report`` was made if none was wanted.
     """
 
     folder: Path
     summary: Summary
-    report: Path
+    report: Path | None
     maps: list[Path]
     verdict: Verdict
     accepted: bool
     timings: Mapping[str, float] = field(default_factory=dict)
+    row: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def result(self) -> xr.Dataset:
@@ -198,13 +208,7 @@ def process(
         )
     with clock("process"):
         planned = plan_scan(store, chosen, pipeline, folder, options, _teller(sinks))
-        done = run(
-            planned,
-            workers=options.workers,
-            scheduler=options.scheduler,
-            threads_per_worker=options.threads_per_worker,
-            sinks=sinks,
-        )
+        done = run(planned, choice=options.where, sinks=sinks)
     return finish_scan(folder, done.summary, options, clock, truth=truth)
 
 
@@ -223,43 +227,71 @@ def check_scan(
     options.check()
     check_folder(folder)
     check_reachable(inputs.scan)
-    header = read_header(inputs.scan)
+    header, protocol = read_protocol(inputs)
+    return header, suited_basis(basis, pipeline, protocol, options.keep)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What of a scan decides which basis and pipeline fit it.
+
+    ``sequence`` is as its header calls it, ``layout`` what its store will hold, as far as headers
+    and names say it.
+    """
+
+    acquisition: Acquisition
+    sequence: str | None
+    layout: ScanLayout
+
+
+def read_protocol(inputs: Inputs) -> tuple[NIfTIMRSHeader, Protocol]:
+    """Header and protocol of a scan, once the headers of its companions fit it; read once each.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, or does not fit the scan.
+    """
+    _check_classes(inputs)
+    header = read_header(inputs.scan, inputs.stated.get("scan"))
     check_mappable(header)
-    return header, _load_suited_basis(basis, pipeline, inputs, header, options)
+    signals = companion_headers(header, inputs.files, inputs.tissue_classes, inputs.stated)
+    sequence = header.extension.get("SequenceName")
+    layout = _layout(inputs, header, signals)
+    name = sequence if isinstance(sequence, str) else None
+    return header, Protocol(_axis(inputs, header), name, layout)
 
 
-def _load_suited_basis(
-    choice: BasisChoice | None,
-    pipeline: Pipeline,
-    inputs: Inputs,
-    header: NIfTIMRSHeader,
-    options: Options,
+def suited_basis(
+    choice: BasisChoice | None, pipeline: Pipeline, protocol: Protocol, keep: Sequence[str] = ()
 ) -> Basis | None:
     """The basis, once it, the scan's axis and the pipeline are known to fit each other.
 
     Said before the import, which can take minutes and would have to be replaced.
+
+    Raises
+    ------
+    InputError
+        If they do not.
     """
-    acquisition = _axis(inputs, header)
+    acquisition = protocol.acquisition
     pipeline.check_nucleus(acquisition)
-    sequence = header.extension.get("SequenceName")
-    name = sequence if isinstance(sequence, str) else None
-    basis = None if choice is None else load_basis(choice, acquisition, name)
-    procedure_for(acquisition, pipeline, basis, options.keep, layout=_layout(inputs, header))
+    basis = None if choice is None else load_basis(choice, acquisition, protocol.sequence)
+    procedure_for(acquisition, pipeline, basis, keep, layout=protocol.layout)
     return basis
 
 
-def _layout(inputs: Inputs, header: NIfTIMRSHeader) -> ScanLayout:
-    """What the scan store will hold, as far as headers and names say it."""
+def _layout(
+    inputs: Inputs, header: NIfTIMRSHeader, signals: Mapping[str, NIfTIMRSHeader]
+) -> ScanLayout:
     given = [row for row in companions() if row.stored and row.name in inputs.files]
-    _check_classes(inputs)
-    classes, timing = {}, {}
-    for row in given:
-        files = inputs.files[row.name]
-        if row.kind is Kind.FRACTIONS:
+    classes = {}
+    for row in companions(Kind.FRACTIONS):
+        files = inputs.files.get(row.name)
+        if files is not None:
             by_class = tuple(files) if isinstance(files, Mapping) else None
             classes[row.name] = inputs.tissue_classes if by_class is None else by_class
-        if row.kind is Kind.SIGNAL and not isinstance(files, Mapping):
-            timing[row.name] = timing_of(read_header(files).acquisition)
+    timing = {name: timing_of(signal.acquisition) for name, signal in signals.items()}
     names = tuple(row.name for row in given)
     return ScanLayout(tuple(header.dimensions.items()), names, classes, timing)
 
@@ -286,7 +318,7 @@ def _axis(inputs: Inputs, header: NIfTIMRSHeader) -> Acquisition:
 
 def _warm_up(header: NIfTIMRSHeader, options: Options) -> None:
     """Let worker processes import what they need while the scan is imported."""
-    local = options.workers != 0 and options.scheduler is None
+    local = options.where.workers != 0 and options.where.here
     if local and math.prod(header.grid.shape) >= PROCESSES_FROM:
         warm_up()
 
@@ -326,8 +358,9 @@ def finish_scan(
     clock: Clock,
     *,
     truth: Mapping[str, np.ndarray] | None = None,
+    reports: Reports = "all",
 ) -> FinishedRun:
-    """What follows once all blocks of a scan are done: delay, verdict, maps, table and report.
+    """What follows once all blocks of a scan are done: delay, verdict, maps, tables and report.
 
     Parameters
     ----------
@@ -337,15 +370,21 @@ def finish_scan(
         Of the steps so far; the report shows them.
     truth
         As for :func:`process`.
+    reports
+        Whether a report is made: ``flagged`` makes one where the verdict has something to say.
     """
     result = note_delay(folder)
     verdict = note_verdict(folder, result)
     with clock("export"):
         maps = export(result, folder, options.fill)
-    rows = result_truth_table(result, truth) if truth else None
-    report = report_on(folder, timings=clock.seconds, truth=rows)
-    accepted = verdict.accepted(options.min_usable)
-    return FinishedRun(folder, summary, report, maps, verdict, accepted, clock.seconds)
+    accepted, report = verdict.accepted(options.min_usable), None
+    flagged = not accepted or bool(verdict.advice or verdict.remarks)
+    if reports == "all" or (reports == "flagged" and flagged):
+        rows = result_truth_table(result, truth) if truth else None
+        report = report_on(folder, timings=clock.seconds, truth=rows)
+    # Last: where it is, all the rest is.
+    row = write_summary(folder, open_result(result_folder(folder)))
+    return FinishedRun(folder, summary, report, maps, verdict, accepted, clock.seconds, row)
 
 
 def note_verdict(folder: Path, result: xr.Dataset) -> Verdict:
