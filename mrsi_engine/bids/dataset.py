@@ -6,10 +6,10 @@ BIDS has no names for maps of metabolites yet: ``.bidsignore`` lists all that is
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mrsi_engine import __version__
 from mrsi_engine.cohort.table import RESERVED
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
@@ -20,6 +20,8 @@ BIDS_VERSION = "1.10.0"
 
 #: How datasets and their folders are known as made here.
 NAME = "mrsi_engine"
+
+_VERSION = version("mrsi-engine")
 
 _DESCRIPTION = "dataset_description.json"
 
@@ -69,7 +71,7 @@ def describe_output(out: Path, dataset: Path | None = None, fill: str = "nan") -
     lines = ["# BIDS has no names for these yet.", *ignored, "cohort.lock*", "sub-*/"]
     write_atomically(out / ".bidsignore", ("\n".join(lines) + "\n").encode())
     finite = "" if fill == "nan" else ", or what MRSIPrep reads there"
-    readme = _README.format(version=__version__, finite=finite)
+    readme = _README.format(version=_VERSION, finite=finite)
     write_atomically(out / "README.md", readme.encode())
 
 
@@ -119,7 +121,7 @@ def _description(out: Path, dataset: Path | None) -> dict[str, Any]:
         "GeneratedBy": [
             {
                 "Name": NAME,
-                "Version": __version__,
+                "Version": _VERSION,
                 "Description": "MR spectroscopic imaging to metabolite and uncertainty maps",
             }
         ],

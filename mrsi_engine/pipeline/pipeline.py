@@ -164,7 +164,7 @@ class Pipeline(BaseModel):
         source = str(name_or_file)
         try:
             return cls.from_settings(tomllib.loads(_text(source)), source)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise InputError(f"{source}: not valid TOML: {error}") from error
 
 

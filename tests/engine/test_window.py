@@ -12,11 +12,11 @@ import acts
 import dask
 import pytest
 from distributed import Client
+from mrsi_engine.engine.pools import refill_of
 
 from mrsi_engine.engine import clusters
 from mrsi_engine.engine.clusters import local_cluster
 from mrsi_engine.engine.patience import Patience
-from mrsi_engine.engine.pools import refill_of
 from mrsi_engine.engine.window import AHEAD, LEAST_AHEAD, Failure, Task, run_tasks
 from mrsi_engine.errors import RunError
 

@@ -109,7 +109,11 @@ def test_raw_transients_gain_step_by_step(tmp_path: Path, monkeypatch: pytest.Mo
     cleaning = [stage for stage in svs.stages if stage.stage not in left_out]
     inputs = one_scan.Inputs.of(RAW / "metab_raw.nii.gz", water=RAW / "wref_raw.nii.gz")
     one_scan.process(
-        inputs, None, Pipeline(name="clean", stages=cleaning), tmp_path / "o", one_scan.Options(workers=0)
+        inputs,
+        None,
+        Pipeline(name="clean", stages=cleaning),
+        tmp_path / "o",
+        one_scan.Options(workers=0),
     )
     found = gain_table(traced_examples(open_run(tmp_path / "o")))
     assert found is not None
