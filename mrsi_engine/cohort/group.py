@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
@@ -129,6 +130,8 @@ def _scan(out: Path, row: ScanRow, state: ScanState | None) -> GroupScan:
             summary = read_summary(folder)
         except InputError as problem:
             error = error or str(problem)
+    places = "|".join(re.escape(p) for p in sorted(_folders(out, row), key=len, reverse=True))
+    error = re.sub(rf"(?<![\w/.-])(?:{places})/", "", error)
     crash = f"{_CRASH}/{row.folder.replace('/', '_')}"
     report = f"{row.folder}/{_REPORT}"
     return GroupScan(
@@ -145,6 +148,14 @@ def _scan(out: Path, row: ScanRow, state: ScanState | None) -> GroupScan:
         report=report if (out / report).is_file() else "",
         crash=crash if error and (out / crash).is_dir() else "",
     )
+
+
+def _folders(out: Path, row: ScanRow) -> set[str]:
+    """Where files of a scan lie: no part of what is shared, and with spaces hard to tell."""
+    files = [row.scan, row.basis or "", row.pipeline or ""]
+    for given in row.files.values():
+        files += map(str, given.values() if isinstance(given, Mapping) else [given])
+    return {str(out), *(file.rpartition("/")[0] for file in files)} - {""}
 
 
 def _voxels(out: Path, rows: Sequence[ScanRow], table: GroupTable) -> Iterator[ScanVoxels]:

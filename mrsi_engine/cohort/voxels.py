@@ -23,8 +23,9 @@ from mrsi_engine.io.files import write_atomically
 VOXELS = "voxels"
 SCAN_TABLE = "voxels.parquet"
 
-#: What readers of partitioned datasets take for no value.
-_NO_LABEL = "__HIVE_DEFAULT_PARTITION__"
+#: A label that is not there. The word that readers take for no value would be no label of a kind
+#: to pyarrow where all scans lack one.
+_NO_LABEL = "none"
 
 #: Threads that wait for files.
 _THREADS = 8

@@ -49,7 +49,7 @@ from mrsi_engine.io.integrity import (
     seal,
 )
 from mrsi_engine.io.objects import names_in
-from mrsi_engine.io.places import place
+from mrsi_engine.io.places import is_remote, place
 from mrsi_engine.io.result_schema import (
     BASIS,
     BASIS_FIDS,
@@ -377,8 +377,11 @@ class ResultStore:
             decode_times=False,
             mask_and_scale=False,
         )
-        for variable in dataset.variables.values():
+        for name, variable in dataset.variables.items():
             variable.attrs.pop("_FillValue", None)
+            if is_remote(self.path) and name not in self.signals:
+                # Every part of it that is asked for would be a request.
+                variable.load()
         del dataset.attrs[INTEGRITY]
         dataset.encoding["source"] = str(self.path.resolve())
         return dataset

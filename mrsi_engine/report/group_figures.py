@@ -154,7 +154,7 @@ def _strip(
         font=_FONT, title=column.title, column=column.column, unit=unit, muted=_MUTED
     )
     plot.add_tools(
-        HoverTool(renderers=[dots], tooltips=tooltip),
+        HoverTool(renderers=[dots], tooltips=tooltip, limit=3),
         TapTool(renderers=[dots], callback=OpenURL(url="@link")),
     )
     return plot

@@ -103,7 +103,8 @@ def measured_columns(table: GroupTable) -> list[Measured]:
         if name in known
     ]
     amounts = [q for q in table.quantities if q.role in (Role.RATIO, Role.CONCENTRATION)]
-    principal = _principal(done["nucleus"], {q.of for q in amounts})
+    present = {name for q in amounts for name in (q.of, q.reference)}
+    principal = _principal(done["nucleus"], present)
     for quantity in sorted(amounts, key=lambda q: q.role != Role.RATIO):
         name = f"{quantity.name}_{MEDIAN.suffix}"
         if quantity.of in principal and name in known:
