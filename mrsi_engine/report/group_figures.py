@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, HoverTool, OpenURL, Range1d, TapTool
+from bokeh.models import BasicTicker, ColumnDataSource, HoverTool, OpenURL, Range1d, TapTool
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 from numpy.typing import NDArray
 
 from mrsi_engine.report.group_statistics import (
     Measured,
+    classes_of,
     numbers,
     outliers,
-    protocol_classes,
     usual_range,
 )
 from mrsi_engine.report.group_table import GroupTable
@@ -67,7 +67,7 @@ def _strip_positions(
     table: GroupTable,
 ) -> tuple[list[tuple[str, str, int]], NDArray[np.intp]]:
     """Letters of the strips, and the strip of each scan with results."""
-    classes = protocol_classes(table)
+    classes = classes_of(table, "protocol")
     alone = classes if len(classes) <= MOST_STRIPS else classes[: MOST_STRIPS - 1]
     letters = [(chr(65 + i), name or "unknown", n) for i, (name, n) in enumerate(alone)]
     rest = classes[len(alone) :]
@@ -194,6 +194,7 @@ def _style(plot: figure, letters: Sequence[tuple[str, str, int]]) -> None:
     plot.ygrid.grid_line_color = _RULE
     plot.xaxis.ticker = list(range(len(letters)))
     plot.xaxis.major_label_overrides = {i: letter for i, (letter, _, _) in enumerate(letters)}
+    plot.yaxis.ticker = BasicTicker(desired_num_ticks=5)
     for axis in (*plot.xaxis, *plot.yaxis):
         axis.axis_line_color = None
         axis.major_tick_line_color = axis.minor_tick_line_color = None

@@ -21,9 +21,9 @@ from mrsi_engine.report.group import coverage_table, write_group_page
 from mrsi_engine.report.group_statistics import (
     BatchTest,
     batch_tests,
+    classes_of,
     measured_columns,
     outliers,
-    protocol_classes,
 )
 from mrsi_engine.report.group_table import GroupScan, GroupTable, group_table
 from mrsi_engine.report.methods import methods_of
@@ -267,7 +267,7 @@ def test_main_ratios_are_of_sums_where_there_are_some(table: GroupTable) -> None
 
 
 def written(table: GroupTable, folder: Path) -> Path:
-    methods = methods_of(table.pipelines, protocol_classes(table))
+    methods = methods_of(table.pipelines, classes_of(table, "protocol"))
     return write_group_page(table, methods, folder / "group_mrsi.html", title="Cohort")
 
 
