@@ -92,6 +92,7 @@ def write_group_page(table: GroupTable, methods: Methods, out: Path, *, title: s
         "title": title,
         "headlines": list(_headlines(table)),
         "strips": drawn,
+        "done": len(table.done),
         "quality": [c for c in columns if c.kind == "quality"],
         "amounts": [c for c in columns if c.kind == "amount"],
         "rule": (MAX_DEVIATIONS, FEWEST_USUAL),

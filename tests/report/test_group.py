@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from mrsi_engine.quantities import amplitude, concentration
+from mrsi_engine.report import group_figures
 from mrsi_engine.report.group import coverage_table, write_group_page
 from mrsi_engine.report.group_statistics import (
     BatchTest,
@@ -229,12 +230,24 @@ class TestPage:
         scans = [changed(s, protocol=f"protocol {i % 20}") for i, s in enumerate(cohort(60))]
         assert "13 other protocols" in written(group_table(scans), tmp_path).read_text()
 
+    def test_of_very_many_scans_some_are_drawn_and_all_outliers(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(group_figures, "MOST_DOTS", 50)
+        scans = [*cohort(200)]
+        scans[77] = changed(scans[77], snr_median=1e4)
+        text = written(group_table(scans), tmp_path).read_text()
+        drawn = re.search(r"Of 200 scans (\d+) are drawn", text)
+        assert drawn is not None
+        assert 50 <= int(drawn[1]) < 120
+        assert f"{scans[77].scan}" in text
+
     def test_a_large_cohort_stays_small(self, tmp_path: Path) -> None:
-        """Beside the library, less than 600 bytes a scan."""
+        """Beside the library, less than 500 bytes a scan."""
         sizes = [
             written(group_table(cohort(n)), tmp_path / str(n)).stat().st_size for n in (10, 410)
         ]
-        assert sizes[1] - sizes[0] < 400 * 600
+        assert sizes[1] - sizes[0] < 400 * 500
 
     @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
     def test_a_browser_draws_it_without_a_complaint(self, page: Path, tmp_path: Path) -> None:
