@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mrsi_engine.quantities import amplitude, concentration
 from mrsi_engine.report import group_figures
@@ -91,6 +93,14 @@ class TestTable:
         table = group_table(cohort(3, metadata={"voxels": "many"}))
         assert set(table.frame["table_voxels"]) == {"many"}
         assert table.frame["voxels"].notna().all()
+
+    @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+    @settings(max_examples=30, suppress_health_check=[HealthCheck.differing_executors])
+    def test_whatever_a_value_says_it_stays_in_its_place(self, value: str) -> None:
+        table = group_table(cohort(2, metadata={"remark": value, "site": "A"}))
+        header, *rows = table.text().split("\n")[:3]
+        place = header.split("\t").index("site")
+        assert [row.split("\t")[place] for row in rows] == ["A", "A"]
 
     def test_units_are_not_mixed_in_a_column(self) -> None:
         """A cohort in which some scans have concentrations by water, others ratios."""
