@@ -99,14 +99,14 @@ def _run(choice: DatasetChoice, found: Discovery, scans: Scans, where: Where) ->
     from mrsi_engine.bids.app import check_layout, run_participants
     from mrsi_engine.cohort.run import run_cohort
 
+    basis, options = scans.choice(), scans.options(where)
     output.say_notes(check_layout(choice, found))
-    options = scans.options(where)
 
     def run() -> CohortOutcome:
         return run_cohort(
             found.rows,
             choice.out,
-            basis=scans.choice(),
+            basis=basis,
             pipeline=scans.pipeline,
             options=options,
             group=False,

@@ -33,7 +33,7 @@ from mrsi_engine.report.group_statistics import (
 from mrsi_engine.report.group_table import GroupTable
 from mrsi_engine.report.html import template
 from mrsi_engine.report.methods import Methods, cited
-from mrsi_engine.report.mosaic import BACKGROUND
+from mrsi_engine.report.png import BACKGROUND
 from mrsi_engine.report.tables import number, percentage
 
 #: Longest lists on the page; the table beside it has all.
