@@ -12,11 +12,13 @@ from mrsi_engine import __version__
 from mrsi_engine.cli.basis import basis_app
 from mrsi_engine.cli.bids import bids_command
 from mrsi_engine.cli.cluster import cluster_app
+from mrsi_engine.cli.cohort import cohort_command
 from mrsi_engine.cli.demo import demo_command, simulate_command
 from mrsi_engine.cli.output import complain, err_console, explained
 from mrsi_engine.cli.pipeline import pipeline_app
 from mrsi_engine.cli.run import compare_command, export_command, import_command, run_command
 from mrsi_engine.cli.stage import stage_app
+from mrsi_engine.cli.status import status_command
 from mrsi_engine.cli.train import train_command
 from mrsi_engine.errors import InputError, MRSIError, RunError
 
@@ -37,6 +39,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_command,
     "run": run_command,
     "bids": bids_command,
+    "cohort": cohort_command,
+    "status": status_command,
     "export": export_command,
     "compare": compare_command,
     "train": train_command,

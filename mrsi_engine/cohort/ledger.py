@@ -26,6 +26,9 @@ from mrsi_engine.errors import RunError
 #: Folder of the ledger in that of a cohort.
 LEDGER = "ledger"
 
+#: What a line that is no record begins with, and is.
+_SESSION, _GROUPED = '{"session"', '{"group": "made"}'
+
 #: Records of a segment: one on an object store is written whole each time.
 ROLL = 1000
 
@@ -154,12 +157,14 @@ class Pace:
 class Story:
     """A ledger as read: the last record of each scan, its sessions and the pace of the last one.
 
+    ``grouped`` says whether the group level was made since a scan last changed its state;
     ``problems`` are lines that are damaged.
     """
 
     scans: Mapping[str, Record] = field(default_factory=dict)
     sessions: tuple[Session, ...] = ()
     pace: Pace = Pace()
+    grouped: bool = False
     problems: tuple[str, ...] = ()
 
     @cached_property
@@ -207,43 +212,50 @@ class LedgerReader:
 
 @dataclass(frozen=True)
 class _Chapter:
-    """A segment as read."""
+    """A segment as read; a line that is ``None`` says that the group level was made."""
 
     session: Session | None
-    records: tuple[Record, ...]
+    lines: tuple[Record | None, ...]
     problems: tuple[str, ...]
 
 
 def _chapter(path: Path) -> _Chapter:
     *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    session, records, problems = None, [], []
+    session: Session | None = None
+    found: list[Record | None] = []
+    problems = []
     for number, line in enumerate(lines, 1):
         try:
-            if line.startswith('{"session"'):
+            if line.startswith(_SESSION):
                 session = Session(**json.loads(line)["session"])
             else:
-                records.append(Record.parsed(line))
+                found.append(None if line == _GROUPED else Record.parsed(line))
         except (ValueError, TypeError):
             problems.append(f"{path}: line {number} is damaged and left out")
     if rest:
         problems.append(f"{path}: the last line is cut short and left out")
-    return _Chapter(session, tuple(records), tuple(problems))
+    return _Chapter(session, tuple(found), tuple(problems))
 
 
 def _told(chapters: Iterable[_Chapter]) -> Story:
     scans: dict[str, Record] = {}
     sessions: list[Session] = []
-    pace = Pace()
     problems: list[str] = []
+    pace, grouped = Pace(), False
     for chapter in chapters:
         if chapter.session is not None and chapter.session not in sessions:
             sessions.append(chapter.session)
             pace = Pace()
-        for record in chapter.records:
+        for record in chapter.lines:
+            if record is None:
+                grouped = True
+                continue
+            before = scans.get(record.scan)
+            grouped = grouped and before is not None and before.state is record.state
             scans[record.scan] = record
             pace = pace.after(record)
         problems += chapter.problems
-    return Story(scans, tuple(sessions), pace, tuple(problems))
+    return Story(scans, tuple(sessions), pace, grouped, tuple(problems))
 
 
 class Ledger:
@@ -281,7 +293,8 @@ class Ledger:
     def story(self) -> Story:
         """What the ledger says now, but for what numbers depend on; from any thread."""
         with self._guard:
-            return Story(dict(self._scans), self._sessions, self._pace, self._problems)
+            known = dict(self._scans)
+            return Story(known, self._sessions, self._pace, problems=self._problems)
 
     def state(self, scan: str) -> State | None:
         """Where a scan stands; ``None`` where nothing is known of it."""
@@ -319,6 +332,11 @@ class Ledger:
                 lines.append(record.line())
             self._segment.append(lines)
             self._written += len(records)
+
+    def write_grouped(self) -> None:
+        """Append that the group level was made of what is known now."""
+        with self._guard:
+            self._segment.append([_GROUPED])
 
     def flush(self) -> None:
         """Write what an object store has not been given yet; from any thread."""

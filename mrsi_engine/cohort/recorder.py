@@ -133,12 +133,6 @@ class Recorder:
             log = self._logs.pop(event.scan, [])
             self._crashes.write(row, event.error, event.traceback, log)
 
-    def interrupt(self) -> None:
-        """Write down that the scans still open go no further in this session."""
-        for record in self._ledger.story.of(*OPEN):
-            if record.state is State.RUNNING or record.attempt:
-                self._write(replace(record, state=State.INTERRUPTED))
-
     def _write(self, record: Record) -> None:
         if self._ledger.state(record.scan) not in OPEN:
             return  # what comes late of a scan that was given up
@@ -155,6 +149,12 @@ class Recorder:
                 return True
             time.sleep(_PAUSE)
         return False
+
+
+def interrupt_open(ledger: Ledger) -> None:
+    """Write down that scans that were begun go no further in this session."""
+    begun = [r for r in ledger.story.of(*OPEN) if r.state is State.RUNNING or r.attempt]
+    ledger.write(*(replace(record, state=State.INTERRUPTED, time="") for record in begun))
 
 
 def _names(folder: Path) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mrsi_engine.companions import CompanionFiles
 from mrsi_engine.io.files import safe_stem
 from mrsi_engine.io.nifti_mrs import stem_of
-from mrsi_engine.io.places import place
+from mrsi_engine.io.places import is_remote, place
 from mrsi_engine.runs.one_scan import Inputs
 
 
@@ -90,3 +90,19 @@ class ScanRow:
             stated=self.stated,
             **self.files,
         )
+
+
+def row_of(inputs: Inputs) -> ScanRow:
+    """The row of a scan whose files were given one by one."""
+    files = {
+        name: {key: _whole(path) for key, path in given.items()}
+        if isinstance(given, Mapping)
+        else _whole(given)
+        for name, given in inputs.files.items()
+    }
+    return ScanRow(_whole(inputs.scan), files=files, tissue_classes=inputs.tissue_classes)
+
+
+def _whole(path: str | Path) -> str:
+    found = place(path)
+    return str(found if is_remote(found) else found.absolute())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -34,11 +34,12 @@ from mrsi_engine.cohort.lock import CohortLock, locked
 from mrsi_engine.cohort.options import CohortOptions
 from mrsi_engine.cohort.preflight import CheckedScan, Preflight, preflight
 from mrsi_engine.cohort.pulse import Pulse
-from mrsi_engine.cohort.recorder import Recorder
+from mrsi_engine.cohort.recorder import Recorder, interrupt_open
 from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.cohort.table import clashes, read_table, write_table
+from mrsi_engine.cohort.where import open_where
 from mrsi_engine.errors import UNUSABLE, InputError, RunError
-from mrsi_engine.io.places import check_reachable, place
+from mrsi_engine.io.places import check_reachable, is_remote, place
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.runs.bases import BasisChoice
 
@@ -150,14 +151,9 @@ def run_cohort(
     if cohort.options.dry_run:
         return cohort.dry_run()
     with locked(cohort.out) as lock:
-        if lock.taken_from is not None:
-            cohort.tell(
-                f"goes on where process {lock.taken_from.pid} on {lock.taken_from.host} died"
-            )
-        story = cohort.run(lock, client, command, sinks)
-        if group:
-            cohort.tell(f"group level: {write_group(cohort.out, cohort.rows, story.scans)}")
-    return cohort.outcome(story)
+        if (dead := lock.taken_from) is not None:
+            cohort.tell(f"goes on where process {dead.pid} on {dead.host} ended without a word")
+        return cohort.outcome(cohort.run(lock, client, command, group, sinks))
 
 
 @dataclass(frozen=True)
@@ -181,7 +177,12 @@ class _Cohort:
         return CohortOutcome(self.out, checked=checked)
 
     def run(
-        self, lock: CohortLock, client: Client | None, command: str, sinks: Sequence[CohortSink]
+        self,
+        lock: CohortLock,
+        client: Client | None,
+        command: str,
+        group: bool,
+        sinks: Sequence[CohortSink],
     ) -> Story:
         """Run what is to be run; what the ledger says then."""
         before = LedgerReader(self.out).read()
@@ -191,24 +192,37 @@ class _Cohort:
         checked = self.check(chosen.todo)
         if checked.refused and not checked.scans and not (chosen.finished or chosen.left):
             raise InputError(_all_refused(checked))
-        self._write_down(command)
+        as_before = self._write_down(command) and before.grouped and not chosen.todo
         session = Session(now(), socket.gethostname(), os.getpid(), command, versions())
         with _begun(Ledger(self.out, session, before)) as ledger:
             del before
             self._open(ledger, chosen)
-            recorder = self._recorder(ledger)
-            heard: list[CohortSink] = [recorder, *sinks]
-            _tell_all(heard, CohortStarted(len(chosen.todo), len(chosen.finished)))
             with Pulse(self.out, ledger, lock) as pulse:
-                for folder, error in checked.refused.items():
-                    _tell_all(heard, ScanFailed(folder, Step.IMPORT, error, refused=True))
-                try:
-                    if not (checked.refused and self.options.stop_on_first_failure):
-                        self._live(checked.scans, client, [pulse.check, *heard])
-                finally:
-                    recorder.interrupt()
-                    write_failed(self.out, ledger.story.of(*LOST))
+                self._run(checked, ledger, client, [pulse.check, self._recorder(ledger), *sinks])
+            if group and not as_before:
+                page = write_group(self.out, self.rows, ledger.story.scans)
+                ledger.write_grouped()
+                self.tell(f"group level: {page}")
             return ledger.story
+
+    def _run(
+        self,
+        checked: Preflight,
+        ledger: Ledger,
+        client: Client | None,
+        sinks: Sequence[CohortSink],
+    ) -> None:
+        """Run the scans that can, and write down which failed."""
+        waiting = len(checked.scans) + len(checked.refused)
+        _tell_all(sinks, CohortStarted(waiting, len(self.rows) - waiting))
+        try:
+            for folder, error in checked.refused.items():
+                _tell_all(sinks, ScanFailed(folder, Step.IMPORT, error, refused=True))
+            if not (checked.refused and self.options.stop_on_first_failure):
+                self._live(checked.scans, client, sinks)
+        finally:
+            interrupt_open(ledger)
+            write_failed(self.out, ledger.story.of(*LOST))
 
     def choose(self, known: Mapping[str, Record]) -> Choice:
         """Which scans are to be run."""
@@ -249,9 +263,13 @@ class _Cohort:
         ledger.write(*chosen.touched)
         ledger.write(*(Record(row.folder, State.WAITING) for row in chosen.todo))
 
-    def _write_down(self, command: str) -> None:
-        """The table with all scans of the folder, and the settings of this run."""
-        rows = {row.folder: row for row in (*_known_rows(self.out / TABLE), *self.rows)}
+    def _write_down(self, command: str) -> bool:
+        """Keep the table with all scans of the folder, and the settings of this run.
+
+        Returns whether the table is as it was.
+        """
+        known = _known_rows(self.out / TABLE)
+        rows = {row.folder: row for row in (*known, *self.rows)}
         write_table(list(rows.values()), self.out / TABLE)
         started = now()
         settings = {
@@ -263,43 +281,32 @@ class _Cohort:
             "options": asdict(self.options),
         }
         write_settings(self.out / LOGS, started[:19].replace(":", "").replace("-", ""), settings)
+        return tuple(rows.values()) == known
 
     def _live(
         self, scans: Sequence[CheckedScan], client: Client | None, sinks: Sequence[CohortSink]
     ) -> None:
         if not scans:
             return
-        with ExitStack() as stack:
+        with open_where(self.options.scan, scans, self.out, client, self.tell) as where:
+            heard = [*sinks, where.heard]
             live(
-                stack.enter_context(self._client()) if client is None else client,
+                where.client,
                 map(self._job, scans),
-                lambda event: _tell_all(sinks, event),
+                lambda event: _tell_all(heard, event),
                 retries=self.options.retries,
                 stop_on_first_failure=self.options.stop_on_first_failure,
+                patience=where.patience,
+                refill=where.refill,
             )
-
-    @contextmanager
-    def _client(self) -> Iterator[Client | None]:
-        """Where to run, as the options say; ``None`` is this process."""
-        from mrsi_engine.engine.clusters import connected, default_workers, local_cluster
-
-        scan = self.options.scan
-        if scan.workers == 0:
-            yield None
-        elif scan.scheduler is not None:
-            with connected(scan.scheduler) as client:
-                yield client
-        else:
-            workers = scan.workers or default_workers()
-            with local_cluster(workers, scan.threads_per_worker) as client:
-                yield client
 
     def _job(self, scan: CheckedScan) -> ScanJob:
         options = self.options
         anew = options.scan.overwrite or options.rerun == "all"
+        out = self.out if is_remote(self.out) else self.out.absolute()
         return ScanJob.of(
             scan.row,
-            self.out if not isinstance(self.out, Path) else self.out.absolute(),
+            out,
             scan.pipeline,
             self._basis_of(scan.row),
             replace(options.scan, overwrite=anew),

@@ -143,8 +143,8 @@ class JsonLines:
         self._path = local_place(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
-    def __call__(self, event: Event) -> None:
-        """Write an event."""
+    def __call__(self, event: Any) -> None:
+        """Write an event: a dataclass, of a run or of a cohort."""
         line = {"time": _now(), "event": type(event).__name__, **dataclasses.asdict(event)}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, default=_plain) + "\n")
