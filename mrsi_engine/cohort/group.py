@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from pathlib import Path
 from typing import Protocol
 
+from mrsi_engine.cohort.ledger import LOST
 from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.cohort.voxels import SCAN_TABLE, ScanVoxels, write_voxels
 from mrsi_engine.errors import InputError
@@ -124,13 +126,15 @@ def _scans(
 def _scan(out: Path, row: ScanRow, state: ScanState | None) -> GroupScan:
     folder = out / row.folder
     summary, error = None, "" if state is None else state.error
-    if (folder / SUMMARY_FILE).is_file():
+    # Of a scan that failed now, results of an earlier run are none of this cohort.
+    lost = state is not None and state.state in LOST
+    if not lost and (folder / SUMMARY_FILE).is_file():
         try:
             summary = read_summary(folder)
         except InputError as problem:
             error = error or str(problem)
-    for place in sorted(_folders(out, row), key=len, reverse=True):
-        error = error.replace(f"{place}/", "")
+    places = "|".join(re.escape(p) for p in sorted(_folders(out, row), key=len, reverse=True))
+    error = re.sub(rf"(?<![\w/.-])(?:{places})/", "", error)
     crash = f"{_CRASH}/{row.folder.replace('/', '_')}"
     report = f"{row.folder}/{_REPORT}"
     return GroupScan(

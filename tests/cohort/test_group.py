@@ -107,7 +107,13 @@ def test_links_of_the_page_lead_to_reports_and_files(out: Path) -> None:
 def test_a_damaged_summary_is_told_and_stops_nothing(out: Path) -> None:
     (out / ROWS[0].folder / "summary.json").write_text("{")
     write_group(out, ROWS, STATES)
-    assert table_of(out)["error"][0].startswith("summary.json: no summary of a scan")
+    assert "summary.json: no summary of a scan" in table_of(out)["error"][0]
+    assert len(pd.read_parquet(out / "voxels")) == 32
+
+
+def test_results_of_an_earlier_run_of_a_scan_that_failed_are_none(out: Path) -> None:
+    write_group(out, ROWS, {**STATES, ROWS[0].folder: Outcome("failed", "disk full")})
+    assert table_of(out)["voxels"].isna().tolist() == [True, False, False, True]
     assert len(pd.read_parquet(out / "voxels")) == 32
 
 

@@ -254,7 +254,7 @@ class TestPage:
 
 
 def test_coverage_is_over_scans(table: GroupTable) -> None:
-    rows = {row.title: row for row in coverage_table(table)}
+    rows = {row.title: row for _, kind in coverage_table(table) for row in kind}
     naa = table.done["NAANAAG_per_CrPCr_coverage"].to_numpy(float)
     assert rows["tNAA/tCr"].coverage == pytest.approx(np.median(naa))
     assert rows["tNAA/tCr"].scans == len(table.done)
