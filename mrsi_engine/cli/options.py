@@ -92,10 +92,20 @@ class Where:
 
     Parameters
     ----------
+    cluster
+        Where workers run: local, slurm, pbs, lsf, sge, kubernetes, gateway, cuda, ssh, the address
+        of a running Dask scheduler, or a TOML file; see mrsi cluster list.
     workers
-        Worker processes on this machine (default: one a core, or a GPU); 0 runs without Dask.
+        Workers, on this machine by default one a core or a GPU; 0 runs without Dask. Of a batch
+        system the number of jobs, instead of what its profile says.
     scheduler
-        Address of a running Dask scheduler, e.g. tcp://node1:8786, instead of --workers.
+        Short for --cluster with an address, e.g. tcp://node1:8786.
+    tls_ca
+        Of a scheduler at tls://: certificate of the authority that it is signed by (PEM).
+    tls_cert
+        Certificate of this client (PEM).
+    tls_key
+        Its key (PEM), which only you may read.
     threads_per_worker
         Blocks a worker does at once.
     block_size
@@ -108,8 +118,12 @@ class Where:
         Replace what another run left in the output folder.
     """
 
+    cluster: str | None = None
     workers: int | None = None
     scheduler: str | None = None
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     threads_per_worker: int = 1
     block_size: int | None = None
     device: str = AUTO
@@ -119,13 +133,21 @@ class Where:
     def options(
         self, keep: tuple[str, ...] = (), fill: Fill = "nan", min_usable: float = MIN_USABLE
     ) -> Options:
-        """As a run takes them."""
+        """As a run takes them.
+
+        Raises
+        ------
+        InputError
+            If two places to run are given, or only some of the certificates.
+        """
+        from mrsi_engine.engine.clusters import TLSFiles
         from mrsi_engine.runs.one_scan import Options
 
         return Options(
+            cluster=self._cluster,
             workers=self.workers,
-            scheduler=self.scheduler,
             threads_per_worker=self.threads_per_worker,
+            tls=TLSFiles.of(self.tls_ca, self.tls_cert, self.tls_key),
             block_size=self.block_size,
             device=self.device,
             keep=keep,
@@ -133,6 +155,20 @@ class Where:
             overwrite=self.overwrite,
             min_usable=min_usable,
         )
+
+    @property
+    def _cluster(self) -> str:
+        from mrsi_engine.engine.clusters import LOCAL, is_address
+
+        if self.scheduler is None:
+            return self.cluster or LOCAL
+        if self.cluster is not None or self.workers is not None:
+            raise InputError("--scheduler, --cluster and --workers say where to run; give one")
+        if not is_address(self.scheduler):
+            raise InputError(
+                f"scheduler is {self.scheduler!r}, expected an address such as tcp://node1:8786"
+            )
+        return self.scheduler
 
 
 FILES, WHERE = Files(), Where()

@@ -41,7 +41,8 @@ def announce(outcome: FinishedRun) -> None:
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in outcome.timings.items())
     say(f"{outcome.summary.voxels} voxels: {counts}  ({steps})")
     say(f"{len(outcome.maps)} maps in {outcome.folder / 'maps'}")
-    say(f"report: {outcome.report}")
+    if outcome.report is not None:
+        say(f"report: {outcome.report}")
     say_notes(outcome.result.attrs["notes"])
     say(outcome.verdict.text)
 
@@ -65,7 +66,14 @@ def explained(error: Exception) -> str:
 
 def complain(message: str) -> None:
     """An error, on standard error."""
-    err_console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    # A name of a file may hold what makes a terminal do things.
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
+    err_console.print(f"[bold red]error:[/] {escape(shown)}", highlight=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """A line on what goes on, on standard error."""
+    err_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def tell_damage(store: Path, damages: Sequence[Damage]) -> None:

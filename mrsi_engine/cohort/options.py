@@ -16,9 +16,9 @@ class CohortOptions:
     Parameters
     ----------
     scan
-        How each scan is run, and where all of them: ``workers``, ``scheduler`` and
-        ``threads_per_worker`` count for the cohort. With ``overwrite`` a scan whose files or
-        settings are not those of its results is done again instead of being refused.
+        How each scan is run, and where all of them: ``cluster``, ``workers``,
+        ``threads_per_worker`` and ``tls`` count for the cohort. With ``overwrite`` a scan whose
+        files or settings are not those of its results is done again instead of being refused.
     points, keep_personal
         Of the import of every scan, see :func:`~mrsi_engine.io.importing.import_scan`.
     rerun

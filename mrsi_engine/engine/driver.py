@@ -6,27 +6,30 @@ Passes over the scan that the stages need come first, each a round of tasks of i
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from distributed import Client
 
 from mrsi_engine.engine.blocks import Receipt
 from mrsi_engine.engine.clusters import (
-    connected,
+    ClusterChoice,
+    Need,
+    OpenCluster,
+    Tell,
+    bytes_needed,
     dashboard_link,
-    default_workers,
-    gpu_cluster,
-    local_cluster,
+    open_cluster,
+    refill_of,
 )
-from mrsi_engine.engine.devices import check_device, gpu_workers, gpus_here
+from mrsi_engine.engine.devices import check_device
 from mrsi_engine.engine.events import (
     BlockDone,
     BlockFailed,
+    ClusterTold,
     DamageFound,
     Event,
     PartDone,
@@ -37,11 +40,12 @@ from mrsi_engine.engine.events import (
     Sink,
 )
 from mrsi_engine.engine.finish import Summary, finalise
+from mrsi_engine.engine.opening import opened
 from mrsi_engine.engine.passes import Pass, finish_pass, next_pass
 from mrsi_engine.engine.patience import Patience
 from mrsi_engine.engine.plan import Plan
-from mrsi_engine.engine.pools import refill_of
 from mrsi_engine.engine.rounds import Round, next_round
+from mrsi_engine.engine.tally import Tally
 from mrsi_engine.engine.window import Ended, Failure, Source, run_tasks, slots
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.files import DiskFullError
@@ -84,8 +88,7 @@ def run(
     *,
     client: Client | None = None,
     workers: int | None = None,
-    scheduler: str | None = None,
-    threads_per_worker: int = 1,
+    choice: ClusterChoice | None = None,
     processes: bool | None = None,
     sinks: Sequence[Sink] = (),
     patience: Patience | None = None,
@@ -96,13 +99,13 @@ def run(
 
     Parameters
     ----------
-    client, scheduler, workers
-        Where: on the cluster of a client, on the scheduler at an address, on a local cluster of so
-        many workers, or, with ``workers=0``, in this process. At most one may be given; by default
-        a local cluster of one worker a core, or a GPU where the plan's device is one.
-    threads_per_worker, processes
-        Of the local cluster, see :func:`~mrsi_engine.engine.clusters.local_cluster`. Its workers
-        are threads for a scan of less than ``PROCESSES_FROM`` voxels unless told otherwise.
+    client, choice, workers
+        Where: on the cluster of a client, on one that is chosen, on so many workers of this
+        machine, or, with ``workers=0``, in this process. At most one may be given; by default on
+        this machine, one worker a core, or a GPU where the plan's device is one.
+    processes
+        Whether workers of this machine are processes. They are threads for a scan of less than
+        ``PROCESSES_FROM`` voxels unless told otherwise.
     sinks
         Called with every event of the run.
     patience
@@ -119,23 +122,26 @@ def run(
     Interrupted
         If this process was asked to stop.
     """
-    if sum(given is not None for given in (client, workers, scheduler)) > 1:
-        raise InputError("give one of client, workers and scheduler: they say where to run")
-    check_device(plan.device, here=client is None and scheduler is None)
+    if sum(given is not None for given in (client, workers, choice)) > 1:
+        raise InputError("give one of client, workers and choice: they say where to run")
+    where = choice or ClusterChoice(workers=workers)
+    check_device(plan.device, here=client is None and where.here)
     _forget_damaged(plan, sinks)
     if not plan.store.missing() and next_pass(plan) is None:
         return _drive(plan, run_tasks, 0, None, sinks)
-    if workers == 0:
+    if client is None and where.workers == 0:
         return _drive(plan, run_tasks, 1, None, sinks)
+    patience = patience or Patience()
     with ExitStack() as stack:
-        if client is not None:
-            found = client
-        elif scheduler is not None:
-            found = stack.enter_context(connected(scheduler))
-        else:
-            found = stack.enter_context(_cluster(plan, workers, threads_per_worker, processes))
-        runner = partial(run_tasks, client=found, patience=patience, refill=refill_of(found))
-        return _drive(plan, runner, slots(found), dashboard_link(found), sinks)
+        refill = refill_of(client) if client is not None else None
+        if client is None:
+            need = _need(plan, where, processes)
+            cluster = stack.enter_context(open_cluster(where, need, _teller(sinks)))
+            client, refill = cluster.client, cluster.refill
+            patience = replace(patience, without_workers=cluster.without_workers)
+            sinks = [*sinks, _counter(cluster)]
+        runner = partial(run_tasks, client=client, patience=patience, refill=refill)
+        return _drive(plan, runner, slots(client), dashboard_link(client), sinks)
 
 
 def _forget_damaged(plan: Plan, sinks: Sequence[Sink]) -> None:
@@ -147,18 +153,41 @@ def _forget_damaged(plan: Plan, sinks: Sequence[Sink]) -> None:
             sink(found)
 
 
-def _cluster(
-    plan: Plan, workers: int | None, threads_per_worker: int, processes: bool | None
-) -> AbstractContextManager[Client]:
-    """A cluster on this machine that suits a plan."""
-    each_with_its_own = gpu_workers(plan.device, workers)
-    if each_with_its_own:
-        return gpu_cluster(each_with_its_own, threads_per_worker)
-    # Without a GPU a worker has a core; one GPU is kept busy by one worker.
-    count = workers or (1 if gpus_here(plan.device) else default_workers())
-    if processes is None:
-        processes = plan.store.voxels >= PROCESSES_FROM
-    return local_cluster(count, threads_per_worker, processes=processes)
+def _need(plan: Plan, where: ClusterChoice, processes: bool | None) -> Need:
+    """What a plan needs of a cluster."""
+    scan, results, procedure = opened(plan)
+    return Need(
+        Path(plan.result).parent,
+        bytes=bytes_needed(
+            scan.acquisition.points,
+            results.block_size,
+            scan.dimensions.values(),
+            len(procedure.basis.names) if procedure.basis is not None else 0,
+            where.threads_per_worker,
+        ),
+        device=plan.device,
+        processes=results.voxels >= PROCESSES_FROM if processes is None else processes,
+    )
+
+
+def _teller(sinks: Sequence[Sink]) -> Tell:
+    """Tells the sinks of a run what its cluster does."""
+
+    def tell(line: str) -> None:
+        for sink in sinks:
+            sink(ClusterTold(line))
+
+    return tell
+
+
+def _counter(cluster: OpenCluster) -> Sink:
+    """Counts for a cluster what ended on it."""
+
+    def count(event: Event) -> None:
+        if isinstance(event, BlockDone | BlockFailed | PartDone):
+            cluster.block_ended()
+
+    return count
 
 
 class _Session:
@@ -166,28 +195,8 @@ class _Session:
 
     def __init__(self, store: ResultStore, sinks: Sequence[Sink]) -> None:
         self._store, self._sinks = store, sinks
-        self._started = time.perf_counter()
-        self._date = datetime.now(UTC)
-        self.receipts = self.voxels = 0
-        self.kernel_seconds = self.prepare_seconds = 0.0
+        self.tally = Tally()
         self.failures: dict[int, Failure] = {}
-        self.devices: Counter[str] = Counter()
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._started
-
-    def timing(self, workers: int) -> dict[str, object]:
-        return {
-            "started": self._date.isoformat(timespec="seconds"),
-            "seconds": round(self.seconds, 3),
-            "kernel_seconds": round(self.kernel_seconds, 3),
-            "prepare_seconds": round(self.prepare_seconds, 3),
-            "blocks": self.receipts,
-            "voxels": self.voxels,
-            "workers": workers,
-            "devices": dict(self.devices),
-        }
 
     def start(self, missing: Sequence[int], workers: int, dashboard: str | None) -> None:
         store = self._store
@@ -210,11 +219,11 @@ class _Session:
         self._tell(PassStarted(path, todo.name, step, todo.steps, len(parts.missing), voxels))
 
     def part_done(self, parts: Round, receipt: Receipt) -> None:
-        self.kernel_seconds += receipt.kernel_seconds
+        self.tally.add_part(receipt)
         self._tell(PartDone(receipt, *parts.region(self._store, receipt.block)))
 
     def pass_finished(self, todo: Pass, seconds: float) -> None:
-        self.prepare_seconds += seconds
+        self.tally.prepare_seconds += seconds
         self._tell(PassFinished(self._store.path, todo.name, todo.step + 1, seconds))
 
     def record(self, block: int, outcome: Receipt | Failure) -> None:
@@ -223,21 +232,18 @@ class _Session:
             self.failures[block] = outcome
             self._tell(BlockFailed(block, outcome, start, stop))
             return
-        self.receipts += 1
-        self.devices[outcome.device] += 1
-        self.voxels += outcome.voxels
-        self.kernel_seconds += outcome.kernel_seconds
+        self.tally.add_block(outcome)
         self._tell(BlockDone(outcome, start, stop))
 
     def finish(self) -> None:
         self._tell(
             RunFinished(
                 self._store.path,
-                self.receipts,
+                self.tally.receipts,
                 len(self.failures),
-                self.voxels,
-                self.seconds,
-                self.kernel_seconds,
+                self.tally.voxels,
+                self.tally.seconds,
+                self.tally.kernel_seconds,
             )
         )
 
@@ -260,15 +266,16 @@ def _drive(
                 _stop_on_full_disk(ended.outcome)
     finally:
         session.finish()
-    summary = finalise(plan, session.timing(workers) if session.receipts else None)
+    tally = session.tally
+    summary = finalise(plan, tally.timing(workers) if tally.receipts else None)
     _refuse_unfinished(store, summary, session.failures)
     return RunSummary(
         summary=summary,
-        blocks_done=session.receipts,
-        voxels_done=session.voxels,
+        blocks_done=tally.receipts,
+        voxels_done=tally.voxels,
         workers=workers,
-        seconds=session.seconds,
-        kernel_seconds=session.kernel_seconds,
+        seconds=tally.seconds,
+        kernel_seconds=tally.kernel_seconds,
     )
 
 

@@ -24,6 +24,13 @@ class DamageFound:
 
 
 @dataclass(frozen=True)
+class ClusterTold:
+    """A line on what the cluster of a run is doing: how many workers it has, what it waits for."""
+
+    line: str
+
+
+@dataclass(frozen=True)
 class RunStarted:
     """Work begins: ``pending`` blocks of ``pending_voxels`` voxels are still to be done.
 
@@ -106,6 +113,7 @@ class RunFinished:
 
 Event = (
     DamageFound
+    | ClusterTold
     | RunStarted
     | PassStarted
     | PartDone

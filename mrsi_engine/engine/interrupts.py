@@ -43,11 +43,11 @@ class Stop:
     def at_once(self) -> Iterator[None]:
         """Within it the first signal raises, too: what runs here is given up."""
         self.check()
-        self._at_once = True
+        before, self._at_once = self._at_once, True
         try:
             yield
         finally:
-            self._at_once = False
+            self._at_once = before
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """The handler of a signal."""

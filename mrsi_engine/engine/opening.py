@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, wraps
 from importlib import import_module
@@ -90,12 +90,30 @@ def states(results: ResultStore, passes: Sequence[int]) -> tuple[State, ...]:
 
 def stored_pipeline(results: ResultStore) -> Pipeline:
     """The pipeline that results are of."""
-    settings = results.attributes["pipeline"]
+    settings, modules = results.attributes["pipeline"], results.attributes["stage_modules"]
+    return pipeline_of(settings, modules, str(results.path))
+
+
+def pipeline_of(settings: Mapping[str, Any], modules: Iterable[str], source: str) -> Pipeline:
+    """A pipeline from its settings, in a process that may not know its stages yet.
+
+    Parameters
+    ----------
+    modules
+        Where its stages are defined.
+    source
+        Where the settings come from, for messages.
+
+    Raises
+    ------
+    InputError
+        If the settings are wrong.
+    """
     # Deriving from Stage registers it, so a worker has to import the modules of its stages.
     if any(table["stage"] not in Stage.registry for table in settings["stages"]):
-        for module in results.attributes["stage_modules"]:
+        for module in modules:
             import_module(module)
-    return Pipeline.from_settings(settings, str(results.path))
+    return Pipeline.from_settings(settings, source)
 
 
 def read_voxels(scan: ScanStore, start: int, stop: int) -> Voxels:

@@ -150,7 +150,7 @@ def plan(
             "assumptions": procedure.assumptions,
             "applied": procedure.applied,
             "scan": way(path, scan.path),
-            "stage_modules": sorted({type(s).__module__ for s in pipeline.stages}),
+            "stage_modules": pipeline.modules,
             "identity": identity,
             "run_fingerprint": sha256(identity),
         },

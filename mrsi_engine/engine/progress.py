@@ -25,6 +25,7 @@ from rich.text import Text
 from mrsi_engine.engine.events import (
     BlockDone,
     BlockFailed,
+    ClusterTold,
     DamageFound,
     Event,
     PartDone,
@@ -83,6 +84,10 @@ class RichProgress:
             self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @_on.register
+    def _(self, event: ClusterTold) -> None:
+        self._progress.console.print(event.line, markup=False, highlight=False, soft_wrap=True)
+
+    @_on.register
     def _(self, event: RunStarted) -> None:
         self._progress.update(self._task, total=event.pending_voxels)
         self._progress.start_task(self._task)
@@ -138,8 +143,8 @@ class JsonLines:
         self._path = local_place(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
-    def __call__(self, event: Event) -> None:
-        """Write an event."""
+    def __call__(self, event: Any) -> None:
+        """Write an event: a dataclass, of a run or of a cohort."""
         line = {"time": _now(), "event": type(event).__name__, **dataclasses.asdict(event)}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, default=_plain) + "\n")

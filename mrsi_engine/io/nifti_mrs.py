@@ -21,7 +21,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError, RunError
+from mrsi_engine.input_files import check_levels
+from mrsi_engine.io.bounds import check_announced, is_compressed
 from mrsi_engine.io.dimensions import fields_of_dimensions, supported_dimensions
+from mrsi_engine.io.files import safe_stem
 from mrsi_engine.io.header_fields import (
     first,
     first_sample,
@@ -33,6 +36,7 @@ from mrsi_engine.io.header_fields import (
 )
 from mrsi_engine.io.images import save_image
 from mrsi_engine.io.places import place
+from mrsi_engine.io.stated_fields import missing_fields
 from mrsi_engine.io.volumes import Grid, grid_of, load_image, set_position
 from mrsi_engine.nuclei import nucleus
 
@@ -43,6 +47,10 @@ EXTENSION_CODE = 44
 INTENT_NAME = "mrs_v0_11"
 
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+
+#: Characters of a scan's stem: a file name has 255, of which those of maps take up to 90 and that
+#: of a file that is not yet complete 42.
+LONGEST_STEM = 120
 
 # A dwell time is believed only in this range, in s.
 _PLAUSIBLE_DWELL_TIME = (1e-6, 1e-2)
@@ -87,7 +95,7 @@ class NIfTIMRSHeader:
     @property
     def compressed(self) -> bool:
         """Whether the file is a ``.nii.gz``."""
-        return self.path.name.lower().endswith(".gz")
+        return is_compressed(self.path)
 
     @property
     def signals(self) -> int:
@@ -117,7 +125,7 @@ class NIfTIMRSHeader:
         return tuple((str(self.extension.get(f"dim_{d}", d)), n) for d, n in lengths if n > 1)
 
 
-def read_header(path: str | Path) -> NIfTIMRSHeader:
+def read_header(path: str | Path, stated: Mapping[str, Any] | None = None) -> NIfTIMRSHeader:
     """The checked header of a NIfTI-MRS file; no sample is read.
 
     The dwell time is ``pixdim[4]`` in the time unit of ``xyzt_units``; where the file leaves the
@@ -125,11 +133,18 @@ def read_header(path: str | Path) -> NIfTIMRSHeader:
     0 Hz is ``SpecFreqChemShift`` (4.65 ppm for 1H without it) plus ``RxOffset``. Fields that a
     ``dim_N_header`` states alike for all FIDs count as those of the file.
 
+    Parameters
+    ----------
+    path
+        The file.
+    stated
+        Fields said of it beside it, e.g. by its sidecar: they fill what the header lacks.
+
     Raises
     ------
     InputError
         If the file is not NIfTI, not NIfTI-MRS, not complex, not of voxels, a field is missing or
-        impossible, or one varies within a dimension.
+        impossible, varies within a dimension, or is not as ``stated``.
     """
     path = place(path)
     if stem_of(path) == path.name:
@@ -139,7 +154,10 @@ def read_header(path: str | Path) -> NIfTIMRSHeader:
     extension = _read_extension(path, image)
     refuse_k_space(path, extension)
     fields = _with_dimensions(path, extension, image.shape)
+    filled, said = missing_fields(path, fields, stated or {}, image.shape)
+    extension, fields = {**extension, **filled}, {**fields, **filled}
     grid, notes = grid_of(image)
+    notes += said
     dwell_time = _dwell_time(path, image.header, notes)
     _check_spectral_width(path, fields, dwell_time)
     acquisition, skipped = _acquisition(path, fields, image.shape[3], dwell_time, notes)
@@ -155,6 +173,28 @@ def read_header(path: str | Path) -> NIfTIMRSHeader:
         extension=extension,
         notes=tuple(notes),
     )
+
+
+def check_mappable(header: NIfTIMRSHeader) -> None:
+    """Refuse a scan of which no maps could be written, before hours are spent on it.
+
+    Raises
+    ------
+    InputError
+        If its affine has no inverse, or its name leaves no room for theirs.
+    """
+    path, affine = header.path, header.grid.affine
+    if not header.grid.spans_space:
+        raise InputError(
+            f"{path}: affine {affine.tolist()} is not an invertible 4x4 matrix, so maps would have "
+            "no place in space; correct the sform or qform"
+        )
+    stem = safe_stem(stem_of(path))
+    if len(stem) > LONGEST_STEM:
+        raise InputError(
+            f"{path}: maps would be named by {len(stem)} characters and what they hold, and there "
+            f"is room for {LONGEST_STEM}; give the scan a shorter name"
+        )
 
 
 def stem_of(path: str | Path) -> str:
@@ -176,6 +216,7 @@ def _check_samples(path: Path, image: Any) -> None:
             f"{path}: scl_slope {image.dataobj.slope:g}, scl_inter {image.dataobj.inter:g}; scaled "
             "complex data are not part of NIfTI-MRS: save the scaled samples themselves"
         )
+    check_announced(path, image.shape, dtype.itemsize, int(image.dataobj.offset))
 
 
 def _read_extension(path: Path, image: Any) -> dict[str, Any]:
@@ -190,13 +231,14 @@ def _read_extension(path: Path, image: Any) -> dict[str, Any]:
         raise InputError(f"{path}: intent_name is {intent!r}, NIfTI-MRS has mrs_v<major>_<minor>")
     try:
         extension = json.loads(contents[0].content.rstrip(b"\0 "))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: the NIfTI-MRS header extension is not JSON: {error}") from error
     if not isinstance(extension, dict):
         raise InputError(
             f"{path}: the NIfTI-MRS header extension is a JSON {type(extension).__name__}, "
             "expected an object of named fields"
         )
+    check_levels(path, extension, "the NIfTI-MRS header extension")
     return extension
 
 

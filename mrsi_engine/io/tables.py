@@ -50,12 +50,12 @@ def voxel_table(result: xr.Dataset) -> pa.Table:
     """One row a voxel: index, position, status, estimates, CRLBs and measures.
 
     Columns are ``stem`` (of the scan, the same in every row), ``x, y, z`` (index in the volume),
-    ``x_mm, y_mm, z_mm`` (centre of the voxel in scanner coordinates), ``status``, ``fraction_CLASS``
-    where tissue is known, for every parameter ``NAME`` and ``NAME_sd``, for amplitudes
-    ``NAME_crlb`` (percent), ``b0_shift`` of the data as acquired (Hz, over all stages) with its
-    bound, and one a measure. Amplitudes that are a network's own have ``NAME_crlbabs`` and, of an
-    ensemble, ``NAME_epistemic``: what their SD is made of. Numbers are NaN where there is
-    no fit. The scan's provenance stands in the schema's metadata, in that of every field its
+    ``x_mm, y_mm, z_mm`` (centre of the voxel in scanner coordinates), ``status``,
+    ``fraction_CLASS`` where tissue is known, for every parameter ``NAME`` and ``NAME_sd``, for
+    amplitudes ``NAME_crlb`` (percent), ``b0_shift`` of the data as acquired (Hz, over all stages)
+    with its bound, and one a measure. Amplitudes that are a network's own have ``NAME_crlbabs``
+    and, of an ensemble, ``NAME_epistemic``: what their SD is made of. Numbers are NaN where there
+    is no fit. The scan's provenance stands in the schema's metadata, in that of every field its
     ``unit`` and ``description`` and, of estimates and measures, also their ``role``, whose they are
     (``of``, ``reference``), and by which ``estimator`` and ``stage``.
 

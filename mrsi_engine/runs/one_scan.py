@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
-from mrsi_engine.choices import MIN_USABLE, Fill
+from mrsi_engine.choices import Reports
 from mrsi_engine.companions import TISSUE, CompanionFiles, Kind, companion, companions
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.clusters import warm_up
-from mrsi_engine.engine.devices import AUTO, check_device, gpu_workers
 from mrsi_engine.engine.driver import PROCESSES_FROM, run
 from mrsi_engine.engine.events import DamageFound, Sink
-from mrsi_engine.engine.finish import Summary
 from mrsi_engine.engine.plan import Plan, plan
 from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import ScanLayout
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.companion_headers import companion_headers
 from mrsi_engine.io.files import remove_leftover
 from mrsi_engine.io.import_signals import Progress
 from mrsi_engine.io.importing import changed_since, import_scan, timing_of
 from mrsi_engine.io.integrity import Damage, OnDamage
-from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
+from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, check_mappable, read_header
 from mrsi_engine.io.places import check_reachable
-from mrsi_engine.io.result_store import ResultStore, open_result
 from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore, damaged_files
 from mrsi_engine.pipeline.pipeline import Pipeline
-from mrsi_engine.report.truth import result_truth_table
-from mrsi_engine.report.verdict import Verdict, verdict_on
 from mrsi_engine.runs.bases import BasisChoice, load_basis
-from mrsi_engine.runs.delay import note_delay
+from mrsi_engine.runs.finishing import Clock, FinishedRun, finish_scan
 from mrsi_engine.runs.folder import (
     check_folder,
     killed_imports,
@@ -45,7 +38,7 @@ from mrsi_engine.runs.folder import (
     result_folder,
     scan_folder,
 )
-from mrsi_engine.runs.reporting import export, report_on
+from mrsi_engine.runs.options import Options
 from mrsi_engine.spectra.basis import Basis
 
 
@@ -53,7 +46,8 @@ from mrsi_engine.spectra.basis import Basis
 class Inputs:
     """The files of one scan; made by :meth:`of`.
 
-    ``files`` are what comes with it, by the names of :mod:`mrsi_engine.companions`.
+    ``files`` are what comes with it, by the names of :mod:`mrsi_engine.companions`, ``stated``
+    fields of NIfTI-MRS said beside the files, see :func:`~mrsi_engine.io.importing.import_scan`.
     """
 
     scan: Path
@@ -61,6 +55,7 @@ class Inputs:
     tissue_classes: tuple[str, ...] = ()
     points: int | None = None
     keep_personal: bool = False
+    stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -70,6 +65,7 @@ class Inputs:
         tissue_classes: tuple[str, ...] = (),
         points: int | None = None,
         keep_personal: bool = False,
+        stated: Mapping[str, Mapping[str, Any]] | None = None,
         **files: CompanionFiles | None,
     ) -> Inputs:
         """A scan with the files given of each companion, e.g. ``mask=PATH``.
@@ -82,7 +78,7 @@ class Inputs:
             If there is no companion of a name.
         """
         given = {companion(name).name: one for name, one in files.items() if one is not None}
-        return cls(scan, given, tissue_classes, points, keep_personal)
+        return cls(scan, given, tissue_classes, points, keep_personal, stated or {})
 
     def import_settings(self) -> dict[str, Any]:
         """What :func:`~mrsi_engine.io.importing.import_scan` takes beside scan and store."""
@@ -91,68 +87,8 @@ class Inputs:
             "tissue_classes": self.tissue_classes,
             "points": self.points,
             "keep_personal": self.keep_personal,
+            "stated": self.stated,
         }
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run: where, in what blocks, and what to keep.
-
-    ``min_usable`` is the share of usable voxels from which a run is accepted.
-    """
-
-    workers: int | None = None
-    scheduler: str | None = None
-    threads_per_worker: int = 1
-    block_size: int | None = None
-    device: str = AUTO
-    keep: tuple[str, ...] = ()
-    fill: Fill = "nan"
-    overwrite: bool = False
-    min_usable: float = MIN_USABLE
-
-    def check(self) -> Options:
-        """These options, once they are known to say a possible way to run.
-
-        Raises
-        ------
-        InputError
-            If a number is out of range, two places to run are given, there is no such device, or
-            more workers than GPUs, or what hands those out is not installed.
-        """
-        for name, least in (("workers", 0), ("threads_per_worker", 1), ("block_size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name} is {value}, expected at least {least}")
-        if not 0 <= self.min_usable <= 1:
-            raise InputError(f"min_usable is {self.min_usable:g}, expected a share from 0 to 1")
-        if self.workers is not None and self.scheduler is not None:
-            raise InputError("workers and scheduler both say where to run; give one of them")
-        check_device(self.device, here=self.scheduler is None)
-        if self.scheduler is None:
-            gpu_workers(self.device, self.workers)
-        return self
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """What a finished run left: its stores, files, and seconds by step.
-
-    ``accepted`` says whether enough of it is usable.
-    """
-
-    folder: Path
-    summary: Summary
-    report: Path
-    maps: list[Path]
-    verdict: Verdict
-    accepted: bool
-    timings: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def result(self) -> xr.Dataset:
-        """The results, opened anew."""
-        return open_result(result_folder(self.folder))
 
 
 def process(
@@ -165,6 +101,7 @@ def process(
     sinks: Sequence[Sink] = (),
     progress: Progress | None = None,
     truth: Mapping[str, np.ndarray] | None = None,
+    reports: Reports = "all",
 ) -> FinishedRun:
     """Import, process, export and report one scan; continues what an earlier call left undone.
 
@@ -180,6 +117,8 @@ def process(
         Told of every time point that is imported.
     truth
         Known amplitudes ``(x, y, z)`` by label, for the report.
+    reports
+        Whether to make one, see :func:`~mrsi_engine.runs.finishing.finish_scan`.
 
     Raises
     ------
@@ -198,14 +137,8 @@ def process(
         )
     with clock("process"):
         planned = plan_scan(store, chosen, pipeline, folder, options, _teller(sinks))
-        done = run(
-            planned,
-            workers=options.workers,
-            scheduler=options.scheduler,
-            threads_per_worker=options.threads_per_worker,
-            sinks=sinks,
-        )
-    return finish_scan(folder, done.summary, options, clock, truth=truth)
+        done = run(planned, choice=options.where, sinks=sinks)
+    return finish_scan(folder, done.summary, options, clock, truth=truth, reports=reports)
 
 
 def check_scan(
@@ -223,42 +156,71 @@ def check_scan(
     options.check()
     check_folder(folder)
     check_reachable(inputs.scan)
-    header = read_header(inputs.scan)
-    return header, _load_suited_basis(basis, pipeline, inputs, header, options)
+    header, protocol = read_protocol(inputs)
+    return header, suited_basis(basis, pipeline, protocol, options.keep)
 
 
-def _load_suited_basis(
-    choice: BasisChoice | None,
-    pipeline: Pipeline,
-    inputs: Inputs,
-    header: NIfTIMRSHeader,
-    options: Options,
+@dataclass(frozen=True)
+class Protocol:
+    """What of a scan decides which basis and pipeline fit it.
+
+    ``sequence`` is as its header calls it, ``layout`` what its store will hold, as far as headers
+    and names say it.
+    """
+
+    acquisition: Acquisition
+    sequence: str | None
+    layout: ScanLayout
+
+
+def read_protocol(inputs: Inputs) -> tuple[NIfTIMRSHeader, Protocol]:
+    """Header and protocol of a scan, once the headers of its companions fit it; read once each.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, or does not fit the scan.
+    """
+    _check_classes(inputs)
+    header = read_header(inputs.scan, inputs.stated.get("scan"))
+    check_mappable(header)
+    signals = companion_headers(header, inputs.files, inputs.tissue_classes, inputs.stated)
+    sequence = header.extension.get("SequenceName")
+    layout = _layout(inputs, header, signals)
+    name = sequence if isinstance(sequence, str) else None
+    return header, Protocol(_axis(inputs, header), name, layout)
+
+
+def suited_basis(
+    choice: BasisChoice | None, pipeline: Pipeline, protocol: Protocol, keep: Sequence[str] = ()
 ) -> Basis | None:
     """The basis, once it, the scan's axis and the pipeline are known to fit each other.
 
     Said before the import, which can take minutes and would have to be replaced.
+
+    Raises
+    ------
+    InputError
+        If they do not.
     """
-    acquisition = _axis(inputs, header)
+    acquisition = protocol.acquisition
     pipeline.check_nucleus(acquisition)
-    sequence = header.extension.get("SequenceName")
-    name = sequence if isinstance(sequence, str) else None
-    basis = None if choice is None else load_basis(choice, acquisition, name)
-    procedure_for(acquisition, pipeline, basis, options.keep, layout=_layout(inputs, header))
+    basis = None if choice is None else load_basis(choice, acquisition, protocol.sequence)
+    procedure_for(acquisition, pipeline, basis, keep, layout=protocol.layout)
     return basis
 
 
-def _layout(inputs: Inputs, header: NIfTIMRSHeader) -> ScanLayout:
-    """What the scan store will hold, as far as headers and names say it."""
+def _layout(
+    inputs: Inputs, header: NIfTIMRSHeader, signals: Mapping[str, NIfTIMRSHeader]
+) -> ScanLayout:
     given = [row for row in companions() if row.stored and row.name in inputs.files]
-    _check_classes(inputs)
-    classes, timing = {}, {}
-    for row in given:
-        files = inputs.files[row.name]
-        if row.kind is Kind.FRACTIONS:
+    classes = {}
+    for row in companions(Kind.FRACTIONS):
+        files = inputs.files.get(row.name)
+        if files is not None:
             by_class = tuple(files) if isinstance(files, Mapping) else None
             classes[row.name] = inputs.tissue_classes if by_class is None else by_class
-        if row.kind is Kind.SIGNAL and not isinstance(files, Mapping):
-            timing[row.name] = timing_of(read_header(files).acquisition)
+    timing = {name: timing_of(signal.acquisition) for name, signal in signals.items()}
     names = tuple(row.name for row in given)
     return ScanLayout(tuple(header.dimensions.items()), names, classes, timing)
 
@@ -285,7 +247,7 @@ def _axis(inputs: Inputs, header: NIfTIMRSHeader) -> Acquisition:
 
 def _warm_up(header: NIfTIMRSHeader, options: Options) -> None:
     """Let worker processes import what they need while the scan is imported."""
-    local = options.workers != 0 and options.scheduler is None
+    local = options.where.workers != 0 and options.where.here
     if local and math.prod(header.grid.shape) >= PROCESSES_FROM:
         warm_up()
 
@@ -316,43 +278,6 @@ def plan_scan(
     if options.overwrite:
         remove_exports(folder)
     return planned
-
-
-def finish_scan(
-    folder: Path,
-    summary: Summary,
-    options: Options,
-    clock: Clock,
-    *,
-    truth: Mapping[str, np.ndarray] | None = None,
-) -> FinishedRun:
-    """What follows once all blocks of a scan are done: delay, verdict, maps, table and report.
-
-    Parameters
-    ----------
-    summary
-        What :func:`~mrsi_engine.engine.finish.finalise` said.
-    clock
-        Of the steps so far; the report shows them.
-    truth
-        As for :func:`process`.
-    """
-    result = note_delay(folder)
-    verdict = note_verdict(folder, result)
-    with clock("export"):
-        maps = export(result, folder, options.fill)
-    rows = result_truth_table(result, truth) if truth else None
-    report = report_on(folder, timings=clock.seconds, truth=rows)
-    accepted = verdict.accepted(options.min_usable)
-    return FinishedRun(folder, summary, report, maps, verdict, accepted, clock.seconds)
-
-
-def note_verdict(folder: Path, result: xr.Dataset) -> Verdict:
-    """What is said of a result, kept among its attributes."""
-    verdict = verdict_on(result)
-    if result.attrs.get("verdict") != verdict.attributes():
-        ResultStore.open(result_folder(folder)).annotate(verdict=verdict.attributes())
-    return verdict
 
 
 def _teller(sinks: Sequence[Sink]) -> OnDamage:
@@ -407,16 +332,3 @@ def import_once(
     for leftover in killed_imports(target):
         remove_leftover(leftover)
     return store
-
-
-class Clock:
-    """Seconds by step, in the order the steps were taken."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[step] = time.perf_counter() - started

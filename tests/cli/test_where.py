@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrsi_engine.engine import driver
+from mrsi_engine.engine.clusters import opening
 from mrsi_engine.io.result_store import ResultStore, open_result
 from tests.cli.helpers import BASIS, Mrsi, of_phantom
 
@@ -20,7 +20,7 @@ class TestWhere:
             (["--workers", "-1"], "workers is -1, expected at least 0"),
             (["--workers", "0", "--block-size", "0"], "block_size is 0, expected at least 1"),
             (["--threads-per-worker", "0"], "threads_per_worker is 0, expected at least 1"),
-            (["--workers", "2", "--scheduler", "tcp://h:1"], "give one of them"),
+            (["--workers", "2", "--scheduler", "tcp://h:1"], "say where to run; give one"),
             (["--device", "abacus"], "device is 'abacus', expected auto, cpu or cuda"),
         ],
     )
@@ -41,7 +41,7 @@ class TestWhere:
     def test_nobody_at_the_address(
         self, mrsi: Mrsi, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(driver, "connected", partial(driver.connected, timeout=0.5))
+        monkeypatch.setattr(opening, "connected", partial(opening.connected, timeout=0.5))
         run = ["run", phantom / "scan.nii.gz", "--basis", BASIS, "--out", tmp_path / "out"]
         error = mrsi.refused(*run, "--scheduler", "tcp://127.0.0.1:1", code=1)
         assert "tcp://127.0.0.1:1: no Dask scheduler answers at this address" in error

@@ -76,7 +76,7 @@ class TestWiring:
         assert basis == BasisChoice("b", 4.7, True, "allow")
         assert pipeline.name == "minimal"
         assert options == Options(
-            *(3, None, 2, 64, "cuda", ("corrected", "fit"), "mrsiprep", True, 0.5),
+            *("local", 3, 2, None, 64, "cuda", ("corrected", "fit"), "mrsiprep", True, 0.5),
         )
         assert len(further["sinks"]) == 3
 
@@ -94,7 +94,7 @@ class TestWiring:
     def test_a_folder_a_scan(self, mrsi: Mrsi, process: Recorder) -> None:
         mrsi("run", "x/a.nii.gz", "x/b.nii", "--basis", "b", "--out", "c", "--scheduler", "tcp://h")
         assert [call[0][3] for call in process.calls] == [Path("c/a"), Path("c/b")]
-        assert {call[0][4].scheduler for call in process.calls} == {"tcp://h"}
+        assert {call[0][4].cluster for call in process.calls} == {"tcp://h"}
 
     def test_scans_of_one_name(self, mrsi: Mrsi, process: Recorder) -> None:
         error = mrsi.refused("run", "x/a.nii.gz", "y/a.nii", "--basis", "b", "--out", "c")

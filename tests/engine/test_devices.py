@@ -1,10 +1,12 @@
 """Which device computes, and who hands out GPUs; torch is told what this machine has."""
 
+import os
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
+import dask
 import numpy as np
 import pytest
 import scripted
@@ -14,8 +16,14 @@ from distributed import LocalCluster
 from test_blocks import MOMENTS
 from whole_scan import Template
 
-from mrsi_engine.engine import clusters, devices, driver, window
-from mrsi_engine.engine.clusters import DASK_SETTINGS, gpu_cluster, local_cluster
+from mrsi_engine.engine import devices, window
+from mrsi_engine.engine.clusters import (
+    DASK_SETTINGS,
+    ClusterChoice,
+    gpu_cluster,
+    local_cluster,
+    opening,
+)
 from mrsi_engine.engine.devices import (
     check_device,
     device_here,
@@ -122,7 +130,7 @@ def local_gpus(machine, monkeypatch):
             yield
 
         for kind in ("local_cluster", "gpu_cluster"):
-            monkeypatch.setattr(driver, kind, lambda *a, _kind=kind, **k: recorded(_kind, *a, **k))
+            monkeypatch.setattr(opening, kind, lambda *a, _kind=kind, **k: recorded(_kind, *a, **k))
         with pytest.raises(InterruptedError):
             run(todo, **options)
         return calls
@@ -131,13 +139,14 @@ def local_gpus(machine, monkeypatch):
 
 
 def test_one_gpu_gets_one_worker_and_several_get_dask_cuda(scan, tmp_path, local_gpus, monkeypatch):
-    monkeypatch.setattr(driver, "default_workers", lambda: 7)
+    monkeypatch.setattr(opening, "default_workers", lambda: 7)
     todo = plan(scan.path, MOMENTS, None, tmp_path / "out")
-    threads = {"processes": False}
+    threads = {"processes": False, "secure": True}
+    two = ClusterChoice(threads_per_worker=2)
     assert local_gpus(0, todo) == [("local_cluster", (7, 1), threads)]
     assert local_gpus(1, todo) == [("local_cluster", (1, 1), threads)]
     assert local_gpus(1, todo, workers=3) == [("local_cluster", (3, 1), threads)]
-    assert local_gpus(4, todo, threads_per_worker=2) == [("gpu_cluster", (4, 2), {})]
+    assert local_gpus(4, todo, choice=two) == [("gpu_cluster", (4, 2), {"secure": True})]
     assert local_gpus(4, todo, workers=1) == [("local_cluster", (1, 1), threads)]
     cpu = plan(scan.path, MOMENTS, None, tmp_path / "out", device="cpu")
     assert local_gpus(4, cpu) == [("local_cluster", (7, 1), threads)]
@@ -149,8 +158,9 @@ def test_dask_cuda_is_asked_for_processes_that_spill_nothing(monkeypatch):
     class LocalCUDACluster(LocalCluster):
         def __init__(self, CUDA_VISIBLE_DEVICES=None, n_workers=None, **further):
             asked.update(further, n_workers=n_workers, visible=CUDA_VISIBLE_DEVICES)
-            asked["method"] = clusters.dask.config.get("distributed.worker.multiprocessing-method")
-            asked["environment"] = clusters.os.environ["MALLOC_TRIM_THRESHOLD_"]
+            asked["method"] = dask.config.get("distributed.worker.multiprocessing-method")
+            asked["environment"] = os.environ["MALLOC_TRIM_THRESHOLD_"]
+            del asked["security"]
             super().__init__(
                 n_workers=n_workers, processes=False, dashboard_address=None, protocol="inproc://"
             )
@@ -164,7 +174,7 @@ def test_dask_cuda_is_asked_for_processes_that_spill_nothing(monkeypatch):
         "threads_per_worker": 3,
         "visible": None,
         "data": dict,
-        "protocol": "tcp://",
+        "protocol": "tls://",
         "dashboard_address": "127.0.0.1:0",
         "method": "spawn",
         "environment": str(1 << 30),

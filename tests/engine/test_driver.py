@@ -12,7 +12,14 @@ from test_blocks import MOMENTS, assert_same, maps, run_all
 
 from mrsi_engine.conventions import Status
 from mrsi_engine.engine import clusters, window
-from mrsi_engine.engine.clusters import WORKER_ENVIRONMENT, connected, local_cluster
+from mrsi_engine.engine.clusters import (
+    DASK_SETTINGS,
+    WORKER_ENVIRONMENT,
+    ClusterChoice,
+    connected,
+    local,
+    local_cluster,
+)
 from mrsi_engine.engine.driver import run
 from mrsi_engine.engine.events import BlockDone, BlockFailed, RunFinished, RunStarted
 from mrsi_engine.engine.patience import Patience
@@ -203,9 +210,10 @@ def test_disk_full_before_the_first_block(small_disk, tmp_path):
     assert [p.name for p in small_disk.iterdir()] == ["fill"]
 
 
-def test_existing_scheduler(scan, expected, tmp_path, processes):
+def test_existing_scheduler(scan, expected, tmp_path):
     todo = plan(scan.path, MOMENTS, None, tmp_path / "out", block_size=10)
-    run(todo, scheduler=processes.scheduler.address)
+    with local_cluster(2, secure=False) as client:
+        run(todo, choice=ClusterChoice(client.scheduler.address))
     assert_same(maps(tmp_path / "out"), expected)
 
 
@@ -220,8 +228,8 @@ def test_no_scheduler_at_the_address():
 def test_lost_scheduler_is_told(scan, tmp_path, monkeypatch):
     pipeline = scripted_pipeline(tmp_path / "log", pause=0.1)
     todo = plan(scan.path, pipeline, None, tmp_path / "out", block_size=10)
-    impatient = {**clusters.DASK_SETTINGS, "distributed.comm.timeouts.connect": "1s"}
-    monkeypatch.setattr(clusters, "DASK_SETTINGS", impatient)
+    impatient = {**DASK_SETTINGS, "distributed.comm.timeouts.connect": "1s"}
+    monkeypatch.setattr(local, "DASK_SETTINGS", impatient)
     with local_cluster(1, processes=False) as client:
 
         def lose(event):
@@ -234,8 +242,8 @@ def test_lost_scheduler_is_told(scan, tmp_path, monkeypatch):
 
 def test_where_to_run_is_said_once(scan, tmp_path):
     todo = plan(scan.path, MOMENTS, None, tmp_path / "out")
-    with pytest.raises(InputError, match="one of client, workers and scheduler"):
-        run(todo, workers=1, scheduler="tcp://127.0.0.1:1")
+    with pytest.raises(InputError, match="one of client, workers and choice"):
+        run(todo, workers=1, choice=ClusterChoice("tcp://127.0.0.1:1"))
 
 
 def test_local_cluster_of_its_own_and_its_dashboard(scan, tmp_path):

@@ -1,0 +1,222 @@
+"""Opens the cluster that a run is to go on."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path, PosixPath, WindowsPath
+from typing import Any
+
+import dask
+from distributed import Client, SpecCluster
+
+from mrsi_engine.engine.clusters.arguments import JOB_LOGS, arguments_for
+from mrsi_engine.engine.clusters.certificates import made_for, settings_of
+from mrsi_engine.engine.clusters.choice import ClusterChoice, Need, OpenCluster, Tell
+from mrsi_engine.engine.clusters.existing import connected
+from mrsi_engine.engine.clusters.handshake import (
+    Report,
+    ask_workers,
+    refuse_unfit,
+    wait_for_workers,
+)
+from mrsi_engine.engine.clusters.heart import Heart
+from mrsi_engine.engine.clusters.libraries import check_keys, cluster_class
+from mrsi_engine.engine.clusters.local import default_workers, gpu_cluster, local_cluster
+from mrsi_engine.engine.clusters.pool import Pool, Served
+from mrsi_engine.engine.clusters.profiles import Profile
+from mrsi_engine.engine.clusters.settings import QUEUED_SETTINGS
+from mrsi_engine.engine.devices import gpu_workers, gpus_here
+from mrsi_engine.errors import InputError, RunError
+
+#: How long a run goes on without any worker on this machine, and waits for the first one (s).
+_WITHOUT_WORKERS, _START = 600.0, 120.0
+
+
+#: Workers of a trial.
+_TRIED = 2
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a cluster did: seconds until it was open, until each worker came, and what they say."""
+
+    opened: float
+    came: Mapping[str, float]
+    reports: Sequence[Report]
+
+
+def silent(line: str) -> None:
+    """Tells nobody."""
+
+
+@contextmanager
+def open_cluster(choice: ClusterChoice, need: Need, tell: Tell = silent) -> Iterator[OpenCluster]:
+    """The cluster of a choice, once it is known to be able to do what is needed.
+
+    Parameters
+    ----------
+    choice
+        Which cluster.
+    need
+        What a run needs of it.
+    tell
+        Told what the cluster is doing while it starts.
+
+    Raises
+    ------
+    InputError
+        If the choice cannot be opened, or its workers cannot do the run; the message says why.
+    RunError
+        If the cluster does not start, or nobody answers at its address.
+    """
+    profile = choice.profile
+    with _client(profile, choice, need) as client, _pool(client, profile, need) as pool:
+        heart = Heart(client, pool.state, tell, here=profile.here)
+        if profile.here and not need.processes:
+            # Threads of this process see what it sees.
+            yield OpenCluster(client, heart.beat, heart.block_ended, _WITHOUT_WORKERS)
+            return
+        wait_for_workers(client, heart, pool, patience=_START if profile.here else inf)
+        refuse_unfit(ask_workers(client, need), tell)
+
+        def refill() -> None:
+            pool.refill()
+            heart.beat()
+
+        waits = _WITHOUT_WORKERS if profile.here else inf
+        yield OpenCluster(client, refill, heart.block_ended, waits)
+
+
+def try_cluster(
+    choice: ClusterChoice, need: Need, tell: Tell = silent, patience: float = inf
+) -> Trial:
+    """Open a cluster, see how long its workers take to come, ask them, and close it.
+
+    Parameters
+    ----------
+    choice
+        Which; two workers unless it says otherwise, or all that are there already.
+    need, tell
+        As for :func:`open_cluster`.
+    patience
+        How long to wait for them (s).
+
+    Raises
+    ------
+    InputError, RunError
+        As for :func:`open_cluster`, but for workers that cannot do the run: these are reported.
+    """
+    profile, started = choice.profile, time.monotonic()
+    count = 1 if profile.address else choice.workers or _TRIED
+    choice = replace(choice, workers=count)
+    with _client(profile, choice, need) as client, _pool(client, profile, need) as pool:
+        opened = time.monotonic() - started
+        heart = Heart(client, pool.state, tell)
+        came: dict[str, float] = {}
+
+        def note(workers: Collection[str]) -> None:
+            for worker in workers:
+                came.setdefault(worker, time.monotonic() - started)
+
+        wait_for_workers(client, heart, pool, count, patience, note)
+        return Trial(opened, came, ask_workers(client, need))
+
+
+@contextmanager
+def _client(profile: Profile, choice: ClusterChoice, need: Need) -> Iterator[Client]:
+    if profile.address is not None:
+        with connected(profile.address, tls=profile.tls) as client:
+            yield client
+        return
+    check_keys(profile)
+    opened = _opened_here if profile.here else _opened_elsewhere
+    with opened(profile, choice, need) as client:
+        yield client
+
+
+@contextmanager
+def _pool(client: Client, profile: Profile, need: Need) -> Iterator[Pool | Served]:
+    """Who keeps a cluster at its size."""
+    if not isinstance(client.cluster, SpecCluster):
+        yield Served()
+        return
+    pool = Pool(
+        client.cluster, Path(profile.arguments.get("log_directory", need.folder / JOB_LOGS))
+    )
+    with pool.kept():
+        yield pool
+
+
+@contextmanager
+def _opened_here(profile: Profile, choice: ClusterChoice, need: Need) -> Iterator[Client]:
+    arguments = dict(profile.arguments)
+    workers = choice.workers or arguments.pop("n_workers", None)
+    threads = max(choice.threads_per_worker, arguments.pop("threads_per_worker", 1))
+    gpus = gpu_workers(need.device, workers)
+    if profile.kind == "dask_cuda.LocalCUDACluster":
+        gpus = workers or gpus_here("cuda")
+        if not gpus:
+            raise InputError(f"{profile.name}: torch sees no GPU on this machine")
+    if gpus:
+        with gpu_cluster(gpus, threads, secure=profile.secure, **arguments) as client:
+            yield client
+        return
+    # Without a GPU a worker has a core; one GPU is kept busy by one worker.
+    workers = workers or (1 if gpus_here(need.device) else default_workers())
+    arguments.setdefault("processes", need.processes)
+    with local_cluster(workers, threads, secure=profile.secure, **arguments) as client:
+        yield client
+
+
+@contextmanager
+def _opened_elsewhere(profile: Profile, choice: ClusterChoice, need: Need) -> Iterator[Client]:
+    make = cluster_class(profile)
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set(QUEUED_SETTINGS))
+        shared = Path(stack.enter_context(_private_folder(need.folder)))
+        security = made_for(shared) if profile.secure else None
+        if security is not None:
+            stack.enter_context(dask.config.set(settings_of(security)))
+        prepared = arguments_for(profile.kind or "")(profile.arguments, shared, security)
+        cluster = stack.enter_context(_started(make, prepared, profile))
+        _scale(cluster, profile, choice.workers)
+        yield stack.enter_context(Client(cluster, set_as_default=False))
+
+
+@contextmanager
+def _started(make: Any, arguments: Mapping[str, Any], profile: Profile) -> Iterator[Any]:
+    try:
+        cluster = make(**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{profile.name}: {profile.kind} refuses its keys: {error}") from error
+    except Exception as error:
+        raise RunError(f"{profile.name}: {profile.kind} does not start: {error}") from error
+    with cluster:
+        yield cluster
+
+
+def _scale(cluster: Any, profile: Profile, workers: int | None) -> None:
+    """Ask for workers: so many, or as many as the profile says."""
+    if workers is not None:
+        cluster.scale(workers)
+    elif profile.adapt is not None:
+        cluster.adapt(**profile.adapt.model_dump(exclude_none=True))
+    elif "n_workers" not in profile.arguments:
+        cluster.scale(1)
+
+
+@contextmanager
+def _private_folder(folder: Path) -> Iterator[str]:
+    """A folder for certificates where the workers see it and other users do not."""
+    on_disk = isinstance(folder, PosixPath | WindowsPath)
+    inside = folder if on_disk else Path.home()
+    inside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=".cluster-", dir=inside, ignore_cleanup_errors=True
+    ) as made:
+        yield made
