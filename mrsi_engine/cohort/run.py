@@ -330,7 +330,8 @@ class _Cohort:
 
 
 def _rows(table: str | Path | Sequence[ScanRow]) -> tuple[ScanRow, ...]:
-    if isinstance(table, str | Path):
+    # A place on an object store is no instance of Path.
+    if isinstance(table, str) or not isinstance(table, Sequence):
         return read_table(table)
     rows = tuple(table)
     problems = clashes({row.scan: row for row in rows})
