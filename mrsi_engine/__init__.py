@@ -22,9 +22,24 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mrsi_engine import plot
-    from mrsi_engine.api import load_basis, load_pipeline, open_result, open_scan, quantify
+    from mrsi_engine.api import (
+        load_basis,
+        load_pipeline,
+        open_result,
+        open_scan,
+        quantify,
+        run_cohort,
+    )
 
-__all__ = ["load_basis", "load_pipeline", "open_result", "open_scan", "plot", "quantify"]
+__all__ = [
+    "load_basis",
+    "load_pipeline",
+    "open_result",
+    "open_scan",
+    "plot",
+    "quantify",
+    "run_cohort",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 import xarray as xr
 
 from mrsi_engine.choices import TimingMismatch
+from mrsi_engine.cohort.run import run_cohort
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.lazy import quantify
 from mrsi_engine.errors import InputError
@@ -18,7 +19,7 @@ from mrsi_engine.runs.bases import BasisChoice
 from mrsi_engine.runs.bases import load_basis as _load_basis
 from mrsi_engine.spectra.basis import Basis
 
-__all__ = ["load_basis", "load_pipeline", "open_result", "open_scan", "quantify"]
+__all__ = ["load_basis", "load_pipeline", "open_result", "open_scan", "quantify", "run_cohort"]
 
 
 def open_scan(path: str | Path) -> xr.Dataset:

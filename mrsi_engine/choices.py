@@ -25,7 +25,7 @@ Nuisance = Literal["none", "water", "lipid", "all"]
 #: What is done about a basis of another echo time or sequence than the scan's.
 TimingMismatch = Literal["refuse", "allow"]
 
-#: Which scans of a cohort that was run before are done again; ``unfinished`` are failed and missing.
+#: Which scans of a cohort that ran before are done again; ``unfinished``: failed and missing.
 Rerun = Literal["unfinished", "failed", "missing", "all"]
 
 #: Scans of a cohort whose report is made; ``flagged`` are those nobody should use unseen.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from mrsi_engine.choices import Sequence
 from mrsi_engine.cli import output
+from mrsi_engine.cli.places import Place
 
 basis_app = App(name="basis", help="Simulate and inspect basis sets.")
 
@@ -18,7 +18,7 @@ def basis_simulate_command(
     *,
     sequence: Sequence,
     te: float,
-    out: Path,
+    out: Place,
     field: float = 3.0,
     frequency: float | None = None,
     points: int = 2048,
@@ -87,7 +87,7 @@ def basis_simulate_command(
 
 
 @basis_app.command(name="show")
-def basis_show_command(basis: Path, /) -> None:
+def basis_show_command(basis: Place, /) -> None:
     """Print what a basis file or folder holds.
 
     Parameters

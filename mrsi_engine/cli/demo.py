@@ -7,11 +7,12 @@ from pathlib import Path
 from mrsi_engine.choices import Nuisance
 from mrsi_engine.cli import output
 from mrsi_engine.cli.options import WHERE, Where
+from mrsi_engine.cli.places import Place
 
 
 def demo_command(
     *,
-    out: Path = Path("demo-out"),
+    out: Place = Path("demo-out"),
     shape: tuple[int, int, int] = (24, 24, 8),
     seed: int = 1,
     snr: float = 40.0,
@@ -45,7 +46,7 @@ def demo_command(
 
 def simulate_command(
     *,
-    out: Path,
+    out: Place,
     shape: tuple[int, int, int] = (24, 24, 8),
     seed: int = 1,
     snr: float = 40.0,

@@ -11,11 +11,13 @@ from cyclopts import App, CycloptsError, Parameter
 from mrsi_engine import __version__
 from mrsi_engine.cli.basis import basis_app
 from mrsi_engine.cli.cluster import cluster_app
+from mrsi_engine.cli.cohort import cohort_command
 from mrsi_engine.cli.demo import demo_command, simulate_command
 from mrsi_engine.cli.output import complain, err_console, explained
 from mrsi_engine.cli.pipeline import pipeline_app
 from mrsi_engine.cli.run import compare_command, export_command, import_command, run_command
 from mrsi_engine.cli.stage import stage_app
+from mrsi_engine.cli.status import status_command
 from mrsi_engine.cli.train import train_command
 from mrsi_engine.errors import InputError, MRSIError, RunError
 
@@ -35,6 +37,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "simulate": simulate_command,
     "import": import_command,
     "run": run_command,
+    "cohort": cohort_command,
+    "status": status_command,
     "export": export_command,
     "compare": compare_command,
     "train": train_command,

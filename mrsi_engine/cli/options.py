@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from mrsi_engine.choices import AUTO, MIN_USABLE, Fill
+from mrsi_engine.cli.places import LocalPlace, Place
 from mrsi_engine.companions import Companion, CompanionFiles, companions
 from mrsi_engine.errors import InputError
 
@@ -20,14 +21,14 @@ def _options() -> dict[str, tuple[Any, Any, str]]:
     """Options of files: type, default and help by name, those of companions by their table."""
     found: dict[str, tuple[Any, Any, str]] = {}
     for row in companions():
-        found[row.name] = (Path | None, None, row.help)
+        found[row.name] = (Place | None, None, row.help)
         if row.classes:
             found[f"{row.name}_classes"] = (
                 Annotated[tuple[str, ...], Parameter(consume_multiple=True)],
                 (),
                 f"Names of the {row.name} file's last dimension, in order.",
             )
-        found |= {name: (Path | None, None, text) for name, text in row.classes.items()}
+        found |= {name: (Place | None, None, text) for name, text in row.classes.items()}
     found["points"] = (int | None, None, "Use only so many points of every FID.")
     found["keep_personal"] = (
         Annotated[bool, Parameter(negative="")],
@@ -126,7 +127,7 @@ class Where:
     threads_per_worker: int = 1
     block_size: int | None = None
     device: str = AUTO
-    log: Path | None = None
+    log: LocalPlace | None = None
     overwrite: Annotated[bool, Parameter(negative="")] = False
 
     def options(

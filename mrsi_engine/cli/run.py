@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from mrsi_engine.choices import DEFAULT_PIPELINE, MIN_USABLE, Fill, TimingMismatch
 from mrsi_engine.cli import output
+from mrsi_engine.cli.cohort import cohort_progress, command_line, end_with
 from mrsi_engine.cli.options import FILES, WHERE, Files, Where
-from mrsi_engine.errors import UNUSABLE, InputError, RunError
+from mrsi_engine.cli.places import Place
+from mrsi_engine.errors import UNUSABLE, InputError
+
+if TYPE_CHECKING:
+    from mrsi_engine.runs.bases import BasisChoice
+    from mrsi_engine.runs.one_scan import Inputs, Options
 
 
 def run_command(
-    scans: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
+    scans: Annotated[tuple[Place, ...], Parameter(consume_multiple=True)],
     /,
     *,
     basis: str | None = None,
-    out: Path,
+    out: Place,
     pipeline: str = DEFAULT_PIPELINE,
     keep: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     fill: Fill = "nan",
@@ -33,8 +39,8 @@ def run_command(
 ) -> None:
     """Import, process, export and report one scan or several.
 
-    The same command again does only what is missing. Of several scans all headers are read first,
-    and one that fails does not stop the others.
+    The same command again does only what is missing. Several scans are a cohort, see mrsi cohort:
+    all headers are read first, and one that fails does not stop the others.
 
     Parameters
     ----------
@@ -62,79 +68,60 @@ def run_command(
     """
     from mrsi_engine.pipeline.pipeline import Pipeline
     from mrsi_engine.runs.bases import BasisChoice
-    from mrsi_engine.runs.folder import folders_of
-    from mrsi_engine.runs.one_scan import check_scan, process
+    from mrsi_engine.runs.one_scan import process
 
     if basis is None and (basis_reference is not None or basis_conjugate):
         raise InputError("--basis-reference and --basis-conjugate say how to read --basis; give it")
     chosen = (
         BasisChoice(basis, basis_reference, basis_conjugate, basis_te_mismatch) if basis else None
     )
-    steps, options = Pipeline.load(pipeline), where.options(keep, fill, min_usable)
-    folders = folders_of(scans, out)
-
-    def check(scan: Path) -> None:
-        check_scan(files.of(scan), chosen, steps, folders[scan], options)
-
-    def run(scan: Path) -> bool:
-        with output.run_progress(where.log) as (sinks, progress):
-            outcome = process(
-                *(files.of(scan), chosen, steps, folders[scan], options),
-                sinks=sinks,
-                progress=progress,
-            )
-        output.announce(outcome)
-        return outcome.accepted
-
-    if not (run(scans[0]) if len(folders) == 1 else _run_several(scans, check, run)):
+    options = where.options(keep, fill, min_usable)
+    if len(scans) > 1:
+        _run_together([files.of(scan) for scan in scans], out, chosen, pipeline, options, where.log)
+        return
+    steps = Pipeline.load(pipeline)
+    with output.run_progress(where.log) as (sinks, progress):
+        outcome = process(
+            files.of(scans[0]), chosen, steps, out, options, sinks=sinks, progress=progress
+        )
+    output.announce(outcome)
+    if not outcome.accepted:
         sys.exit(UNUSABLE)
 
 
-def _run_several(
-    scans: Sequence[Path], check: Callable[[Path], None], run: Callable[[Path], bool]
-) -> bool:
-    """Check all scans before the first is run; one that fails does not stop the others.
+def _run_together(
+    inputs: Sequence[Inputs],
+    out: Path,
+    basis: BasisChoice | None,
+    pipeline: str,
+    options: Options,
+    log: Path | None,
+) -> None:
+    """Run several scans as a cohort."""
+    from mrsi_engine.cohort.options import CohortOptions
+    from mrsi_engine.cohort.rows import row_of
+    from mrsi_engine.cohort.run import run_cohort
 
-    Returns whether all are accepted.
-    """
-    failed = {scan: why for scan in scans if (why := _failure(scan, check)) is not None}
-    accepted = {}
-    for number, scan in enumerate(scans, 1):
-        if scan in failed:
-            continue
-        output.say(f"{scan} ({number} of {len(scans)})")
-        if (why := _failure(scan, lambda s: accepted.update({s: run(s)}))) is not None:
-            failed[scan] = why
-    useless = [scan for scan, good in accepted.items() if not good]
-    output.say(
-        f"{len(scans)} scans: {len(accepted) - len(useless)} done, {len(useless)} of no use, "
-        f"{len(failed)} failed"
-    )
-    for scan, why in failed.items():
-        output.say(f"  failed: {scan}: {why}")
-    for scan in useless:
-        output.say(f"  of no use: {scan}")
-    if failed:
-        sys.exit(RunError.exit_code)
-    return not useless
-
-
-def _failure(scan: Path, step: Callable[[Path], None]) -> str | None:
-    """Why a step fails for a scan, said at once; nothing if it does not."""
-    try:
-        step(scan)
-    except Exception as error:
-        why = output.explained(error)
-        output.complain(why)
-        return why.removeprefix(f"{scan}: ").splitlines()[0]
-    return None
+    first = inputs[0]
+    with cohort_progress(log) as sinks:
+        outcome = run_cohort(
+            [row_of(one) for one in inputs],
+            out,
+            basis=basis,
+            pipeline=pipeline,
+            options=CohortOptions(options, points=first.points, keep_personal=first.keep_personal),
+            command=command_line(),
+            sinks=sinks,
+            tell=output.note,
+        )
+    end_with(outcome)
 
 
 def import_command(
-    scan: Path,
+    scan: Place,
     /,
     *,
-    out: Path,
+    out: Place,
     files: Files = FILES,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -160,7 +147,7 @@ def import_command(
     )
 
 
-def export_command(folder: Path, /, *, fill: Fill = "nan") -> None:
+def export_command(folder: Place, /, *, fill: Fill = "nan") -> None:
     """Write maps, table and report of a finished run again.
 
     Parameters
@@ -180,10 +167,10 @@ def export_command(folder: Path, /, *, fill: Fill = "nan") -> None:
 
 
 def compare_command(
-    folder: Path,
+    folder: Place,
     /,
     *,
-    lcmodel: Path,
+    lcmodel: Place,
     slice_: Annotated[int | None, Parameter(name="--slice")] = None,
     voxel: tuple[int, int] | None = None,
     max_percent_sd: float = 10.0,

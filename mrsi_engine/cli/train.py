@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from mrsi_engine.choices import AUTO, DEFAULT_PIPELINE
 from mrsi_engine.cli import output
+from mrsi_engine.cli.places import LocalPlace, Place
 
 
 def train_command(
     *,
     basis: str | None = None,
     recipe: str = "press-3t-te30",
-    out: Path,
+    out: LocalPlace,
     pipeline: str = DEFAULT_PIPELINE,
-    scan: Path | None = None,
+    scan: Place | None = None,
     start: str | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
     device: str = AUTO,

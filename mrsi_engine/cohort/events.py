@@ -17,6 +17,15 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True)
+class CohortStarted:
+    """Work begins: ``pending`` scans are to be run, ``finished`` are from earlier sessions."""
+
+    pending: int
+    finished: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True)
 class ScanStarted:
     """The first task of a scan was sent, for the ``attempt``-th time in this session."""
 
@@ -63,7 +72,7 @@ class ScanFailed:
     again: bool = False
 
 
-CohortEvent = ScanStarted | ScanAdvanced | ScanFinished | ScanFailed
+CohortEvent = CohortStarted | ScanStarted | ScanAdvanced | ScanFinished | ScanFailed
 
 #: Called with every event, in the thread of the driver.
 CohortSink = Callable[[CohortEvent], None]

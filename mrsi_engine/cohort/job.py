@@ -12,6 +12,7 @@ from mrsi_engine.choices import Reports
 from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.engine.clusters import LOCAL
 from mrsi_engine.engine.opening import pipeline_of
+from mrsi_engine.io.places import place
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.runs.bases import BasisChoice
 from mrsi_engine.runs.one_scan import Inputs, Options
@@ -96,15 +97,12 @@ class ScanJob:
     @property
     def folder(self) -> Path:
         """Its folder."""
-        return Path(self.out) / self.row.folder
+        return place(self.out) / self.row.folder
 
     @property
     def inputs(self) -> Inputs:
         """Its files."""
-        row = self.row
-        return Inputs(
-            Path(row.scan), row.files, row.tissue_classes, self.points, self.keep_personal
-        )
+        return self.row.inputs(self.points, self.keep_personal)
 
     def load_pipeline(self) -> Pipeline:
         """Its pipeline, read once a process."""

@@ -6,14 +6,18 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mrsi_engine.io.result_schema import SCHEMA_VERSION
 from mrsi_engine.io.scan_store import ScanStore
 from mrsi_engine.pipeline.pipeline import Pipeline
+from mrsi_engine.pipeline.registry import revision_of
 from mrsi_engine.spectra.basis import Basis
+
+#: Raised whenever what all stages share changes numbers: which voxels reach them, how a basis is
+#: brought onto an axis, how results are packed. That of imports is in the scan store.
+REVISION = 1
 
 _OF_THE_SCAN = (
     "shape",
@@ -58,10 +62,13 @@ def identity_of(
     signals: Sequence[str],
     block_size: int,
 ) -> dict[str, Any]:
-    """Everything the maps depend on, by the words a message uses."""
+    """Everything the maps depend on, by the words a message uses.
+
+    The version of the engine is none of it: revisions say whether one changed numbers.
+    """
     return {
         "schema version": SCHEMA_VERSION,
-        "engine version": version("mrsi-engine"),
+        "engine revision": REVISION,
         "scan": {
             "source checksum": scan.checksum,
             "voxels": scan.voxels,
@@ -71,12 +78,20 @@ def identity_of(
             # How the store is cut changes nothing that is read from it.
             "input": {name: value for name, value in scan.inputs.items() if name != "chunk"},
         },
-        "pipeline": pipeline.settings()["stages"],
+        "pipeline": stages_of(pipeline),
         "basis": None if basis is None else basis.fingerprint,
         "models": models,
         "kept signals": list(signals),
         "block size": block_size,
     }
+
+
+def stages_of(pipeline: Pipeline) -> list[dict[str, Any]]:
+    """Settings and revision of each stage, in order."""
+    tables = pipeline.settings()["stages"]
+    revisions = [revision_of(type(stage)) for stage in pipeline.stages]
+    pairs = zip(tables, revisions, strict=True)
+    return [{**table, "revision": revision} for table, revision in pairs]
 
 
 def changes(before: Any, now: Any, name: str = "") -> Iterator[str]:

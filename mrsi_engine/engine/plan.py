@@ -8,7 +8,6 @@ always writes the same bytes into files no other block touches.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,9 @@ from mrsi_engine.engine.identity import changes, identity_of, provenance, sha256
 from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import PLAIN, ScanLayout
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.files import stands
 from mrsi_engine.io.integrity import OnDamage
+from mrsi_engine.io.places import followed, place, way
 from mrsi_engine.io.result_store import (
     RESULT_STORE,
     ResultStore,
@@ -128,7 +129,7 @@ def plan(
     DiskFullError
         If the disk is full.
     """
-    scan, path = ScanStore.open(scan_path), Path(result_path)
+    scan, path = ScanStore.open(scan_path), place(result_path)
     layout = layout_of(scan)
     procedure = procedure_for(scan.acquisition, pipeline, basis, keep, layout=layout)
     pipeline = procedure.pipeline
@@ -148,33 +149,28 @@ def plan(
             **provenance(scan.to_xarray().attrs, pipeline, basis),
             "assumptions": procedure.assumptions,
             "applied": procedure.applied,
-            "scan": _from(path, scan.path),
+            "scan": way(path, scan.path),
             "stage_modules": pipeline.modules,
             "identity": identity,
             "run_fingerprint": sha256(identity),
         },
     )
-    if path.exists() and not _continues(path, identity, overwrite):
+    if stands(path) and not _continues(path, identity, overwrite):
         remove_result(path)
-    if not path.exists():
+    if not stands(path):
         create(path)
     damages = mend_frame(path, create)
     if damages and on_damage is not None:
         on_damage(path, damages)
     store = ResultStore.open(path)
     if scan_folder_of(store) != scan.path.resolve():
-        store.annotate(scan=_from(path, scan.path))
+        store.annotate(scan=way(path, scan.path))
     return Plan.open(path, device)
 
 
 def scan_folder_of(results: ResultStore) -> Path:
     """Where the scan store of a result lies: its attributes say it from the result's own folder."""
-    return (results.path.resolve() / results.attributes["scan"]).resolve()
-
-
-def _from(results: Path, scan: Path) -> str:
-    """The way from one folder to another, so that no absolute path enters a store."""
-    return os.path.relpath(scan.resolve(), results.resolve())
+    return followed(results.path, results.attributes["scan"])
 
 
 def default_block_size(pipeline: Pipeline, voxels: int, layout: ScanLayout = PLAIN) -> int:

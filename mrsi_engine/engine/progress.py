@@ -34,6 +34,7 @@ from mrsi_engine.engine.events import (
     RunFinished,
     RunStarted,
 )
+from mrsi_engine.io.places import local_place
 
 
 class _VoxelsPerSecond(ProgressColumn):
@@ -130,15 +131,20 @@ class JsonLines:
     Parameters
     ----------
     path
-        The file; made with its folders if missing.
+        The file, a local one; made with its folders if missing.
+
+    Raises
+    ------
+    InputError
+        If it is on an object store, where nothing can be appended to.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
+        self._path = local_place(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
-    def __call__(self, event: Event) -> None:
-        """Write an event."""
+    def __call__(self, event: Any) -> None:
+        """Write an event: a dataclass, of a run or of a cohort."""
         line = {"time": _now(), "event": type(event).__name__, **dataclasses.asdict(event)}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, default=_plain) + "\n")

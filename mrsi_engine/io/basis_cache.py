@@ -7,14 +7,13 @@ import hashlib
 import os
 import tempfile
 import zipfile
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.spectra.basis import Basis
-from mrsi_engine.spectra.simulation import SimulationSettings, simulate
+from mrsi_engine.spectra.simulation import REVISION, SimulationSettings, simulate
 from mrsi_engine.spectra.spin_systems import spin_systems_checksum
 
 
@@ -27,8 +26,9 @@ def cache_directory() -> Path:
 def cached_basis(settings: SimulationSettings, directory: Path | None = None) -> Basis:
     """The simulated basis of these settings, from the cache where it is there and whole.
 
-    The key holds the settings, the engine's version and the spin-system table, so nothing stale
-    is ever read. A cache that cannot be written costs the next call its time and nothing else.
+    The key holds the settings, the revision of the simulation and the spin-system table, so
+    nothing stale is ever read. A cache that cannot be written costs the next call its time and
+    nothing else.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def cached_basis(settings: SimulationSettings, directory: Path | None = None) ->
 
 
 def _key(settings: SimulationSettings) -> str:
-    parts = (repr(settings), version("mrsi-engine"), spin_systems_checksum(settings.nucleus))
+    parts = (repr(settings), str(REVISION), spin_systems_checksum(settings.nucleus))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 

@@ -14,6 +14,9 @@ import numpy as np
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.basis_formats import READERS, BasisFormat, fsl_json
 from mrsi_engine.io.basis_formats.reading import files_in
+from mrsi_engine.io.files import make_folder
+from mrsi_engine.io.objects import names_in
+from mrsi_engine.io.places import place
 from mrsi_engine.spectra.basis import Basis
 
 #: How far from 1 the correlation of two columns may lie that are the same.
@@ -60,7 +63,7 @@ def read_basis(
         reference; if its known singlets are not where they should be.
         The message names the file and the field or line.
     """
-    path = Path(path)
+    path = place(path)
     basis = _reader(path).read(path, reference_ppm)
     if symbol is not None:
         basis.check_nucleus(symbol)
@@ -79,10 +82,9 @@ def write_basis(basis: Basis, folder: str | Path) -> Path:
     InputError
         If the folder exists and is not empty, or cannot be written.
     """
-    folder = Path(folder)
+    folder = place(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
+        if names_in(make_folder(folder)):
             raise InputError(f"{folder}: the folder is not empty; name a new one")
         fsl_json.write(basis, folder)
     except OSError as error:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mrsi_engine.companions import Companion, CompanionFiles, Kind
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.places import place
 from mrsi_engine.io.tissue import on_grid, read_tissue
 from mrsi_engine.io.volumes import Grid, check_placed, read_mask, read_volume
 
@@ -59,9 +60,9 @@ def read_companion(
     if isinstance(files, Mapping):
         raise InputError(f"{row.name}: expected one file, {len(files)} were given")
     if row.kind is Kind.MARKS:
-        values, notes = read_mask(Path(files), grid)
+        values, notes = read_mask(place(files), grid)
         return Volume(values, (), tuple(notes))
-    return _map(row, Path(files), grid, voxels)
+    return _map(row, place(files), grid, voxels)
 
 
 def _map(row: Companion, path: Path, grid: Grid, voxels: NDArray[np.intp] | None) -> Volume:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.io.companion_files import Volume, read_companion
 from mrsi_engine.io.dimensions import supported_dimensions
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
+from mrsi_engine.io.places import place
 from mrsi_engine.io.resampling import Resampling
 from mrsi_engine.io.volumes import check_placed, read_mask
 
@@ -32,7 +33,8 @@ class Request:
     """What to import, as the caller said it.
 
     ``files`` are those of each companion by its name, ``classes`` what the last dimension of a
-    4-D file holds.
+    4-D file holds, ``stated`` fields of NIfTI-MRS that are said of ``scan`` or a companion (by its
+    name) beside its file.
     """
 
     scan: Path
@@ -41,6 +43,7 @@ class Request:
     chunk: int
     points: int | None
     keep_personal: bool = False
+    stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def of_kind(self, *kinds: Kind) -> Iterator[tuple[Companion, CompanionFiles]]:
         """Rows of the table that files were given of, and these files."""
@@ -52,7 +55,7 @@ class Request:
         """Files of a companion, by class where each has its own."""
         files = self.files[name]
         listed = files if isinstance(files, Mapping) else {"": files}
-        return {key: Path(file) for key, file in listed.items()}
+        return {key: place(file) for key, file in listed.items()}
 
     def path(self, name: str) -> Path:
         """The one file of a companion.
@@ -105,7 +108,7 @@ def find_inputs(request: Request) -> Inputs:
     InputError
         If a file is missing or damaged, or does not fit the scan.
     """
-    scan = read_header(request.scan)
+    scan = read_header(request.scan, request.stated.get("scan"))
     supported_dimensions(scan.path, scan.higher_dimensions)
     mask, notes = None, list(scan.notes)
     for row, _ in request.of_kind(Kind.SELECTION):
@@ -118,7 +121,7 @@ def find_inputs(request: Request) -> Inputs:
         marked = outside if marked is None else marked | outside
     keep = None if mask is None else np.flatnonzero(mask if marked is None else mask | marked)
     signals = {
-        row.name: _matching_signal(request.path(row.name), scan)
+        row.name: matching_signal(request.path(row.name), scan, request.stated.get(row.name))
         for row, _ in request.of_kind(Kind.SIGNAL)
     }
     for row, files in request.of_kind(Kind.FRACTIONS, Kind.MAP):
@@ -203,8 +206,17 @@ def _outside(
     return np.asarray(outside)
 
 
-def _matching_signal(path: Path, scan: NIfTIMRSHeader) -> NIfTIMRSHeader:
-    water = read_header(path)
+def matching_signal(
+    path: Path, scan: NIfTIMRSHeader, stated: Mapping[str, Any] | None = None
+) -> NIfTIMRSHeader:
+    """The header of a signal that comes with a scan, once it is known to be acquired like it.
+
+    Raises
+    ------
+    InputError
+        If it is not.
+    """
+    water = read_header(path, stated)
     water_dimensions(water, scan)
     own, expected = water.acquisition, scan.acquisition
     for name, unit in (("dwell_time", "s"), ("spectrometer_frequency", "MHz")):

@@ -39,10 +39,14 @@ from mrsi_engine.io.noise_at_import import (
     processing_of,
 )
 from mrsi_engine.io.personal import personal_fields, without_personal
+from mrsi_engine.io.places import place
 from mrsi_engine.io.room import check_room
 from mrsi_engine.io.scan_store import DEFAULT_CHUNK, ScanStore
 from mrsi_engine.io.signal_mask import signal_mask
 from mrsi_engine.nuclei import nucleus
+
+#: Raised whenever the numbers of an import change.
+REVISION = 1
 
 #: Bytes of samples held in memory before they go to a scratch file.
 MEMORY_BUDGET = 512 << 20
@@ -63,6 +67,7 @@ def import_scan(
     memory_budget: int = MEMORY_BUDGET,
     points: int | None = None,
     keep_personal: bool = False,
+    stated: Mapping[str, Mapping[str, Any]] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     **files: CompanionFiles | None,
@@ -114,6 +119,9 @@ def import_scan(
     keep_personal
         Keep what the header says of the person and the machine; by default it is left out
         (:mod:`mrsi_engine.io.personal`).
+    stated
+        Fields of NIfTI-MRS that are said of ``scan`` or a companion (by its name) beside its file,
+        e.g. by a BIDS sidecar: they fill what the header lacks and must not contradict it.
     overwrite
         Replace a scan store that stands at ``out``; nothing else is ever replaced.
     progress
@@ -126,12 +134,12 @@ def import_scan(
     RunError
         If the disk is full or the store cannot be written.
     """
-    request = _request(scan, files, tissue_classes, chunk, points, keep_personal)
-    target = Path(out).resolve()
+    request = _request(scan, files, tissue_classes, chunk, points, keep_personal, stated)
+    target = place(out).resolve()
     check_output(target, overwrite)
     inputs = find_inputs(request)
     check_room(inputs, target.parent, memory_budget)
-    with replacing(target) as folder:
+    with replacing(target, overwrite) as folder:
         _fill(folder, request, inputs, memory_budget, Ticker(inputs, progress))
     return ScanStore.open(out)
 
@@ -144,6 +152,7 @@ def changed_since(
     chunk: int = DEFAULT_CHUNK,
     points: int | None = None,
     keep_personal: bool = False,
+    stated: Mapping[str, Mapping[str, Any]] | None = None,
     **files: CompanionFiles | None,
 ) -> list[str]:
     """Which files and settings differ from those a store was made from, its ``inputs``.
@@ -155,7 +164,7 @@ def changed_since(
     InputError
         If a file cannot be read.
     """
-    request = _request(scan, files, tissue_classes, chunk, points, keep_personal)
+    request = _request(scan, files, tissue_classes, chunk, points, keep_personal, stated)
     signals = [_checksum(request.path(row.name)) for row, _ in request.of_kind(Kind.SIGNAL)]
     now = _provenance(request, [_checksum(request.scan), *signals])
     names = {**inputs, **now}
@@ -169,11 +178,13 @@ def _request(
     chunk: int,
     points: int | None,
     keep_personal: bool,
+    stated: Mapping[str, Mapping[str, Any]] | None,
 ) -> Request:
     if chunk < 1:
         raise InputError(f"chunk is {chunk}, expected at least one voxel")
     given = {companion(name).name: one for name, one in files.items() if one is not None}
-    return Request(Path(scan), given, tuple(classes), chunk, points, keep_personal)
+    said = {name: dict(fields) for name, fields in (stated or {}).items() if fields}
+    return Request(place(scan), given, tuple(classes), chunk, points, keep_personal, said)
 
 
 def _fill(folder: Path, request: Request, inputs: Inputs, memory_budget: int, tick: Ticker) -> None:
@@ -330,7 +341,9 @@ def _provenance(request: Request, checksums: Sequence[str]) -> dict[str, Any]:
         "tissue_classes": list(request.classes),
         "chunk": request.chunk,
         "points": request.points,
+        "import revision": REVISION,
         **({"keep_personal": True} if request.keep_personal else {}),
+        **({"stated": dict(request.stated)} if request.stated else {}),
     }
 
 

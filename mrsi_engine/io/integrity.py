@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from mrsi_engine.errors import DamagedError
-
-METADATA = "zarr.json"
+from mrsi_engine.io.objects import METADATA, contents, is_unfinished, presence
+from mrsi_engine.io.sealed_store import with_metadata
 
 #: Complex samples: fast, as every block writes and reads them.
 SIGNALS = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
@@ -142,12 +142,7 @@ def _write_sealed(
 
 def attributes_of(folder: Path) -> dict[str, Any] | None:
     """Attributes of a Zarr group, sealed or not; ``None`` if there is none to be read."""
-    try:
-        content = json.loads((folder / METADATA).read_bytes())
-    except (OSError, ValueError):
-        return None
-    attributes = content.get("attributes", {}) if isinstance(content, dict) else None
-    return attributes if isinstance(attributes, dict) else None
+    return _attributes_in(_own_metadata(folder))
 
 
 def is_sealed(attributes: Mapping[str, Any] | None) -> bool:
@@ -165,51 +160,67 @@ def members_of(attributes: Mapping[str, Any]) -> tuple[str, ...]:
 
 def damaged_metadata(folder: Path) -> list[Damage]:
     """Metadata files of a store that are not as they were sealed; its own comes first."""
-    attributes = attributes_of(folder)
-    if attributes is None or not is_sealed(attributes):
-        found = _ALTERED if (folder / METADATA).exists() else _MISSING
-        return [Damage(METADATA, found)]
-    members = attributes[INTEGRITY]["members"]
-    faults = ((path, _metadata_fault(folder / path, crc)) for path, crc in members.items())
-    return [Damage(f"{path}/{METADATA}", fault) for path, fault in faults if fault]
+    return read_metadata(folder)[1]
+
+
+def read_metadata(folder: Path) -> tuple[dict[str, bytes], list[Damage]]:
+    """Metadata files of a store that are as they were sealed, and damages of the others.
+
+    Without its own nothing is known of any.
+    """
+    own = _own_metadata(folder)
+    attributes = _attributes_in(own)
+    if own is None or attributes is None or not is_sealed(attributes):
+        return {}, [Damage(METADATA, _MISSING if own is None else _ALTERED)]
+    sealed = {f"{path}/{METADATA}": crc for path, crc in attributes[INTEGRITY]["members"].items()}
+    whole, damages = {METADATA: own}, []
+    for file, data in zip(sealed, contents(folder, list(sealed)), strict=True):
+        if data is not None and _crc(data) == sealed[file]:
+            whole[file] = data
+        else:
+            damages.append(Damage(file, _MISSING if data is None else _ALTERED))
+    return whole, damages
 
 
 def damaged_chunks(
     folder: Path,
-    array: zarr.Array,
+    arrays: Sequence[zarr.Array],
     start: int = 0,
     stop: int | None = None,
     *,
     content: bool = True,
     where: str | None = None,
 ) -> list[Damage]:
-    """Chunks of an array that are missing or not what was written.
+    """Chunks of arrays that are missing or not what was written.
 
     Parameters
     ----------
     folder
         Of the store.
     start, stop
-        Rows of the array that count; all of them by default.
+        Rows of the arrays that count; all of them by default.
     content
         Whether to read them; else only chunks that are missing are found.
     where
         What to say of each; its rows by default, if it has not all of them.
     """
-    fault = chunk_fault if content else _absence
-    files = _chunk_files(array, start, stop)
-    found = ((file, rows, fault(folder / file)) for file, rows in files)
-    return [Damage(file, what, where or rows) for file, rows, what in found if what]
+    chunks = [chunk for array in arrays for chunk in _chunk_files(array, start, stop)]
+    files = [file for file, _ in chunks]
+    if content:
+        faults = (chunk_fault(data) for data in contents(folder, files))
+    else:
+        faults = (None if there else _MISSING for there in presence(folder, files))
+    found = zip(chunks, faults, strict=True)
+    return [Damage(file, what, where or rows) for (file, rows), what in found if what]
 
 
-def chunk_fault(file: Path) -> str | None:
-    """What is wrong with the file of a chunk, or any that ends in its CRC-32C; else ``None``."""
-    try:
-        data = file.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+def chunk_fault(data: bytes | None) -> str | None:
+    """What is wrong with a chunk, or any data behind which stands its CRC-32C; else ``None``.
+
+    Without data its file is missing.
+    """
+    if data is None:
         return _MISSING
-    except IsADirectoryError:
-        return _ALTERED
     return None if unchecked(data) is not None else _ALTERED
 
 
@@ -239,7 +250,7 @@ def is_store(folder: Path, schema: str, parts: Sequence[str]) -> bool:
     if attributes is not None and attributes.get("schema") == schema:
         return True
     spoilt = attributes is None or (INTEGRITY in attributes and not is_sealed(attributes))
-    return spoilt and all((folder / part).is_dir() for part in parts)
+    return spoilt and all((folder / p).is_dir() for p in parts) and not is_unfinished(folder)
 
 
 def open_sealed(folder: Path, mode: Literal["r", "r+"], remedy: str) -> zarr.Group:
@@ -252,15 +263,22 @@ def open_sealed(folder: Path, mode: Literal["r", "r+"], remedy: str) -> zarr.Gro
     PermissionError
         If they cannot be read.
     """
-    _refuse(folder, damaged_metadata(folder), remedy)
+    files, damages = read_metadata(folder)
+    _refuse(folder, damages, remedy)
     try:
-        return zarr.open_group(folder, mode=mode, use_consolidated=False)
+        return group_of(folder, files, mode)
     except PermissionError:
         raise
     except Exception:
         # What stands in the file beside the attributes has no seal, but Zarr's own checks.
         _refuse(folder, [Damage(METADATA, _ALTERED)], remedy)
         raise
+
+
+def group_of(folder: Path, files: Mapping[str, bytes], mode: Literal["r", "r+"]) -> zarr.Group:
+    """The Zarr group of a store, of whose metadata files these were read."""
+    store = with_metadata(folder, files)
+    return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=False)
 
 
 def read(folder: Path, array: zarr.Array, start: int, stop: int, remedy: str) -> NDArray[Any]:
@@ -271,12 +289,12 @@ def read(folder: Path, array: zarr.Array, start: int, stop: int, remedy: str) ->
     DamagedError
         If a chunk of them is missing or damaged; ``remedy`` says what to do.
     """
-    missing = damaged_chunks(folder, array, start, stop, content=False)
+    missing = damaged_chunks(folder, [array], start, stop, content=False)
     _refuse(folder, missing, remedy)
     try:
         return np.asarray(array[start:stop])
     except Exception:
-        _refuse(folder, damaged_chunks(folder, array, start, stop), remedy)
+        _refuse(folder, damaged_chunks(folder, [array], start, stop), remedy)
         raise
 
 
@@ -312,17 +330,22 @@ def _chunk_files(array: zarr.Array, start: int, stop: int | None) -> Iterator[tu
             yield f"{array.path}/{key((chunk, *place))}", rows
 
 
-def _absence(file: Path) -> str | None:
-    return None if file.exists() else _MISSING
-
-
-def _metadata_fault(folder: Path, crc: str) -> str | None:
+def _own_metadata(folder: Path) -> bytes | None:
+    """The metadata file of a store; empty if it cannot be read."""
     try:
-        return None if _crc((folder / METADATA).read_bytes()) == crc else _ALTERED
-    except (FileNotFoundError, NotADirectoryError):
-        return _MISSING
-    except IsADirectoryError:
-        return _ALTERED
+        (data,) = contents(folder, [METADATA])
+    except OSError:
+        return b""
+    return data
+
+
+def _attributes_in(data: bytes | None) -> dict[str, Any] | None:
+    try:
+        content = json.loads(data or b"")
+    except ValueError:
+        return None
+    attributes = content.get("attributes", {}) if isinstance(content, dict) else None
+    return attributes if isinstance(attributes, dict) else None
 
 
 def _seal_of(attributes: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.places import place
 from mrsi_engine.nuclei import nucleus
 
 _VOXEL = ("Row", "Col")
@@ -49,7 +50,7 @@ def read_lcmodel(path: str | Path, symbol: str = "1H") -> pd.DataFrame:
     InputError
         As :func:`read_lcmodel_csv`; or if a concentration table has no row that can be read.
     """
-    lines = _lines(Path(path))
+    lines = _lines(place(path))
     starts = [number for number, line in enumerate(lines) if _TABLE in line]
     if not starts:
         return read_lcmodel_csv(path, symbol)
@@ -108,7 +109,7 @@ def read_lcmodel_csv(path: str | Path, symbol: str = "1H") -> pd.DataFrame:
         If the file is missing or empty, is no such table, or a cell holds no number: names the
         line and the column.
     """
-    lines = _lines(Path(path))
+    lines = _lines(place(path))
     header = [cell.strip() for cell in lines[0].split(",")]
     names, reference = _names(header, path, symbol)
     rows = [_numbers(line, n, header, path) for n, line in enumerate(lines[1:], 2) if line.strip()]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mrsi_engine.choices import Fill
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
-from mrsi_engine.io.volumes import place
+from mrsi_engine.io.volumes import set_position
 
 #: What MRSIPrep expects where a CRLB (percent) is unknown; also the largest it is given.
 MRSIPREP_CRLB = 999.0
@@ -106,7 +106,7 @@ def _image(
 ) -> tuple[nib.Nifti1Image, list[str]]:
     image = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
-    place(image, affine, code)
+    set_position(image, affine, code)
     if code == 0:
         return image, ["The scan states no position: sform and qform codes are 0."]
     if int(image.header["qform_code"]) == 0:

@@ -23,6 +23,7 @@ from mrsi_engine.io.result_quantities import (
     relative_crlb,
     scalp_voxels,
     total_of,
+    values_of,
 )
 from mrsi_engine.quantities import (
     AMPLITUDES,
@@ -108,9 +109,8 @@ def _all_maps(result: xr.Dataset) -> Iterator[Map]:
 
 def _parameter_maps(result: xr.Dataset, quantity: Quantity) -> Iterator[Map]:
     """The estimate, and its errors as far as the role has maps of them."""
-    row = result.sel(parameter=quantity.name)
     q, doc, about = quantity, quantity.doc, _about(result, quantity)
-    estimate, sd = (_fitted(result, row[kind].values) for kind in ("estimate", "sd"))
+    estimate, sd = (_fitted(result, values_of(result, kind, q.name)) for kind in ("estimate", "sd"))
     first, *errors = q.maps
     yield Map(first, estimate, q.units, doc, about, q.fill)
     absolute = {**about, "Statistic": "standard deviation", "SD": q.sd_doc}
@@ -127,7 +127,7 @@ def _parameter_maps(result: xr.Dataset, quantity: Quantity) -> Iterator[Map]:
 
 
 def _measure_map(result: xr.Dataset, quantity: Quantity) -> Map:
-    values = _fitted(result, result["quality"].sel(measure=quantity.name).values)
+    values = _fitted(result, values_of(result, "quality", quantity.name))
     (entities,) = quantity.maps
     about = _about(result, quantity)
     return Map(entities, values, quantity.units, quantity.doc, about, quantity.fill)
@@ -185,7 +185,7 @@ def _rests_on(result: xr.Dataset, quantity: Quantity) -> dict[str, Any]:
 
 
 def _not_scaled(result: xr.Dataset, reason: Quantity) -> dict[str, Any]:
-    codes = _fitted(result, result["quality"].sel(measure=reason.name).values)
+    codes = _fitted(result, values_of(result, "quality", reason.name))
     found, counts = np.unique_counts(codes[np.isfinite(codes)])
     voxels = {str(int(c)): int(n) for c, n in zip(found, counts, strict=True)}
     return {"Definition": reason.doc, "Voxels": voxels}

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import nibabel as nib
@@ -33,7 +31,10 @@ from mrsi_engine.io.header_fields import (
     spectrometer_frequency,
     timing,
 )
-from mrsi_engine.io.volumes import Grid, grid_of, load_image, place
+from mrsi_engine.io.images import save_image
+from mrsi_engine.io.places import place
+from mrsi_engine.io.stated_fields import missing_fields
+from mrsi_engine.io.volumes import Grid, grid_of, load_image, set_position
 from mrsi_engine.nuclei import nucleus
 
 #: NIfTI header extension code of the NIfTI-MRS JSON.
@@ -117,7 +118,7 @@ class NIfTIMRSHeader:
         return tuple((str(self.extension.get(f"dim_{d}", d)), n) for d, n in lengths if n > 1)
 
 
-def read_header(path: str | Path) -> NIfTIMRSHeader:
+def read_header(path: str | Path, stated: Mapping[str, Any] | None = None) -> NIfTIMRSHeader:
     """The checked header of a NIfTI-MRS file; no sample is read.
 
     The dwell time is ``pixdim[4]`` in the time unit of ``xyzt_units``; where the file leaves the
@@ -125,13 +126,20 @@ def read_header(path: str | Path) -> NIfTIMRSHeader:
     0 Hz is ``SpecFreqChemShift`` (4.65 ppm for 1H without it) plus ``RxOffset``. Fields that a
     ``dim_N_header`` states alike for all FIDs count as those of the file.
 
+    Parameters
+    ----------
+    path
+        The file.
+    stated
+        Fields said of it beside it, e.g. by its sidecar: they fill what the header lacks.
+
     Raises
     ------
     InputError
         If the file is not NIfTI, not NIfTI-MRS, not complex, not of voxels, a field is missing or
-        impossible, or one varies within a dimension.
+        impossible, varies within a dimension, or is not as ``stated``.
     """
-    path = Path(path)
+    path = place(path)
     if stem_of(path) == path.name:
         raise InputError(f"{path}: expected a NIfTI-MRS file that ends in .nii or .nii.gz")
     image = load_image(path)
@@ -139,7 +147,10 @@ def read_header(path: str | Path) -> NIfTIMRSHeader:
     extension = _read_extension(path, image)
     refuse_k_space(path, extension)
     fields = _with_dimensions(path, extension, image.shape)
+    filled, said = missing_fields(path, fields, stated or {}, image.shape)
+    extension, fields = {**extension, **filled}, {**fields, **filled}
     grid, notes = grid_of(image)
+    notes += said
     dwell_time = _dwell_time(path, image.header, notes)
     _check_spectral_width(path, fields, dwell_time)
     acquisition, skipped = _acquisition(path, fields, image.shape[3], dwell_time, notes)
@@ -159,7 +170,7 @@ def read_header(path: str | Path) -> NIfTIMRSHeader:
 
 def stem_of(path: str | Path) -> str:
     """File name without ``.nii`` or ``.nii.gz``."""
-    return re.sub(r"\.nii(\.gz)?$", "", Path(path).name, flags=re.IGNORECASE)
+    return re.sub(r"\.nii(\.gz)?$", "", PurePosixPath(str(path)).name, flags=re.IGNORECASE)
 
 
 def _check_samples(path: Path, image: Any) -> None:
@@ -351,7 +362,7 @@ def write_nifti_mrs(
     image.header.set_xyzt_units("mm", "sec")
     content = json.dumps(extension).encode()
     image.header.extensions.append(nib.nifti1.Nifti1Extension(EXTENSION_CODE, content))
-    return _save(image, Path(path))
+    return _save(image, path)
 
 
 def write_volume(path: str | Path, data: ArrayLike, affine: ArrayLike, code: int = 1) -> Path:
@@ -370,18 +381,15 @@ def write_volume(path: str | Path, data: ArrayLike, affine: ArrayLike, code: int
 def _image(data: NDArray[Any], affine: ArrayLike, code: int) -> Any:
     matrix = np.asarray(affine, dtype=float)
     image = nib.Nifti2Image(data, matrix)
-    place(image, matrix, code)
+    set_position(image, matrix, code)
     image.header.set_xyzt_units("mm")
     return image
 
 
 def _save(image: Any, path: str | Path) -> Path:
-    path = Path(path)
-    partial = path.with_name(f".{uuid.uuid4().hex}.partial.{path.name}")
+    path = place(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(image, partial)
-        os.replace(partial, path)
+        save_image(image, path)
     except ImageFileError as error:
         raise InputError(f"{path}: expected a name that ends in .nii or .nii.gz") from error
     except OSError as error:
@@ -389,8 +397,6 @@ def _save(image: Any, path: str | Path) -> Path:
             f"{path}: cannot be written: {error.strerror or error}; free some space or choose "
             "another output folder"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

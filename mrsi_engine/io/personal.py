@@ -62,6 +62,11 @@ def personal_fields(header: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in header if is_personal(name))
 
 
+def without_folders(text: str) -> str:
+    """A text in which paths from the root of a file system are the names of their files."""
+    return _PATH.sub(lambda found: re.split(r"[/\\\\]", found.group())[-1], text)
+
+
 def is_personal(name: str) -> bool:
     """Whether a field of the header extension is personal."""
     return name in MARKED or _PRIVATE.fullmatch(name) is not None

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsi_engine.io.files import make_folder
 from mrsi_engine.io.nifti_mrs import write_nifti_mrs, write_volume
+from mrsi_engine.io.places import place
 from mrsi_engine.spectra.phantom import Phantom
 
 #: Voxel size, mm.
@@ -48,8 +50,8 @@ def write_phantom(phantom: Phantom, folder: str | Path) -> dict[str, Path]:
     RunError
         If a file cannot be written.
     """
-    folder = Path(folder)
-    (folder / "truth").mkdir(parents=True, exist_ok=True)
+    folder = place(folder)
+    make_folder(folder / "truth")
     affine = phantom_affine(phantom.settings.shape)
     maps = {
         "mask": phantom.mask,

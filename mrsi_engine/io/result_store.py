@@ -11,8 +11,6 @@ in the subgroup ``basis``; what the passes of its stages over the whole scan fou
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,7 +24,16 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.files import built_aside, put_back, remove_whole, scratch_beside, writable
+from mrsi_engine.io.files import (
+    built_aside,
+    leftovers,
+    put_back,
+    remove_leftover,
+    remove_whole,
+    scratch_beside,
+    stands,
+    writable,
+)
 from mrsi_engine.io.integrity import (
     INTEGRITY,
     METADATA,
@@ -34,13 +41,16 @@ from mrsi_engine.io.integrity import (
     annotate,
     array_of,
     damaged_chunks,
-    damaged_metadata,
+    group_of,
     members_of,
     open_sealed,
     read,
+    read_metadata,
     refuse_damaged,
     seal,
 )
+from mrsi_engine.io.objects import names_in
+from mrsi_engine.io.places import place
 from mrsi_engine.io.result_schema import (
     BASIS,
     BASIS_FIDS,
@@ -112,7 +122,7 @@ class ResultStore:
         InputError
             If there is none, it is of another version, or its metadata are damaged.
         """
-        path = Path(path)
+        path = place(path)
         attributes = RESULT_STORE.attributes(path)
         group = open_sealed(path, "r+", _AGAIN)
         status = group["status"]
@@ -164,8 +174,8 @@ class ResultStore:
         DiskFullError
             If the disk is full.
         """
-        path = Path(path)
-        if path.exists():
+        path = place(path)
+        if stands(path):
             raise InputError(f"{path}: exists already; choose another output folder")
         with writable(path), built_aside(path) as folder:
             given = result_attributes(acquisition, declaration, signals, attributes or {})
@@ -182,6 +192,11 @@ class ResultStore:
         return cls.open(path)
 
     @property
+    def zarr_store(self) -> Any:
+        """What Zarr reads it from."""
+        return self._group.store
+
+    @property
     def blocks(self) -> int:
         """Number of blocks."""
         return -(-self.voxels // self.block_size)
@@ -193,12 +208,9 @@ class ResultStore:
 
     def done(self) -> frozenset[int]:
         """Indices of the blocks that are safely written."""
-        folder = self.path / "status" / "c"
-        if not folder.is_dir():
-            return frozenset()
-        with os.scandir(folder) as entries:
-            names = [int(entry.name) for entry in entries if entry.name.isdecimal()]
-        return frozenset(block for block in names if block < self.blocks)
+        names = names_in(self.path / "status" / "c")
+        found = (int(name) for name in names if name.isdecimal())
+        return frozenset(block for block in found if block < self.blocks)
 
     def missing(self) -> list[int]:
         """Indices of the blocks still to be done, ascending."""
@@ -289,18 +301,11 @@ class ResultStore:
     def _damage(self, block: int, signals: bool) -> list[Damage]:
         start, stop = self.region(block)
         where = f"block {block}, voxels {start} to {stop - 1}"
-        return [
-            damage
-            for name, array in self._arrays.items()
-            for damage in damaged_chunks(
-                self.path,
-                array,
-                start,
-                stop,
-                content=signals or name not in self.signals,
-                where=where,
-            )
-        ]
+        left = () if signals else self.signals
+        looked_at = [array for name, array in self._arrays.items() if name not in left]
+        counted = [array for name, array in self._arrays.items() if name in left]
+        missing = damaged_chunks(self.path, counted, start, stop, content=False, where=where)
+        return [*damaged_chunks(self.path, looked_at, start, stop, where=where), *missing]
 
     def forget_damaged(self) -> tuple[ResultStore, list[Damage]]:
         """The store without what is damaged, which is done again then, and what that was.
@@ -352,13 +357,10 @@ class ResultStore:
         int
             Number of files and folders removed.
         """
-        files = list(self.path.rglob("*.partial"))
-        for file in files:
-            file.unlink(missing_ok=True)
-        folders = list(self.path.parent.glob(f".{self.path.name}.*.partial"))
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        return len(files) + len(folders)
+        found = leftovers(self.path)
+        for path in found:
+            remove_leftover(path)
+        return len(found)
 
     @cached_property
     def _arrays(self) -> dict[str, zarr.Array]:
@@ -379,15 +381,14 @@ def _written(attributes: Mapping[str, Any]) -> tuple[str, ...]:
 
 def damaged_frame(path: str | Path) -> list[Damage]:
     """What is damaged of what a store holds before its first block: metadata, tables, basis."""
-    path = Path(path)
+    path = place(path)
     attributes = RESULT_STORE.attributes(path)
-    damages = damaged_metadata(path)
+    files, damages = read_metadata(path)
     unreadable = {damage.file.removesuffix(f"/{METADATA}") for damage in damages}
     tables = set(members_of(attributes)) - unreadable - set(_written(attributes))
-    group = zarr.open_group(path, mode="r", use_consolidated=False)
-    arrays = (group[name] for name in sorted(tables))
-    chunks = (damaged_chunks(path, a) for a in arrays if isinstance(a, zarr.Array))
-    return [*damages, *(damage for found in chunks for damage in found)]
+    group = group_of(path, files, "r")
+    members = (group[name] for name in sorted(tables))
+    return [*damages, *damaged_chunks(path, [m for m in members if isinstance(m, zarr.Array)])]
 
 
 def mend_frame(path: str | Path, create: Callable[[Path], object]) -> list[Damage]:
@@ -403,7 +404,7 @@ def mend_frame(path: str | Path, create: Callable[[Path], object]) -> list[Damag
     DamagedError
         If what it makes is not what was there.
     """
-    path = Path(path)
+    path = place(path)
     known: list[Damage] = []
     if damaged_frame(path):
         with scratch_beside(path) as folder, writable(path):
@@ -430,9 +431,10 @@ def open_result(path: str | Path) -> xr.Dataset:
     store = ResultStore.open(path)
     store.check(signals=False)
     dataset = xr.open_zarr(
-        store.path,
+        store.zarr_store,
         chunks=None,
         consolidated=False,
+        zarr_format=3,
         decode_times=False,
         mask_and_scale=False,
     )
@@ -443,6 +445,15 @@ def open_result(path: str | Path) -> xr.Dataset:
     return dataset
 
 
+def in_memory(result: xr.Dataset) -> xr.Dataset:
+    """The same result with all that is not a signal read: who needs every map reads it once."""
+    signals = set(result.attrs["signals"])
+    for name, variable in result.variables.items():
+        if name not in signals:
+            variable.load()
+    return result
+
+
 def remove_result(path: str | Path) -> None:
     """Delete a result store, and only that.
 
@@ -451,7 +462,7 @@ def remove_result(path: str | Path) -> None:
     InputError
         If the folder is something else.
     """
-    path = Path(path)
+    path = place(path)
     if not RESULT_STORE.holds(path):
         raise InputError(f"{path}: not a result store, so it is not overwritten; move it away")
     remove_whole(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.import_inputs import Inputs
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader
+from mrsi_engine.io.places import is_remote
 
 _ITEM = np.dtype(np.complex64).itemsize
 
@@ -49,15 +51,15 @@ def check_room(inputs: Inputs, folder: Path, memory_budget: int) -> None:
         table = kept * min(header.points_in_file, inputs.points) * header.signals * _ITEM
         scratch = table if table > memory_budget // len(inputs.headers) else 0
         needed += table + scratch
-    there = folder
+    there = Path(tempfile.gettempdir()) if is_remote(folder) else folder
     while not there.exists() and there != there.parent:
         there = there.parent
     free = shutil.disk_usage(there).free
     if needed > _OF_THE_DISK * free:
         raise InputError(
             f"{inputs.scan.path}: announces {_shape(inputs.scan)} samples, for which an import "
-            f"needs up to {_readable(needed)} at {there} (scratch file and store), where "
-            f"{_readable(free)} are free; give a mask, fewer --points, or an --out with more space"
+            f"needs up to {readable(needed)} at {there} (scratch file and store), where "
+            f"{readable(free)} are free; give a mask, fewer --points, or an --out with more space"
         )
 
 
@@ -68,12 +70,12 @@ def _check_announced(header: NIfTIMRSHeader) -> None:
     if announced > on_disk * (_MOST_COMPRESSED if header.compressed else 1):
         raise InputError(
             f"{header.path}: truncated or damaged: the header announces {_shape(header)} samples, "
-            f"{announced} bytes ({_readable(announced)}), more than a file of {on_disk} bytes can "
+            f"{announced} bytes ({readable(announced)}), more than a file of {on_disk} bytes can "
             "hold; copy or convert it again"
         )
     if announced > max(_SUSPECT_SIZE, _SUSPECT_COMPRESSION * on_disk):
         raise InputError(
-            f"{header.path}: {_readable(on_disk)} on disk announce {_readable(announced)} "
+            f"{header.path}: {readable(on_disk)} on disk announce {readable(announced)} "
             f"({_shape(header)} samples): such a file holds next to nothing but zeros; if it is "
             "meant to, decompress it (gunzip) and give that"
         )
@@ -82,7 +84,7 @@ def _check_announced(header: NIfTIMRSHeader) -> None:
     if plane > _OF_THE_MEMORY * memory:
         raise InputError(
             f"{header.path}: announces {_shape(header)} samples: one time point takes "
-            f"{_readable(plane)} of the {_readable(memory)} of memory here; cut the volume"
+            f"{readable(plane)} of the {readable(memory)} of memory here; cut the volume"
         )
 
 
@@ -90,7 +92,8 @@ def _shape(header: NIfTIMRSHeader) -> str:
     return " x ".join(map(str, header.shape))
 
 
-def _readable(size: float) -> str:
+def readable(size: float) -> str:
+    """Bytes in a unit that suits them, three digits."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

@@ -33,6 +33,7 @@ from mrsi_engine.io.integrity import (
     refuse_damaged,
     seal,
 )
+from mrsi_engine.io.places import place, zarr_store
 from mrsi_engine.io.scan_schema import (
     ACQUISITION_UNITS,
     REQUIRED,
@@ -151,7 +152,7 @@ class ScanStore:
             If a file is missing or damaged. Signals that are there are checked when they are read,
             or all at once by :func:`damaged_files`.
         """
-        path = Path(path)
+        path = place(path)
         SCAN_STORE.attributes(path)
         try:
             group = open_sealed(path, "r", _AGAIN)
@@ -214,7 +215,7 @@ class ScanStore:
         InputError
             If the folder holds something already.
         """
-        path = Path(path)
+        path = place(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"{path}: exists already; choose another output folder")
         places = np.asarray(coordinates, dtype=np.int32)
@@ -229,7 +230,7 @@ class ScanStore:
             _TIMING: {name: dict(times) for name, times in (timing or {}).items()},
             _NOISE: dataclasses.asdict(noise),
         }
-        group = zarr.create_group(path)
+        group = zarr.create_group(zarr_store(path))
         create_signal(group, "fid", len(places), dimensions or {}, acquisition, chunk)
         for name, lengths in (signals or {}).items():
             sizes = own_names(name, lengths)
@@ -293,7 +294,9 @@ class ScanStore:
 
     def to_xarray(self) -> xr.Dataset:
         """The store as a lazily indexed Dataset without Dask arrays."""
-        dataset = xr.open_zarr(self.path, chunks=None, consolidated=False, decode_times=False)
+        dataset = xr.open_zarr(
+            self._group.store, chunks=None, consolidated=False, decode_times=False, zarr_format=3
+        )
         dataset.attrs.pop(INTEGRITY, None)
         return dataset.set_coords([name for name in ("x", "y", "z", "time") if name in dataset])
 
@@ -330,7 +333,7 @@ def damaged_files(path: str | Path) -> list[Damage]:
     InputError, DamagedError
         As :meth:`StoreKind.attributes`: without its attributes nothing can be said of the rest.
     """
-    path = Path(path)
+    path = place(path)
     SCAN_STORE.attributes(path)
     damages = damaged_metadata(path)
     if damages:
@@ -341,5 +344,7 @@ def damaged_files(path: str | Path) -> list[Damage]:
 def _damaged_chunks(path: Path, group: zarr.Group, *, signals: bool) -> list[Damage]:
     """Damaged chunks of all arrays; those of signals are only missed unless they are to be read."""
     names, left = members_of(dict(group.attrs)), () if signals else signal_names()
-    found = (damaged_chunks(path, group[n], content=n not in left) for n in names)
-    return [damage for damages in found for damage in damages]
+    looked_at = [group[name] for name in names if name not in left]
+    counted = [group[name] for name in names if name in left]
+    missing = damaged_chunks(path, counted, content=False)
+    return [*damaged_chunks(path, looked_at), *missing]

@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import DamagedError, RunError
-from mrsi_engine.io.files import built_aside, remove_whole, writable
+from mrsi_engine.io.files import built_aside, make_folder, remove_whole, writable
 from mrsi_engine.io.integrity import (
     Damage,
     attributes_of,
@@ -24,6 +24,7 @@ from mrsi_engine.io.integrity import (
     open_sealed,
     seal,
 )
+from mrsi_engine.io.objects import is_whole
 
 #: Their folder in the store.
 STATE = "state"
@@ -39,7 +40,7 @@ class States:
 
     def has(self, stage: int, step: int) -> bool:
         """Whether pass ``step`` of the stage with this index is done."""
-        return self._folder(stage, step).is_dir()
+        return is_whole(self._folder(stage, step))
 
     def read(self, stage: int, steps: int) -> dict[str, NDArray[Any]]:
         """What the first ``steps`` passes of a stage found; later ones win.
@@ -71,7 +72,7 @@ class States:
         """
         target = self._folder(stage, step)
         with writable(self.store):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             with built_aside(target, self.store) as folder:
                 group = zarr.create_group(folder)
                 for name, values in state.items():
@@ -104,7 +105,7 @@ class States:
         if not damages:
             group = open_sealed(folder, "r", _REMEDY)
             names = members_of(attributes_of(folder) or {})
-            damages = [d for name in names for d in damaged_chunks(folder, group[name])]
+            damages = damaged_chunks(folder, [group[name] for name in names])
         inside = folder.relative_to(self.store)
         number, step = int(folder.parent.name) + 1, int(folder.name) + 1
         where = f"pass {step} of stage {number} over the scan"

@@ -16,6 +16,7 @@ from mrsi_engine.io.integrity import (
     is_store,
     refuse_damaged,
 )
+from mrsi_engine.io.places import place
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class StoreKind:
 
     def holds(self, path: str | Path) -> bool:
         """Whether a folder is such a store, of any version, damaged or not."""
-        return is_store(Path(path), self.schema, self.parts)
+        return is_store(place(path), self.schema, self.parts)
 
     def attributes(self, path: str | Path) -> dict[str, Any]:
         """Attributes of such a store, whatever the state of the rest.
@@ -60,7 +61,7 @@ class StoreKind:
         DamagedError
             If the attributes are not as they were written.
         """
-        path = Path(path)
+        path = place(path)
         if not self.holds(path):
             raise InputError(f"{path}: {self._other(path)}; {self.origin}")
         attributes = attributes_of(path) or {}

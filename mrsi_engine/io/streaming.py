@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader
+from mrsi_engine.io.places import is_remote
 
 _ITEM = np.dtype(np.complex64).itemsize
 _BUFFER = 1 << 20
@@ -39,7 +40,7 @@ class _Hashing(io.RawIOBase):
     """A file read once from start to end, whose SHA-256 is known afterwards."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb", buffering=0)
+        self._file = path.open("rb") if is_remote(path) else path.open("rb", buffering=0)
         self._digest = hashlib.sha256()
 
     def readable(self) -> bool:

@@ -7,9 +7,6 @@ scheduler, and a run that is killed half-way through a pass goes on with the par
 from __future__ import annotations
 
 import io
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import DamagedError
-from mrsi_engine.io.files import writable
+from mrsi_engine.io.files import remove_leftover, replace_file, writable
 from mrsi_engine.io.integrity import checksum, chunk_fault, unchecked
+from mrsi_engine.io.objects import contents
 from mrsi_engine.io.result_store import ResultStore
 
 
@@ -48,16 +46,9 @@ class Summaries:
         """
         # Prefixed, for savez has arguments of its own.
         arrays: dict[str, Any] = {f"_{name}": values for name, values in summary.items()}
-        aside = self.folder / f".{part}.{uuid.uuid4().hex}"
+        packed = _packed(arrays)
         with writable(self.folder):
-            self.folder.mkdir(exist_ok=True)
-            try:
-                packed = _packed(arrays)
-                with aside.open("wb") as file:
-                    file.writelines([packed, checksum(packed)])
-                os.replace(aside, self._file(part))
-            finally:
-                aside.unlink(missing_ok=True)
+            replace_file(self._file(part), b"".join([packed, checksum(packed)]))
 
     def read(self, part: int) -> dict[str, NDArray[Any]]:
         """The summary of a part.
@@ -67,26 +58,32 @@ class Summaries:
         DamagedError
             If its file is missing or damaged.
         """
-        file = self._file(part)
-        data = unchecked(file.read_bytes()) if file.is_file() else None
-        if data is None:
+        (data,) = contents(self.folder, [_name(part)])
+        inside = None if data is None else unchecked(data)
+        if inside is None:
             raise DamagedError(
-                f"{file}: {chunk_fault(file)}: the summary of part {part} of a pass over the scan; "
-                "run the same command again: it does this part again"
+                f"{self._file(part)}: {chunk_fault(data)}: the summary of part {part} of a pass "
+                "over the scan; run the same command again: it does this part again"
             )
-        with np.load(io.BytesIO(data.tobytes()), allow_pickle=False) as stored:
+        with np.load(io.BytesIO(inside.tobytes()), allow_pickle=False) as stored:
             return {name.removeprefix("_"): stored[name] for name in stored.files}
 
     def missing(self, parts: int) -> list[int]:
         """Which of so many parts are still to be summarised, ascending; damaged ones are."""
-        return [part for part in range(parts) if chunk_fault(self._file(part))]
+        names = [_name(part) for part in range(parts)]
+        found = enumerate(contents(self.folder, names))
+        return [part for part, data in found if chunk_fault(data) is not None]
 
     def remove(self) -> None:
         """Delete all of them."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_leftover(self.folder)
 
     def _file(self, part: int) -> Path:
-        return self.folder / f"{part}.npz"
+        return self.folder / _name(part)
+
+
+def _name(part: int) -> str:
+    return f"{part}.npz"
 
 
 def _packed(arrays: Mapping[str, Any]) -> bytes:

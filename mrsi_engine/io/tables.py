@@ -23,6 +23,7 @@ from mrsi_engine.io.result_quantities import (
     parts_of,
     relative_crlb,
     total_of,
+    values_of,
 )
 from mrsi_engine.io.stored_tissue import stored_tissue
 from mrsi_engine.quantities import TOTALS, Quantity, Total
@@ -49,12 +50,12 @@ def voxel_table(result: xr.Dataset) -> pa.Table:
     """One row a voxel: index, position, status, estimates, CRLBs and measures.
 
     Columns are ``stem`` (of the scan, the same in every row), ``x, y, z`` (index in the volume),
-    ``x_mm, y_mm, z_mm`` (centre of the voxel in scanner coordinates), ``status``, ``fraction_CLASS``
-    where tissue is known, for every parameter ``NAME`` and ``NAME_sd``, for amplitudes
-    ``NAME_crlb`` (percent), ``b0_shift`` of the data as acquired (Hz, over all stages) with its
-    bound, and one a measure. Amplitudes that are a network's own have ``NAME_crlbabs`` and, of an
-    ensemble, ``NAME_epistemic``: what their SD is made of. Numbers are NaN where there is
-    no fit. The scan's provenance stands in the schema's metadata, in that of every field its
+    ``x_mm, y_mm, z_mm`` (centre of the voxel in scanner coordinates), ``status``,
+    ``fraction_CLASS`` where tissue is known, for every parameter ``NAME`` and ``NAME_sd``, for
+    amplitudes ``NAME_crlb`` (percent), ``b0_shift`` of the data as acquired (Hz, over all stages)
+    with its bound, and one a measure. Amplitudes that are a network's own have ``NAME_crlbabs``
+    and, of an ensemble, ``NAME_epistemic``: what their SD is made of. Numbers are NaN where there
+    is no fit. The scan's provenance stands in the schema's metadata, in that of every field its
     ``unit`` and ``description`` and, of estimates and measures, also their ``role``, whose they are
     (``of``, ``reference``), and by which ``estimator`` and ``stage``.
 
@@ -94,7 +95,7 @@ def _columns(result: xr.Dataset) -> Iterator[_Column]:
         if total.column and parts_of(result, total.name):
             yield from _total(result, total, inside)
     for quantity in measures_of(result):
-        values = result["quality"].sel(measure=quantity.name).values
+        values = values_of(result, "quality", quantity.name)
         values = np.where(inside, values, np.nan)
         about = _about(quantity)
         yield _column(quantity.column, values, quantity.units, quantity.doc, about)
@@ -123,9 +124,12 @@ def _position(result: xr.Dataset) -> Iterator[_Column]:
 def _parameter(
     result: xr.Dataset, quantity: Quantity, inside: NDArray[np.bool_]
 ) -> Iterator[_Column]:
-    row, about, bound = result.sel(parameter=quantity.name), _about(quantity), quantity.sd_doc
+    about, bound = _about(quantity), quantity.sd_doc
     name, sd_name, *relative = quantity.columns
-    estimate, sd = (np.where(inside, row[kind].values, np.nan) for kind in ("estimate", "sd"))
+    estimate, sd = (
+        np.where(inside, values_of(result, kind, quantity.name), np.nan)
+        for kind in ("estimate", "sd")
+    )
     yield _column(name, estimate, quantity.units, quantity.doc, about)
     yield _column(sd_name, sd, quantity.units, bound, about)
     for column in relative:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mrsi_engine.companions import CompanionFiles
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.places import place
 from mrsi_engine.io.resampling import Resampling, resampled
 from mrsi_engine.io.volumes import Grid, check_placed, read_volume
 
@@ -67,12 +68,12 @@ def read_tissue(
     """
     wanted = np.arange(np.prod(grid.shape)) if voxels is None else voxels
     if isinstance(tissue, Mapping):
-        volumes = [_read_fraction(Path(path), grid, wanted) for path in tissue.values()]
+        volumes = [_read_fraction(place(path), grid, wanted) for path in tissue.values()]
         values = np.concatenate([values for values, _ in volumes], axis=-1)
         where = ", ".join(map(str, tissue.values()))
         notes = (*(n for _, n in volumes if n), *_sums(where, values, wanted))
         return Fractions(tuple(tissue), values, tuple(dict.fromkeys(notes)))
-    path = Path(tissue)
+    path = place(tissue)
     values, note = _read_fraction(path, grid, wanted)
     if values.shape[3] != len(classes):
         raise InputError(

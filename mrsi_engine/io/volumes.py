@@ -15,6 +15,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.images import image_at
 
 #: A mask of fractions counts a voxel from here on.
 MASK_THRESHOLD = 0.5
@@ -97,7 +98,7 @@ def load_image(path: Path) -> Any:
     """
     _check_readable(path)
     try:
-        image = nib.load(path)
+        image = image_at(path)
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{path}: not a NIfTI file, or damaged: {error}") from error
     if not isinstance(image, nib.Nifti1Image):
@@ -137,7 +138,7 @@ def grid_of(image: Any) -> tuple[Grid, list[str]]:
     return grid, []
 
 
-def place(image: Any, affine: NDArray[np.float64], code: int) -> None:
+def set_position(image: Any, affine: NDArray[np.float64], code: int) -> None:
     """Say in a NIfTI image where its voxels are.
 
     A qform cannot hold shear: its code is 0 where it would say another place than the sform. With
@@ -159,18 +160,35 @@ def read_volume(path: Path) -> tuple[NDArray[np.float32], Grid]:
     InputError
         If the file is not NIfTI, truncated, complex or not of 3 or 4 dimensions.
     """
-    image = load_image(path)
-    if image.get_data_dtype().kind not in "iuf":
-        raise InputError(f"{path}: holds {image.get_data_dtype()} data, expected real numbers")
+    image, shape, grid = _open_volume(path)
     try:
         values = image.get_fdata(dtype=np.float32, caching="unchanged")
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{path}: truncated or damaged: {error}; copy the file again") from error
-    values = values.reshape(values.shape + (1,) * (3 - values.ndim))
-    values = values[..., 0] if values.ndim == 4 and values.shape[3] == 1 else values
-    if values.ndim not in (3, 4):
-        raise InputError(f"{path}: has {values.ndim} dimensions {values.shape}, expected 3 or 4")
-    return values, replace(grid_of(image)[0], shape=values.shape[:3])
+    return values.reshape(shape), grid
+
+
+def volume_shape(path: Path) -> tuple[tuple[int, ...], Grid]:
+    """What :func:`read_volume` would return the shape and grid of; no value is read.
+
+    Raises
+    ------
+    InputError
+        If the file is not NIfTI, complex or not of 3 or 4 dimensions.
+    """
+    return _open_volume(path)[1:]
+
+
+def _open_volume(path: Path) -> tuple[Any, tuple[int, ...], Grid]:
+    """A real image whose values are still on disk, their shape and their grid."""
+    image = load_image(path)
+    if image.get_data_dtype().kind not in "iuf":
+        raise InputError(f"{path}: holds {image.get_data_dtype()} data, expected real numbers")
+    shape = tuple(image.shape) + (1,) * (3 - len(image.shape))
+    if len(shape) not in (3, 4):
+        raise InputError(f"{path}: has {len(shape)} dimensions {shape}, expected 3 or 4")
+    shape = shape[:3] if shape[3:] == (1,) else shape
+    return image, shape, replace(grid_of(image)[0], shape=(shape[0], shape[1], shape[2]))
 
 
 def read_mask(path: Path, grid: Grid) -> tuple[NDArray[np.bool_], list[str]]:

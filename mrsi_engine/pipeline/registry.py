@@ -12,8 +12,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.pipeline.stage import Stage
@@ -71,6 +72,23 @@ def every_stage() -> Stages:
 def is_shipped(kind: type[Stage]) -> bool:
     """Whether a stage comes with the engine."""
     return kind.__module__.startswith(f"{GROUP}.")
+
+
+def revision_of(kind: type[Stage]) -> int | str:
+    """What the numbers of a stage are known by beside its settings: its revision.
+
+    Of one that states none, name and version of the package it comes from; just the name of its
+    module where it belongs to none.
+    """
+    if kind.revision is not None:
+        return kind.revision
+    return _package_of(kind.__module__.split(".")[0])
+
+
+@cache
+def _package_of(module: str) -> str:
+    packages = sorted(set(packages_distributions().get(module, ())))
+    return ", ".join(f"{package} {version(package)}" for package in packages) or module
 
 
 def _import_shipped() -> None:

@@ -158,6 +158,9 @@ class Stage(Settings):
     """Base of all stages. Subclass, set ``stage``, add fields, and implement two methods."""
 
     stage: ClassVar[str] = ""
+    #: Raised whenever the numbers of the stage change: a run goes on only with results of the same.
+    #: A stage that states none is known by the version of the package it comes from.
+    revision: ClassVar[int | None] = None
     #: What NIfTI-MRS calls such a step in ``ProcessingApplied``; the key of the stage by default.
     processing_method: ClassVar[str] = ""
     registry: ClassVar[dict[str, type[Stage]]] = {}

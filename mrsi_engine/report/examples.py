@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.fit.details import FitDetails
-from mrsi_engine.io.result_quantities import fitted_voxels, relative_crlb
+from mrsi_engine.io.result_quantities import fitted_voxels, relative_crlb, values_of
 from mrsi_engine.report.tables import estimate, measure, nucleus_of
 
 _CAPTIONS = {
@@ -217,6 +217,6 @@ class _Drawing:
 
 def lineshape_of(result: xr.Dataset, name: str, voxel: int) -> float:
     """A lineshape parameter of one voxel, 0 where it was not fitted."""
-    if name not in result["parameter"].values:
+    if name not in result.variables["parameter"].values:
         return 0.0
-    return float(result["estimate"].sel(parameter=name)[voxel])
+    return float(values_of(result, "estimate", name)[voxel])

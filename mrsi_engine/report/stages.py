@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mrsi_engine.io.result_quantities import fitted_voxels
+from mrsi_engine.io.result_quantities import fitted_voxels, values_of
 from mrsi_engine.nuclei import nucleus
 from mrsi_engine.pipeline.trace import StageTrace
 from mrsi_engine.quantities import AMPLITUDES, CRLB, Quantity
@@ -116,7 +116,7 @@ def _notes(trace: StageTrace) -> Iterator[str]:
 
 def _columns(result: xr.Dataset, trace: StageTrace) -> Iterator[_Column]:
     """Everything the stage declared that the result holds."""
-    stored = set(result["parameter"].values) | set(result["measure"].values)
+    stored = {*result.variables["parameter"].values, *result.variables["measure"].values}
     for q in trace.declaration.parameters:
         if q.name in stored:
             yield _column(q, estimate(result, q.name))
@@ -134,7 +134,7 @@ def _column(quantity: Quantity, values: NDArray[np.floating]) -> _Column:
 
 
 def _error(result: xr.Dataset, quantity: Quantity) -> _Column:
-    sd = result["sd"].sel(parameter=quantity.name).values
+    sd = values_of(result, "sd", quantity.name)
     known = np.where(fitted_voxels(result), sd, np.nan)
     title = f"{'CRLB' if quantity.sd_doc == CRLB else 'SD'} of {quantity.label}"
     doc = quantity.sd_doc[:1].upper() + quantity.sd_doc[1:]

@@ -16,6 +16,7 @@ from mrsi_engine.io.result_quantities import (
     parameters_of,
     relative_crlb,
     scalp_voxels,
+    values_of,
 )
 from mrsi_engine.nuclei import Nucleus, nucleus
 from mrsi_engine.quantities import AMPLITUDES, Quantity, Role
@@ -125,18 +126,16 @@ def flag_counts(result: xr.Dataset) -> list[tuple[str, int, float]]:
 
 def measure(result: xr.Dataset, name: str) -> NDArray[np.floating]:
     """A quality measure of the fitted voxels ``(voxel,)``; NaN elsewhere, or if not stored."""
-    if name not in result["measure"].values:
+    if name not in result.variables["measure"].values:
         return np.full(result.sizes["voxel"], np.nan)
-    values = result["quality"].sel(measure=name).values
-    return np.where(fitted_voxels(result), values, np.nan)
+    return np.where(fitted_voxels(result), values_of(result, "quality", name), np.nan)
 
 
 def estimate(result: xr.Dataset, name: str) -> NDArray[np.floating]:
     """An estimate in the fitted voxels ``(voxel,)``; NaN elsewhere, or if not stored."""
-    if name not in result["parameter"].values:
+    if name not in result.variables["parameter"].values:
         return np.full(result.sizes["voxel"], np.nan)
-    values = result["estimate"].sel(parameter=name).values
-    return np.where(fitted_voxels(result), values, np.nan)
+    return np.where(fitted_voxels(result), values_of(result, "estimate", name), np.nan)
 
 
 def median(values: NDArray[np.floating]) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from mrsi_engine.choices import TimingMismatch
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.basis_cache import cached_basis
 from mrsi_engine.io.basis_files import read_basis
+from mrsi_engine.io.places import place
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.macromolecules import with_macromolecules
 from mrsi_engine.spectra.simulation import BASIS_NAME_FORM, parse_basis_name
@@ -60,7 +60,7 @@ def load_basis(choice: BasisChoice, acquisition: Acquisition, sequence: str | No
 
 
 def _read_or_simulated(choice: BasisChoice, acquisition: Acquisition) -> Basis:
-    if not Path(choice.source).exists():
+    if not place(choice.source).exists():
         settings = parse_basis_name(choice.source)
         if settings is None:
             raise InputError(
@@ -94,7 +94,7 @@ def with_default_macromolecules(basis: Basis) -> Basis:
 
 def own_axis(choice: BasisChoice) -> Acquisition:
     """The axis that a basis has when no scan says otherwise."""
-    named = None if Path(choice.source).exists() else parse_basis_name(choice.source)
+    named = None if place(choice.source).exists() else parse_basis_name(choice.source)
     if named is not None:
         return named.acquisition
     return read_basis(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.nifti_mrs import stem_of
+from mrsi_engine.io.places import check_reachable, is_remote
 from mrsi_engine.io.result_store import RESULT_STORE
 from mrsi_engine.io.scan_store import SCAN_STORE
 
@@ -28,34 +27,15 @@ _WRITTEN = (
 )
 
 
-def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """The output folder of each scan: ``out`` for one, a folder by its name for each of several.
-
-    Raises
-    ------
-    InputError
-        If two scans would get the same folder.
-    """
-    if len(scans) == 1:
-        return {scans[0]: out}
-    folders = {scan: out / stem_of(scan) for scan in scans}
-    twice = [str(s) for s in scans if list(folders.values()).count(folders[s]) > 1]
-    if twice:
-        raise InputError(
-            f"{', '.join(twice)}: same name, so same output folder; run them apart, each with an "
-            "--out of its own"
-        )
-    return folders
-
-
 def check_folder(folder: Path) -> None:
     """Refuse a folder that holds something else than a run, or links that lead out of it.
 
     Raises
     ------
     InputError
-        If it does.
+        If it does, or is on an object store that cannot be used.
     """
+    check_reachable(folder)
     if folder.exists() and not (folder.is_dir() and _is_ours(folder)):
         check_empty(folder, "files that are not of a run of this engine")
     check_links(folder)
@@ -69,6 +49,8 @@ def check_links(folder: Path) -> None:
     InputError
         If there is one.
     """
+    if is_remote(folder):
+        return
     inside = folder.resolve()
     for path in (folder / name for name in _WRITTEN):
         if path.is_symlink() and not path.resolve().is_relative_to(inside):

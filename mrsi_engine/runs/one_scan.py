@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,10 +25,13 @@ from mrsi_engine.engine.plan import Plan, plan
 from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import ScanLayout
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.companion_headers import companion_headers
+from mrsi_engine.io.files import remove_leftover
 from mrsi_engine.io.import_signals import Progress
 from mrsi_engine.io.importing import changed_since, import_scan, timing_of
 from mrsi_engine.io.integrity import Damage, OnDamage
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
+from mrsi_engine.io.places import check_reachable
 from mrsi_engine.io.result_store import ResultStore, open_result
 from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore, damaged_files
 from mrsi_engine.pipeline.pipeline import Pipeline
@@ -53,7 +55,8 @@ from mrsi_engine.spectra.basis import Basis
 class Inputs:
     """The files of one scan; made by :meth:`of`.
 
-    ``files`` are what comes with it, by the names of :mod:`mrsi_engine.companions`.
+    ``files`` are what comes with it, by the names of :mod:`mrsi_engine.companions`, ``stated``
+    fields of NIfTI-MRS said beside the files, see :func:`~mrsi_engine.io.importing.import_scan`.
     """
 
     scan: Path
@@ -61,6 +64,7 @@ class Inputs:
     tissue_classes: tuple[str, ...] = ()
     points: int | None = None
     keep_personal: bool = False
+    stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -70,6 +74,7 @@ class Inputs:
         tissue_classes: tuple[str, ...] = (),
         points: int | None = None,
         keep_personal: bool = False,
+        stated: Mapping[str, Mapping[str, Any]] | None = None,
         **files: CompanionFiles | None,
     ) -> Inputs:
         """A scan with the files given of each companion, e.g. ``mask=PATH``.
@@ -82,7 +87,7 @@ class Inputs:
             If there is no companion of a name.
         """
         given = {companion(name).name: one for name, one in files.items() if one is not None}
-        return cls(scan, given, tissue_classes, points, keep_personal)
+        return cls(scan, given, tissue_classes, points, keep_personal, stated or {})
 
     def import_settings(self) -> dict[str, Any]:
         """What :func:`~mrsi_engine.io.importing.import_scan` takes beside scan and store."""
@@ -91,6 +96,7 @@ class Inputs:
             "tissue_classes": self.tissue_classes,
             "points": self.points,
             "keep_personal": self.keep_personal,
+            "stated": self.stated,
         }
 
 
@@ -220,42 +226,71 @@ def check_scan(
     """
     options.check()
     check_folder(folder)
-    header = read_header(inputs.scan)
-    return header, _load_suited_basis(basis, pipeline, inputs, header, options)
+    check_reachable(inputs.scan)
+    header, protocol = read_protocol(inputs)
+    return header, suited_basis(basis, pipeline, protocol, options.keep)
 
 
-def _load_suited_basis(
-    choice: BasisChoice | None,
-    pipeline: Pipeline,
-    inputs: Inputs,
-    header: NIfTIMRSHeader,
-    options: Options,
+@dataclass(frozen=True)
+class Protocol:
+    """What of a scan decides which basis and pipeline fit it.
+
+    ``sequence`` is as its header calls it, ``layout`` what its store will hold, as far as headers
+    and names say it.
+    """
+
+    acquisition: Acquisition
+    sequence: str | None
+    layout: ScanLayout
+
+
+def read_protocol(inputs: Inputs) -> tuple[NIfTIMRSHeader, Protocol]:
+    """Header and protocol of a scan, once the headers of its companions fit it; read once each.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, or does not fit the scan.
+    """
+    _check_classes(inputs)
+    header = read_header(inputs.scan, inputs.stated.get("scan"))
+    signals = companion_headers(header, inputs.files, inputs.tissue_classes, inputs.stated)
+    sequence = header.extension.get("SequenceName")
+    layout = _layout(inputs, header, signals)
+    name = sequence if isinstance(sequence, str) else None
+    return header, Protocol(_axis(inputs, header), name, layout)
+
+
+def suited_basis(
+    choice: BasisChoice | None, pipeline: Pipeline, protocol: Protocol, keep: Sequence[str] = ()
 ) -> Basis | None:
     """The basis, once it, the scan's axis and the pipeline are known to fit each other.
 
     Said before the import, which can take minutes and would have to be replaced.
+
+    Raises
+    ------
+    InputError
+        If they do not.
     """
-    acquisition = _axis(inputs, header)
+    acquisition = protocol.acquisition
     pipeline.check_nucleus(acquisition)
-    sequence = header.extension.get("SequenceName")
-    name = sequence if isinstance(sequence, str) else None
-    basis = None if choice is None else load_basis(choice, acquisition, name)
-    procedure_for(acquisition, pipeline, basis, options.keep, layout=_layout(inputs, header))
+    basis = None if choice is None else load_basis(choice, acquisition, protocol.sequence)
+    procedure_for(acquisition, pipeline, basis, keep, layout=protocol.layout)
     return basis
 
 
-def _layout(inputs: Inputs, header: NIfTIMRSHeader) -> ScanLayout:
-    """What the scan store will hold, as far as headers and names say it."""
+def _layout(
+    inputs: Inputs, header: NIfTIMRSHeader, signals: Mapping[str, NIfTIMRSHeader]
+) -> ScanLayout:
     given = [row for row in companions() if row.stored and row.name in inputs.files]
-    _check_classes(inputs)
-    classes, timing = {}, {}
-    for row in given:
-        files = inputs.files[row.name]
-        if row.kind is Kind.FRACTIONS:
+    classes = {}
+    for row in companions(Kind.FRACTIONS):
+        files = inputs.files.get(row.name)
+        if files is not None:
             by_class = tuple(files) if isinstance(files, Mapping) else None
             classes[row.name] = inputs.tissue_classes if by_class is None else by_class
-        if row.kind is Kind.SIGNAL and not isinstance(files, Mapping):
-            timing[row.name] = timing_of(read_header(files).acquisition)
+    timing = {name: timing_of(signal.acquisition) for name, signal in signals.items()}
     names = tuple(row.name for row in given)
     return ScanLayout(tuple(header.dimensions.items()), names, classes, timing)
 
@@ -409,7 +444,7 @@ def import_once(
         overwrite = True
     store = import_scan(inputs.scan, target, overwrite=overwrite, progress=progress, **settings)
     for leftover in killed_imports(target):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftover(leftover)
     return store
 
 

@@ -24,6 +24,9 @@ from mrsi_engine.nuclei import nucleus
 from mrsi_engine.spectra.basis import Basis
 from mrsi_engine.spectra.spin_systems import SpinGroup, SpinSystem, select_spin_systems
 
+#: Raised whenever the numbers of a simulated basis change.
+REVISION = 1
+
 SEQUENCES = ("press", "slaser", "steam", "fid")
 
 #: Mixing time (s) of a named STEAM basis whose name does not state one.

@@ -27,6 +27,7 @@ class Averaging(OptionalStage):
     """
 
     stage: ClassVar[str] = "averaging"
+    revision: ClassVar[int | None] = 1
     processing_method: ClassVar[str] = "Signal averaging"
     remedy: ClassVar[str] = "leave the stage out"
 

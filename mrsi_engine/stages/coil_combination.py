@@ -45,6 +45,7 @@ class CoilCombination(NoiseRange, OptionalStage):
     """
 
     stage: ClassVar[str] = "coil_combination"
+    revision: ClassVar[int | None] = 1
     processing_method: ClassVar[str] = "RF coil combination"
     remedy: ClassVar[str] = "leave the stage out"
 

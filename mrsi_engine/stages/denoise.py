@@ -32,6 +32,7 @@ class Denoise(NoiseRange):
     """
 
     stage: ClassVar[str] = "denoise"
+    revision: ClassVar[int | None] = 1
 
     rank: int | None = setting(
         None,

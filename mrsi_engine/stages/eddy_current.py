@@ -133,6 +133,7 @@ class EddyCurrent(OptionalStage):
     """
 
     stage: ClassVar[str] = "eddy_current"
+    revision: ClassVar[int | None] = 1
     processing_method: ClassVar[str] = "Eddy current correction"
     remedy: ClassVar[str] = "give --water FILE"
 

@@ -18,6 +18,7 @@ class FirstOrderPhase(Stage):
     """Make FIDs as if they had been sampled from the excitation on."""
 
     stage: ClassVar[str] = "first_order_phase"
+    revision: ClassVar[int | None] = 1
     processing_method: ClassVar[str] = "Phasing"
 
     delay: float = setting(

@@ -73,6 +73,7 @@ class FrequencyPhaseCorrection(FpcSettings):
     """
 
     stage: ClassVar[str] = "fpc"
+    revision: ClassVar[int | None] = 1
     processing_method: ClassVar[str] = "Frequency and phase correction"
 
     @property

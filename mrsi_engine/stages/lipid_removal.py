@@ -73,6 +73,7 @@ class LipidRemoval(OptionalStage, NoiseRange):
     """Take away the lipids that leak into the brain from the scalp."""
 
     stage: ClassVar[str] = "lipid_removal"
+    revision: ClassVar[int | None] = 1
     of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
         **NoiseRange.of_nucleus,
         "band_ppm": lambda n: n.lipids_for("stage 'lipid_removal'").band,

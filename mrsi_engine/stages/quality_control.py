@@ -45,6 +45,7 @@ class QualityControl(NucleusDefaults):
     """
 
     stage: ClassVar[str] = "quality_control"
+    revision: ClassVar[int | None] = 1
     of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
         "max_fwhm_ppm": lambda n: n.lines.max_fwhm,
         "outliers": lambda n: n.outliers,

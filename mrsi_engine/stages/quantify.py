@@ -31,6 +31,7 @@ class Quantify(FitSettings):
     """
 
     stage: ClassVar[str] = "quantify"
+    revision: ClassVar[int | None] = 1
 
     method: Method = setting(
         "auto",

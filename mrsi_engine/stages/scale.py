@@ -84,6 +84,7 @@ class Scale(NucleusDefaults):
     """Ratios to a metabolite, or concentrations by the water reference and tissue fractions."""
 
     stage: ClassVar[str] = "scale"
+    revision: ClassVar[int | None] = 1
     of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
         "reference": lambda n: n.ratio_to
     }

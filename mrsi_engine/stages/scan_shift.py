@@ -46,6 +46,7 @@ class ScanShift(Stage):
     """
 
     stage: ClassVar[str] = "scan_shift"
+    revision: ClassVar[int | None] = 1
     processing_method: ClassVar[str] = "Frequency and phase correction"
 
     max_shift_ppm: float = setting(1.0, "Largest shift looked for.", unit="ppm", gt=0, le=10)

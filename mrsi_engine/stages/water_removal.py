@@ -49,6 +49,7 @@ class WaterRemoval(NoiseRange):
     """Model the signal around water as damped exponentials and subtract it."""
 
     stage: ClassVar[str] = "water_removal"
+    revision: ClassVar[int | None] = 1
     of_nucleus: ClassVar[Mapping[str, Callable[[Nucleus], Any]]] = {
         **NoiseRange.of_nucleus,
         "band_ppm": lambda n: n.water_for("stage 'water_removal'").band,

@@ -153,7 +153,7 @@ class StageTests:
 
     def assert_same(self, parts: Sequence[Block], whole: Block) -> None:
         """That blocks one after the other hold the numbers of a whole."""
-        pairs = zip(*(list(_tensors(block)) for block in (*parts, whole)), strict=True)
+        pairs = zip(*(list(tensors_of(block)) for block in (*parts, whole)), strict=True)
         for named in pairs:
             *found, (name, expected) = named
             assert {other for other, _ in found} == {name}
@@ -205,7 +205,7 @@ def rows_of(block: Block, rows: slice) -> Block:
 def _declarable(block: Block) -> set[str]:
     """Names of all that is in a block but what no stage declares."""
     undeclared = ("noise_sd", "covariance_with")
-    return {name for name, _ in _tensors(block) if not name.startswith(undeclared)}
+    return {name for name, _ in tensors_of(block) if not name.startswith(undeclared)}
 
 
 def _combining(stage: Stage, step: int) -> Callable[[State, State], State]:
@@ -235,7 +235,7 @@ def _cut(case: StageCase, size: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _tensors(block: Block) -> Iterator[tuple[str, Tensor]]:
+def tensors_of(block: Block) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of a block by name, in an order of names."""
 
     def named(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:

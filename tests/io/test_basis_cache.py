@@ -40,12 +40,12 @@ def test_it_is_simulated_once(tmp_path: Path, simulations: list[SimulationSettin
     assert [p.suffix for p in tmp_path.iterdir()] == [".npz"]
 
 
-def test_other_settings_version_or_table_are_simulated_anew(
+def test_other_settings_revision_or_table_are_simulated_anew(
     tmp_path: Path, simulations: list[SimulationSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached_basis(SETTINGS, tmp_path)
     cached_basis(replace(SETTINGS, linewidth=2.0), tmp_path)
-    monkeypatch.setattr(basis_cache, "version", lambda _: "99.0")
+    monkeypatch.setattr(basis_cache, "REVISION", 99)
     cached_basis(SETTINGS, tmp_path)
     monkeypatch.setattr(basis_cache, "spin_systems_checksum", lambda symbol: "another table")
     cached_basis(SETTINGS, tmp_path)

@@ -71,7 +71,12 @@ def read(path: Path, reference_ppm: float | None) -> Basis:
 
 def _struct(path: Path) -> dict[str, Any]:
     try:
-        content = scipy.io.loadmat(path, simplify_cells=True, variable_names=["BASIS"])
+        with path.open("rb") as file:
+            content = scipy.io.loadmat(
+                file,  # type: ignore[arg-type]  # its stubs know no open files
+                simplify_cells=True,
+                variable_names=["BASIS"],
+            )
     except NotImplementedError as error:
         raise InputError(
             f"{path}: a MATLAB file of version 7.3; save it again with save(..., '-v7')"

@@ -1,0 +1,100 @@
+"""What sidecars say of a scan: fields that its header may lack, and what the tables show of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import bids2table
+
+from mrsi_engine.errors import InputError
+from mrsi_engine.spectra.sequences import sequence_family
+
+#: Fields of BIDS that say how a scan was acquired, and what NIfTI-MRS calls them.
+_FIELDS = {
+    "ResonantNucleus": "ResonantNucleus",
+    "SpectrometerFrequency": "SpectrometerFrequency",
+    "SpectralWidth": "SpectralWidth",
+    "NumberOfSpectralPoints": "NumberOfSpectralPoints",
+    "MatrixSize": "MatrixSize",
+    "EchoTime": "EchoTime",
+    "RepetitionTime": "RepetitionTime",
+    "MixingTime": "MixingTime",
+    "InversionTime": "InversionTime",
+    "FlipAngle": "ExcitationFlipAngle",
+    "ChemicalShiftOffset": "SpecFreqChemShift",
+    "WaterSuppression": "WaterSuppressed",
+    "EditPulse": "EditPulse",
+}
+
+#: What names the sequence: that which says its family first.
+_SEQUENCE = ("PulseSequenceType", "SequenceName", "PulseSequenceDetails")
+
+#: Fields by which a group may differ, for its tables; none that names a person or a place.
+_SHOWN = {
+    "Manufacturer": "manufacturer",
+    "MagneticFieldStrength": "field_strength",
+    "PulseSequenceType": "pulse_sequence",
+}
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """All fields of the sidecars of a file, inherited as BIDS says.
+
+    Raises
+    ------
+    InputError
+        If one of them is no JSON of named fields.
+    """
+    try:
+        return dict(bids2table.load_bids_metadata(path, inherit=True))
+    except (ValueError, TypeError, OSError) as error:
+        raise InputError(
+            f"{path}: one of its sidecars is not JSON of named fields: {error}; correct it"
+        ) from error
+
+
+def acquisition_fields(sidecar: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sidecar says of the acquisition, by the names of NIfTI-MRS."""
+    found = {
+        _FIELDS[name]: value
+        for name, value in sidecar.items()
+        if name in _FIELDS and value is not None
+    }
+    named = [str(sidecar[name]) for name in _SEQUENCE if sidecar.get(name)]
+    if named:
+        found["SequenceName"] = next(filter(sequence_family, named), named[0])
+    return found
+
+
+def shown_fields(sidecar: Mapping[str, Any]) -> dict[str, str]:
+    """What the tables of a group show of a sidecar."""
+    return {
+        column: " ".join(str(sidecar[name]).split())
+        for name, column in _SHOWN.items()
+        if sidecar.get(name) not in (None, "")
+    }
+
+
+def reference_files(sidecar: Mapping[str, Any], root: Path) -> list[Path]:
+    """The files that ``ReferenceSignal`` names, by BIDS URIs or paths in the dataset.
+
+    Raises
+    ------
+    InputError
+        If it names something else, or a file that is not there.
+    """
+    stated = sidecar.get("ReferenceSignal", [])
+    listed = stated if isinstance(stated, list) else [stated]
+    found = []
+    for text in listed:
+        inside = str(text).removeprefix("bids::")
+        path = root / inside
+        if inside.startswith("bids:") or not path.is_file():
+            raise InputError(
+                f"ReferenceSignal of the sidecar is {text!r}, and there is no such file in {root}; "
+                "correct it, e.g. bids::sub-01/mrs/sub-01_acq-conc_mrsref.nii.gz"
+            )
+        found.append(path)
+    return found

@@ -1,0 +1,28 @@
+"""Paths on the command line: addresses of object stores where those can be, else local ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter, Token
+
+
+def _place(_: Any, tokens: Sequence[Token]) -> Path:
+    from mrsi_engine.io.places import place
+
+    return place(tokens[0].value)
+
+
+def _local_place(_: Any, tokens: Sequence[Token]) -> Path:
+    from mrsi_engine.io.places import local_place
+
+    return local_place(tokens[0].value)
+
+
+#: A local path or the address of an object store. ``Path`` would make ``s3:/`` of ``s3://``.
+Place = Annotated[Path, Parameter(converter=_place)]
+
+#: A path that cannot be on an object store.
+LocalPlace = Annotated[Path, Parameter(converter=_local_place)]
