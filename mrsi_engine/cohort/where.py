@@ -13,6 +13,8 @@ from mrsi_engine.cohort.events import CohortEvent, ScanAdvanced
 from mrsi_engine.cohort.preflight import CheckedScan
 from mrsi_engine.engine.clusters import Need, Tell, bytes_needed, dashboard_link, open_cluster
 from mrsi_engine.engine.patience import Patience
+from mrsi_engine.engine.plan import default_block_size
+from mrsi_engine.engine.voxels import ScanLayout
 from mrsi_engine.runs.one_scan import Options
 
 #: CPU time (s) from which workers of this machine are processes: these take some seconds to start,
@@ -83,11 +85,11 @@ def _need(options: Options, scans: Sequence[CheckedScan], out: Path) -> Need:
 
 
 def _bytes(scan: CheckedScan, options: Options) -> int:
-    lengths = [length for _, length in scan.protocol.dimensions]
+    layout = ScanLayout(tuple(scan.protocol.dimensions))
     return bytes_needed(
         scan.protocol.points,
-        options.block_size or min(scan.pipeline.block_size, scan.voxels),
-        lengths,
+        options.block_size or default_block_size(scan.pipeline, scan.voxels, layout),
+        [length for _, length in layout.dimensions],
         len(scan.basis.names) if scan.basis is not None else 0,
         options.threads_per_worker,
     )

@@ -381,11 +381,18 @@ class _Window:
         with suppress(Exception):
             self._client.restart_workers([worker], timeout=_RESTART, raise_for_error=False)
 
-    def _running(self) -> dict[str, Sequence[str]]:
+    def _running(self) -> dict[str, list[str]]:
+        """Names of tasks by the worker that does them or still has to hand over what they gave."""
+        ended = [future for future in self._flying if future.status == "finished"]
         try:
-            return dict(self._client.processing())
+            running = {worker: list(keys) for worker, keys in self._client.processing().items()}
+            held = self._client.who_has(ended) if ended else {}
         except OSError as error:
             raise _lost(self._client) from error
+        for key, workers in held.items():
+            for worker in workers:
+                running.setdefault(worker, []).append(key)
+        return running
 
     def _heartbeats(self) -> dict[str, float]:
         workers = self._client.scheduler_info(n_workers=-1)["workers"]

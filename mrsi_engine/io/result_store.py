@@ -362,6 +362,22 @@ class ResultStore:
             remove_leftover(path)
         return len(found)
 
+    def to_xarray(self) -> xr.Dataset:
+        """The results as a lazily indexed Dataset; its ``encoding["source"]`` is the folder."""
+        dataset = xr.open_zarr(
+            self.zarr_store,
+            chunks=None,
+            consolidated=False,
+            zarr_format=3,
+            decode_times=False,
+            mask_and_scale=False,
+        )
+        for variable in dataset.variables.values():
+            variable.attrs.pop("_FillValue", None)
+        del dataset.attrs[INTEGRITY]
+        dataset.encoding["source"] = str(self.path.resolve())
+        return dataset
+
     @cached_property
     def _arrays(self) -> dict[str, zarr.Array]:
         return {name: array_of(self._group, name) for name in _written(self.attributes)}
@@ -430,19 +446,7 @@ def open_result(path: str | Path) -> xr.Dataset:
     """
     store = ResultStore.open(path)
     store.check(signals=False)
-    dataset = xr.open_zarr(
-        store.zarr_store,
-        chunks=None,
-        consolidated=False,
-        zarr_format=3,
-        decode_times=False,
-        mask_and_scale=False,
-    )
-    for variable in dataset.variables.values():
-        variable.attrs.pop("_FillValue", None)
-    del dataset.attrs[INTEGRITY]
-    dataset.encoding["source"] = str(store.path.resolve())
-    return dataset
+    return store.to_xarray()
 
 
 def in_memory(result: xr.Dataset) -> xr.Dataset:

@@ -8,6 +8,7 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.io.places import check_reachable, is_remote
 from mrsi_engine.io.result_store import RESULT_STORE
 from mrsi_engine.io.scan_store import SCAN_STORE
+from mrsi_engine.report.summary import SUMMARY_FILE
 
 
 def scan_folder(folder: Path) -> Path:
@@ -20,11 +21,12 @@ def result_folder(folder: Path) -> Path:
     return folder / "result.zarr"
 
 
-#: What a run writes into its folder.
-_WRITTEN = (
-    *("scan.zarr", "result.zarr", "maps", "signals"),
-    *("voxels.parquet", "report.html", "summary.json"),
-)
+#: Name of a run's report in its folder.
+REPORT = "report.html"
+
+#: Files and folders that a run writes into its folder.
+_STORES, _EXPORTS = ("scan.zarr", "result.zarr", "maps", "signals"), ("voxels.parquet", REPORT)
+_WRITTEN = (*_STORES, *_EXPORTS, SUMMARY_FILE)
 
 
 def check_folder(folder: Path) -> None:
@@ -91,5 +93,5 @@ def remove_exports(folder: Path) -> None:
     for kept in ("maps", "signals"):
         for file in (folder / kept).glob("*_mrsi.*"):
             file.unlink()
-    for name in ("voxels.parquet", "report.html", "summary.json"):
+    for name in (*_EXPORTS, SUMMARY_FILE):
         (folder / name).unlink(missing_ok=True)
