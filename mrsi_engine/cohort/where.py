@@ -11,7 +11,14 @@ from distributed import Client
 
 from mrsi_engine.cohort.events import CohortEvent, ScanAdvanced
 from mrsi_engine.cohort.preflight import CheckedScan
-from mrsi_engine.engine.clusters import Need, Tell, bytes_needed, dashboard_link, open_cluster
+from mrsi_engine.engine.clusters import (
+    Need,
+    Tell,
+    bytes_needed,
+    dashboard_link,
+    open_cluster,
+    ssh_line,
+)
 from mrsi_engine.engine.patience import Patience
 from mrsi_engine.engine.plan import default_block_size
 from mrsi_engine.engine.voxels import ScanLayout
@@ -65,6 +72,8 @@ def open_where(
     with open_cluster(options.where, _need(options, scans, out), tell) as cluster:
         if (link := dashboard_link(cluster.client)) is not None:
             tell(f"dashboard: {link}")
+            if (tunnel := ssh_line(link)) is not None:
+                tell(f"dashboard: from your own machine first: {tunnel}")
 
         def heard(event: CohortEvent) -> None:
             if isinstance(event, ScanAdvanced):
