@@ -42,9 +42,13 @@ from mrsi_engine.errors import UNUSABLE, InputError, RunError
 from mrsi_engine.io.places import check_reachable, is_remote, place
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.runs.bases import BasisChoice
+from mrsi_engine.runs.folder import check_links
 
 #: The table of a cohort as it was run, and the folder of logs, in that of the cohort.
 TABLE, LOGS = "cohort.tsv", "logs"
+
+#: Folders of scans, of crashes and of tables of voxels lie so deep in that of the cohort.
+_LEVELS = 3
 
 #: Told lines for the user.
 Tell = Callable[[str], None]
@@ -148,6 +152,7 @@ def run_cohort(
         tell or _silent,
     )
     check_reachable(cohort.out)
+    check_links(cohort.out, levels=_LEVELS)
     if cohort.options.dry_run:
         return cohort.dry_run()
     with locked(cohort.out) as lock:

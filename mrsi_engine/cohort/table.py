@@ -20,7 +20,7 @@ from mrsi_engine.spectra.simulation import parse_basis_name
 NOTHING = "n/a"
 
 #: Names in the folder of a cohort that no scan may take.
-RESERVED = frozenset({"crash", "ledger", "logs", "voxels"})
+RESERVED = frozenset({"crash", "ledger", "logs", "mrsi-orig", "voxels"})
 
 #: Lines that are told at once, and how many more only by number.
 _MOST_TOLD = 20

@@ -21,6 +21,7 @@ from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerErro
 
 from mrsi_engine.engine.interrupts import Stop, stoppable
 from mrsi_engine.engine.patience import Patience, Watch
+from mrsi_engine.engine.umask import same_umask
 from mrsi_engine.errors import InputError, Interrupted, MRSIError, RunError
 from mrsi_engine.io.files import DiskFullError
 
@@ -132,7 +133,8 @@ def run_tasks(
         if client is None:
             yield from _done_here(source, stop)
         else:
-            yield from _Window(client, source, patience or Patience(), refill, stop).outcomes()
+            with same_umask(client):
+                yield from _Window(client, source, patience or Patience(), refill, stop).outcomes()
 
 
 def _done_here(source: Source, stop: Stop) -> Generator[Ended, None, None]:
@@ -381,11 +383,18 @@ class _Window:
         with suppress(Exception):
             self._client.restart_workers([worker], timeout=_RESTART, raise_for_error=False)
 
-    def _running(self) -> dict[str, Sequence[str]]:
+    def _running(self) -> dict[str, list[str]]:
+        """Names of tasks by the worker that does them or still has to hand over what they gave."""
+        ended = [future for future in self._flying if future.status == "finished"]
         try:
-            return dict(self._client.processing())
+            running = {worker: list(keys) for worker, keys in self._client.processing().items()}
+            held = self._client.who_has(ended) if ended else {}
         except OSError as error:
             raise _lost(self._client) from error
+        for key, workers in held.items():
+            for worker in workers:
+                running.setdefault(worker, []).append(key)
+        return running
 
     def _heartbeats(self) -> dict[str, float]:
         workers = self._client.scheduler_info(n_workers=-1)["workers"]

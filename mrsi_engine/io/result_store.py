@@ -50,7 +50,7 @@ from mrsi_engine.io.integrity import (
     seal,
 )
 from mrsi_engine.io.objects import names_in
-from mrsi_engine.io.places import place
+from mrsi_engine.io.places import is_remote, place
 from mrsi_engine.io.result_schema import (
     BASIS,
     BASIS_FIDS,
@@ -362,6 +362,25 @@ class ResultStore:
             remove_leftover(path)
         return len(found)
 
+    def to_xarray(self) -> xr.Dataset:
+        """The results as a lazily indexed Dataset; its ``encoding["source"]`` is the folder."""
+        dataset = xr.open_zarr(
+            self.zarr_store,
+            chunks=None,
+            consolidated=False,
+            zarr_format=3,
+            decode_times=False,
+            mask_and_scale=False,
+        )
+        for name, variable in dataset.variables.items():
+            variable.attrs.pop("_FillValue", None)
+            if is_remote(self.path) and name not in self.signals:
+                # Every part of it that is asked for would be a request.
+                variable.load()
+        del dataset.attrs[INTEGRITY]
+        dataset.encoding["source"] = str(self.path.resolve())
+        return dataset
+
     @cached_property
     def _arrays(self) -> dict[str, zarr.Array]:
         return {name: array_of(self._group, name) for name in _written(self.attributes)}
@@ -430,19 +449,7 @@ def open_result(path: str | Path) -> xr.Dataset:
     """
     store = ResultStore.open(path)
     store.check(signals=False)
-    dataset = xr.open_zarr(
-        store.zarr_store,
-        chunks=None,
-        consolidated=False,
-        zarr_format=3,
-        decode_times=False,
-        mask_and_scale=False,
-    )
-    for variable in dataset.variables.values():
-        variable.attrs.pop("_FillValue", None)
-    del dataset.attrs[INTEGRITY]
-    dataset.encoding["source"] = str(store.path.resolve())
-    return dataset
+    return store.to_xarray()
 
 
 def in_memory(result: xr.Dataset) -> xr.Dataset:

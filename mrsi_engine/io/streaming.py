@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.bounds import MOST_BEHIND_SAMPLES
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader
 from mrsi_engine.io.places import is_remote
 
@@ -120,9 +121,15 @@ class SampleStream(AbstractContextManager["SampleStream"]):
         return data
 
     def _drain(self) -> None:
+        behind = 0
         for stream in (self._samples, self._buffered):
-            while stream.read(_BUFFER):
-                pass
+            while read := len(stream.read(_BUFFER)):
+                behind += read
+                if behind > MOST_BEHIND_SAMPLES:
+                    raise InputError(
+                        f"{self._header.path}: more than {behind} bytes follow the samples that "
+                        "the header announces; correct its dimensions, or convert the source again"
+                    )
 
 
 class Transposer(AbstractContextManager["Transposer"]):
