@@ -130,3 +130,11 @@ def remove_exports(folder: Path) -> None:
             file.unlink()
     for name in (*_EXPORTS, SUMMARY_FILE):
         (folder / name).unlink(missing_ok=True)
+
+
+def remove_killed_exports(folder: Path) -> None:
+    """Delete the beginnings of files that an export left which was killed as it wrote them."""
+    for written in (folder, folder / "maps", folder / "signals"):
+        for file in written.glob(".*.partial*"):
+            if file.is_file():
+                file.unlink()
