@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mrsi_engine import cli
-from mrsi_engine.runs import one_scan
+from mrsi_engine.runs import finishing
 
 BASIS = "press-3t-te30"
 
@@ -66,7 +66,7 @@ def write_quick_report(folder: Path, **content: object) -> Path:
 def run_quickly(command: Sequence[object]) -> None:
     """A command that succeeds, with a quick report; for fixtures that outlive a test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one_scan, "report_on", write_quick_report)
+        patch.setattr(finishing, "report_on", write_quick_report)
         cli.main([str(part) for part in command])
 
 
