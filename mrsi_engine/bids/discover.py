@@ -147,12 +147,12 @@ class _Search:
         wrong = ""
         try:
             label(scan["ses"] or "none", "ses")
-            sidecar = read_sidecar(scan.path)
+            sidecar = read_sidecar(scan.path, self._root)
             files = dict(self._companions(scan, sidecar))
             water = files.get(WATER.name)
             stated = {"scan": acquisition_fields(sidecar)}
             if isinstance(water, str):
-                stated[WATER.name] = acquisition_fields(read_sidecar(Path(water)))
+                stated[WATER.name] = acquisition_fields(read_sidecar(Path(water), self._root))
         except InputError as error:
             wrong = str(error)
         several = isinstance(files.get(TISSUE.name), str)

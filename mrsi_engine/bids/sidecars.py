@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,20 +40,40 @@ _SHOWN = {
 }
 
 
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """All fields of the sidecars of a file, inherited as BIDS says.
+def read_sidecar(path: Path, root: Path) -> dict[str, Any]:
+    """All fields of the sidecars of a file, inherited from ``root`` down as BIDS says.
+
+    Not by bids2table, which passes over sidecars that are broken and remembers those it has read.
 
     Raises
     ------
     InputError
         If one of them is no JSON of named fields.
     """
+    own = set(_entities(path).items())
+    suffix = ("suffix", _entities(path).get("suffix", ""))
+    folders = [path.parent, *path.parent.parents]
+    inherited = folders[: folders.index(root) + 1] if root in folders else folders[:1]
+    found: dict[str, Any] = {}
+    for folder in reversed(inherited):
+        beside = {f: set(_entities(f).items()) for f in folder.glob("*.json")}
+        alike = [f for f, named in beside.items() if {suffix} <= named <= own]
+        for file in sorted(alike, key=lambda file: (len(beside[file]), file.name)):
+            found |= _read(file)
+    return found
+
+
+def _entities(path: Path) -> dict[str, str]:
+    """Entities and suffix by a file's name alone."""
+    found = dict(bids2table.parse_bids_entities(path.name))
+    return {name: text for name, text in found.items() if name not in ("ext", "datatype")}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(bids2table.load_bids_metadata(path, inherit=True))
+        return dict(json.loads(path.read_text("utf-8-sig")))
     except (ValueError, TypeError, OSError) as error:
-        raise InputError(
-            f"{path}: one of its sidecars is not JSON of named fields: {error}; correct it"
-        ) from error
+        raise InputError(f"{path}: not JSON of named fields: {error}; correct it") from error
 
 
 def acquisition_fields(sidecar: Mapping[str, Any]) -> dict[str, Any]:

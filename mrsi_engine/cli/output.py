@@ -66,7 +66,9 @@ def explained(error: Exception) -> str:
 
 def complain(message: str) -> None:
     """An error, on standard error."""
-    err_console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    # A name of a file may hold what makes a terminal do things.
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
+    err_console.print(f"[bold red]error:[/] {escape(shown)}", highlight=False, soft_wrap=True)
 
 
 def note(text: str) -> None:

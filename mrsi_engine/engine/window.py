@@ -21,6 +21,7 @@ from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerErro
 
 from mrsi_engine.engine.interrupts import Stop, stoppable
 from mrsi_engine.engine.patience import Patience, Watch
+from mrsi_engine.engine.umask import same_umask
 from mrsi_engine.errors import InputError, Interrupted, MRSIError, RunError
 from mrsi_engine.io.files import DiskFullError
 
@@ -130,7 +131,8 @@ def run_tasks(
         if client is None:
             yield from _done_here(source, stop)
         else:
-            yield from _Window(client, source, patience or Patience(), refill, stop).outcomes()
+            with same_umask(client):
+                yield from _Window(client, source, patience or Patience(), refill, stop).outcomes()
 
 
 def _done_here(source: Source, stop: Stop) -> Generator[Ended, None, None]:

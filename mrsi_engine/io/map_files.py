@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mrsi_engine.choices import Fill
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
-from mrsi_engine.io.volumes import set_position
+from mrsi_engine.io.volumes import Grid, set_position
 
 #: What MRSIPrep expects where a CRLB (percent) is unknown; also the largest it is given.
 MRSIPREP_CRLB = 999.0
@@ -66,16 +66,11 @@ def check_exportable(result: xr.Dataset) -> None:
     if missing:
         raise InputError(f"result: attributes {missing} are missing; it is no result store")
     affine = np.asarray(result.attrs["affine"], float)
-    if affine.shape != (4, 4) or not np.isfinite(affine).all() or _singular(affine):
+    if affine.shape != (4, 4) or not Grid((1, 1, 1), affine).spans_space:
         raise InputError(
             f"{result.attrs['source']}: affine {affine.tolist()} is not an invertible 4x4 matrix, "
             "so maps would have no place in space; correct the scan's sform and import it again"
         )
-
-
-def _singular(affine: NDArray[np.float64]) -> bool:
-    zooms = np.linalg.norm(affine[:3, :3], axis=0)
-    return bool((zooms == 0).any() or abs(np.linalg.det(affine[:3, :3] / zooms)) < 1e-6)
 
 
 @dataclass(frozen=True)

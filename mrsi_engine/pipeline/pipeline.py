@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
@@ -29,7 +29,8 @@ class Pipeline(BaseModel):
     """An ordered list of stages.
 
     ``block_size`` is voxels a task; results do not depend on it. ``nucleus`` is the only one it is
-    for; any if not given.
+    for; any if not given. ``bids`` says where BIDS datasets keep what comes with a scan
+    (:mod:`mrsi_engine.bids.rules`); it is no setting of the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +39,7 @@ class Pipeline(BaseModel):
     description: str = ""
     nucleus: str | None = None
     block_size: int = 2048
+    bids: dict[str, Any] = Field(default_factory=dict, exclude=True)
     stages: tuple[SerializeAsAny[Stage], ...]
 
     @field_validator("block_size")
@@ -162,7 +164,7 @@ class Pipeline(BaseModel):
         source = str(name_or_file)
         try:
             return cls.from_settings(tomllib.loads(_text(source)), source)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise InputError(f"{source}: not valid TOML: {error}") from error
 
 

@@ -25,7 +25,7 @@ from mrsi_engine.io.files import remove_leftover
 from mrsi_engine.io.import_signals import Progress
 from mrsi_engine.io.importing import changed_since, import_scan, timing_of
 from mrsi_engine.io.integrity import Damage, OnDamage
-from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, read_header
+from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, check_mappable, read_header
 from mrsi_engine.io.places import check_reachable
 from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore, damaged_files
 from mrsi_engine.pipeline.pipeline import Pipeline
@@ -183,6 +183,7 @@ def read_protocol(inputs: Inputs) -> tuple[NIfTIMRSHeader, Protocol]:
     """
     _check_classes(inputs)
     header = read_header(inputs.scan, inputs.stated.get("scan"))
+    check_mappable(header)
     signals = companion_headers(header, inputs.files, inputs.tissue_classes, inputs.stated)
     sequence = header.extension.get("SequenceName")
     layout = _layout(inputs, header, signals)

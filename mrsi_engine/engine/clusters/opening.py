@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import inf
-from pathlib import Path, PosixPath, WindowsPath
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -33,6 +33,7 @@ from mrsi_engine.engine.clusters.profiles import Profile
 from mrsi_engine.engine.clusters.settings import QUEUED_SETTINGS
 from mrsi_engine.engine.devices import gpu_workers, gpus_here
 from mrsi_engine.errors import InputError, MRSIError, RunError
+from mrsi_engine.io.places import is_remote
 
 #: How long a run goes on without any worker on this machine, and waits for the first one (s).
 _WITHOUT_WORKERS, _START = 600.0, 120.0
@@ -146,9 +147,8 @@ def _pool(client: Client, profile: Profile, need: Need) -> Iterator[Pool | Serve
     if not isinstance(client.cluster, SpecCluster):
         yield Served()
         return
-    pool = Pool(
-        client.cluster, Path(profile.arguments.get("log_directory", need.folder / JOB_LOGS))
-    )
+    logs = profile.arguments.get("log_directory", _on_disk(need.folder) / JOB_LOGS)
+    pool = Pool(client.cluster, Path(logs))
     with pool.kept():
         yield pool
 
@@ -226,11 +226,15 @@ def _scale(cluster: Any, profile: Profile, workers: int | None) -> None:
         cluster.scale(1)
 
 
+def _on_disk(folder: Path) -> Path:
+    """A folder, or the user's own if it is on an object store."""
+    return Path.home() if is_remote(folder) else folder
+
+
 @contextmanager
 def _private_folder(folder: Path) -> Iterator[str]:
     """A folder for certificates where the workers see it and other users do not."""
-    on_disk = isinstance(folder, PosixPath | WindowsPath)
-    inside = folder if on_disk else Path.home()
+    inside = _on_disk(folder)
     inside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=".cluster-", dir=inside, ignore_cleanup_errors=True
