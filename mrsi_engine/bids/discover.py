@@ -15,7 +15,6 @@ from mrsi_engine.bids.sidecars import (
     acquisition_fields,
     read_sidecar,
     reference_files,
-    shown_fields,
 )
 from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.cohort.table import NOTHING, column_meant, label
@@ -159,7 +158,6 @@ class _Search:
         metadata = {
             **participant,
             **{name: scan[name] for name in _SHOWN if scan[name]},
-            **shown_fields(sidecar),
         }
         return ScanRow(
             str(scan.path),

@@ -1,4 +1,4 @@
-"""What sidecars say of a scan: fields that its header may lack, and what the tables show of it."""
+"""What sidecars say of a scan: fields that its header may lack, and its water reference."""
 
 from __future__ import annotations
 
@@ -27,17 +27,11 @@ _FIELDS = {
     "ChemicalShiftOffset": "SpecFreqChemShift",
     "WaterSuppression": "WaterSuppressed",
     "EditPulse": "EditPulse",
+    "Manufacturer": "Manufacturer",
 }
 
 #: What names the sequence: that which says its family first.
 _SEQUENCE = ("PulseSequenceType", "SequenceName", "PulseSequenceDetails")
-
-#: Fields by which a group may differ, for its tables; none that names a person or a place.
-_SHOWN = {
-    "Manufacturer": "manufacturer",
-    "MagneticFieldStrength": "field_strength",
-    "PulseSequenceType": "pulse_sequence",
-}
 
 
 def read_sidecar(path: Path, root: Path) -> dict[str, Any]:
@@ -87,15 +81,6 @@ def acquisition_fields(sidecar: Mapping[str, Any]) -> dict[str, Any]:
     if named:
         found["SequenceName"] = next(filter(sequence_family, named), named[0])
     return found
-
-
-def shown_fields(sidecar: Mapping[str, Any]) -> dict[str, str]:
-    """What the tables of a group show of a sidecar."""
-    return {
-        column: " ".join(str(sidecar[name]).split())
-        for name, column in _SHOWN.items()
-        if sidecar.get(name) not in (None, "")
-    }
 
 
 def reference_files(sidecar: Mapping[str, Any], root: Path) -> list[Path]:

@@ -18,13 +18,13 @@ from mrsi_engine.io.header_fields import first
 _SAME = 1e-3
 
 #: Names that are not spelled alike everywhere: only taken where the header has none.
-_FREE_TEXT = ("SequenceName",)
+_FREE_TEXT = ("SequenceName", "Manufacturer")
 
 #: What BIDS states of the array itself.
 _POINTS, _MATRIX = "NumberOfSpectralPoints", "MatrixSize"
 
-#: Compared with the dwell time afterwards, which every file has: it says nothing new.
-_WIDTH = "SpectralWidth"
+#: Not worth a note: what the dwell time says, which every file has, and what changes no number.
+_UNSAID = ("SpectralWidth", "Manufacturer")
 
 
 def missing_fields(
@@ -62,7 +62,7 @@ def missing_fields(
     return found, [
         f"{key} {json.dumps(value)} is that of the sidecar, the header states none"
         for key, value in found.items()
-        if key != _WIDTH
+        if key not in _UNSAID
     ]
 
 
