@@ -66,7 +66,9 @@ def explained(error: Exception) -> str:
 
 def complain(message: str) -> None:
     """An error, on standard error."""
-    err_console.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    # A name of a file may hold what makes a terminal do things.
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
+    err_console.print(f"[bold red]error:[/] {escape(shown)}", highlight=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
@@ -142,11 +144,20 @@ class TrainingBar(_Bar):
             self._show(losses=f"loss {last.training:.4g}, validation {last.validation:.4g}")
 
 
+def show_dashboard(link: str) -> None:
+    """Where the dashboard is, and from another machine how to get there."""
+    from mrsi_engine.engine.clusters import ssh_line
+
+    note(f"dashboard: {link}")
+    if (tunnel := ssh_line(link)) is not None:
+        note(f"dashboard: from your own machine first: {tunnel}")
+
+
 def _show_dashboard(event: Event) -> None:
     from mrsi_engine.engine.events import RunStarted
 
     if isinstance(event, RunStarted) and event.dashboard:
-        err_console.print(f"dashboard: {event.dashboard}", highlight=False, soft_wrap=True)
+        show_dashboard(event.dashboard)
 
 
 def truth_table(rows: Sequence[TruthRow]) -> Table:

@@ -16,7 +16,7 @@ from mrsi_engine.cohort.voxels import SCAN_TABLE, ScanVoxels, write_voxels
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
 from mrsi_engine.report.group import write_group_page
-from mrsi_engine.report.group_statistics import protocol_classes
+from mrsi_engine.report.group_statistics import classes_of
 from mrsi_engine.report.group_table import GroupScan, GroupTable, group_table
 from mrsi_engine.report.methods import Methods, methods_of
 from mrsi_engine.report.summary import SUMMARY_FILE, read_summary
@@ -81,7 +81,8 @@ def write_group(
         If a file cannot be written.
     """
     table = group_table(_scans(out, rows, states))
-    methods = methods_of(table.pipelines, protocol_classes(table))
+    protocols, bases = (classes_of(table, column) for column in ("protocol", "basis"))
+    methods = methods_of(table.pipelines, protocols, bases)
     write_atomically(out / f"{GROUP}.tsv", table.text().encode())
     write_atomically(out / f"{GROUP}.json", table.sidecar().encode())
     write_voxels(out, _voxels(out, rows, table))

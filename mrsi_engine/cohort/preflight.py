@@ -18,9 +18,9 @@ from mrsi_engine.cohort.options import CohortOptions
 from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.companions import MASK, companions
 from mrsi_engine.errors import MRSIError
+from mrsi_engine.io.bounds import readable
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader
 from mrsi_engine.io.places import place
-from mrsi_engine.io.room import readable
 from mrsi_engine.io.volumes import read_mask
 from mrsi_engine.nuclei import nucleus
 from mrsi_engine.pipeline.pipeline import Pipeline
@@ -199,7 +199,7 @@ class _Checks:
 
     def read(self, row: ScanRow) -> tuple[Inputs, NIfTIMRSHeader, Protocol]:
         """What the headers of a scan and its companions say; called in threads."""
-        check_folder(self._out / row.folder)
+        check_folder(self._out / row.folder, within=self._out)
         inputs = row.inputs(self._options.points, self._options.keep_personal)
         return inputs, *read_protocol(inputs)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from distributed import Client
 
@@ -42,9 +43,13 @@ from mrsi_engine.errors import UNUSABLE, InputError, RunError
 from mrsi_engine.io.places import check_reachable, is_remote, place
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.runs.bases import BasisChoice
+from mrsi_engine.runs.folder import check_links
 
 #: The table of a cohort as it was run, and the folder of logs, in that of the cohort.
 TABLE, LOGS = "cohort.tsv", "logs"
+
+#: Folders of scans, of crashes and of tables of voxels lie so deep in that of the cohort.
+_LEVELS = 3
 
 #: Told lines for the user.
 Tell = Callable[[str], None]
@@ -148,6 +153,7 @@ def run_cohort(
         tell or _silent,
     )
     check_reachable(cohort.out)
+    check_links(cohort.out, levels=_LEVELS)
     if cohort.options.dry_run:
         return cohort.dry_run()
     with locked(cohort.out) as lock:
@@ -325,8 +331,9 @@ class _Cohort:
 
 
 def _rows(table: str | Path | Sequence[ScanRow]) -> tuple[ScanRow, ...]:
-    if isinstance(table, str | Path):
-        return read_table(table)
+    # A place on an object store is no instance of Path.
+    if isinstance(table, str | Path) or hasattr(table, "read_text"):
+        return read_table(cast(Path, table))
     rows = tuple(table)
     problems = clashes({row.scan: row for row in rows})
     if problems:

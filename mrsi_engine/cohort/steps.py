@@ -21,7 +21,8 @@ from mrsi_engine.engine.plan import Plan
 from mrsi_engine.engine.rounds import Round, next_round
 from mrsi_engine.engine.window import Failure, failure_of
 from mrsi_engine.errors import RunError
-from mrsi_engine.runs.folder import scan_folder
+from mrsi_engine.io.places import place
+from mrsi_engine.runs.folder import check_links, scan_folder
 from mrsi_engine.runs.one_scan import Clock, check_scan, finish_scan, import_once, plan_scan
 
 _Found = TypeVar("_Found")
@@ -55,10 +56,11 @@ class Finished:
 
 @dataclass(frozen=True)
 class StepFailed:
-    """What went wrong in which step."""
+    """What went wrong in which step; ``blocks`` of a scan failed, if it was cut into any."""
 
     step: Step
     failure: Failure
+    blocks: int = 0
 
 
 @dataclass
@@ -87,6 +89,7 @@ def _begin(job: ScanJob, course: _Course) -> Begun | Finished:
         course.clock,
     )
     with course(Step.IMPORT):
+        check_links(folder, within=place(job.out))
         with clock("basis"):
             _, basis = check_scan(job.inputs, job.basis, pipeline, folder, options)
         with clock("import"):

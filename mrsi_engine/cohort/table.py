@@ -7,14 +7,14 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.companions import TISSUE, CompanionFiles, companions
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
-from mrsi_engine.io.places import is_remote, place
+from mrsi_engine.io.places import place
 from mrsi_engine.spectra.simulation import parse_basis_name
 
 #: What BIDS writes where there is nothing.
@@ -55,7 +55,7 @@ def read_table(path: str | Path) -> tuple[ScanRow, ...]:
         and column, what was found and what to do.
     """
     path = place(path)
-    folder = path.parent if is_remote(path) else path.absolute().parent
+    folder = path.absolute().parent
     columns, lines = _cells(path)
     found: dict[int, ScanRow] = {}
     problems: list[str] = []
@@ -123,7 +123,7 @@ def clashes(rows: Mapping[str, ScanRow]) -> list[str]:
             found.append(f"{name}: {folder} is a folder of the cohort itself; give a subject")
         first.setdefault(folder, name)
     for name, row in rows.items():
-        inside = [str(above) for above in PurePosixPath(row.folder).parents if str(above) in first]
+        inside = [str(above) for above in Path(row.folder).parents if str(above) in first]
         if inside:
             found.append(
                 f"{name}: its output folder {row.folder} would lie in that of {first[inside[0]]}; "
@@ -264,7 +264,7 @@ def _files(
 
 def _located(text: str, folder: Path) -> str:
     """A path of the table, or an address of an object store, by itself."""
-    return text if "://" in text or text.startswith("/") else str(folder / text)
+    return text if "://" in text else str(folder / text)
 
 
 def _is_file(pipeline: str) -> bool:

@@ -109,7 +109,7 @@ class PriorTable(BaseModel):
     def _parsed(cls, text: str, source: str) -> PriorTable:
         try:
             return cls.model_validate(tomllib.loads(text))
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise ValueError(f"{source}: not valid TOML: {error}") from error
         except ValidationError as error:
             raise ValueError(f"{source}: {_explained(error)}") from error

@@ -160,7 +160,9 @@ def replace_file(path: Path, data: bytes) -> None:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
+        # A new file, and never one that a link of this name leads to.
+        with partial.open("xb") as file:
+            file.write(data)
         os.replace(partial, path)
     except OSError:
         partial.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from mrsi_engine.companions import CompanionFiles, Kind, companion, companions
 from mrsi_engine.conventions import Acquisition, ScanNoise
 from mrsi_engine.dimensions import COIL
 from mrsi_engine.errors import InputError
+from mrsi_engine.input_files import check_input_file
 from mrsi_engine.io.import_inputs import (
     Inputs,
     Request,
@@ -348,6 +349,7 @@ def _provenance(request: Request, checksums: Sequence[str]) -> dict[str, Any]:
 
 
 def _checksum(path: Path) -> str:
+    check_input_file(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

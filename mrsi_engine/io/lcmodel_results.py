@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.input_files import MOST_BYTES, check_input_file
 from mrsi_engine.io.places import place
 from mrsi_engine.nuclei import nucleus
 
@@ -125,6 +126,8 @@ def read_lcmodel_csv(path: str | Path, symbol: str = "1H") -> pd.DataFrame:
 
 
 def _lines(path: Path) -> list[str]:
+    if path.exists():
+        check_input_file(path, MOST_BYTES)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:

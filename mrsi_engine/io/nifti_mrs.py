@@ -21,7 +21,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError, RunError
+from mrsi_engine.input_files import check_levels
+from mrsi_engine.io.bounds import check_announced, is_compressed
 from mrsi_engine.io.dimensions import fields_of_dimensions, supported_dimensions
+from mrsi_engine.io.files import safe_stem
 from mrsi_engine.io.header_fields import (
     first,
     first_sample,
@@ -44,6 +47,10 @@ EXTENSION_CODE = 44
 INTENT_NAME = "mrs_v0_11"
 
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+
+#: Characters of a scan's stem: a file name has 255, of which those of maps take up to 90 and that
+#: of a file that is not yet complete 42.
+LONGEST_STEM = 120
 
 # A dwell time is believed only in this range, in s.
 _PLAUSIBLE_DWELL_TIME = (1e-6, 1e-2)
@@ -88,7 +95,7 @@ class NIfTIMRSHeader:
     @property
     def compressed(self) -> bool:
         """Whether the file is a ``.nii.gz``."""
-        return self.path.name.lower().endswith(".gz")
+        return is_compressed(self.path)
 
     @property
     def signals(self) -> int:
@@ -168,6 +175,28 @@ def read_header(path: str | Path, stated: Mapping[str, Any] | None = None) -> NI
     )
 
 
+def check_mappable(header: NIfTIMRSHeader) -> None:
+    """Refuse a scan of which no maps could be written, before hours are spent on it.
+
+    Raises
+    ------
+    InputError
+        If its affine has no inverse, or its name leaves no room for theirs.
+    """
+    path, affine = header.path, header.grid.affine
+    if not header.grid.spans_space:
+        raise InputError(
+            f"{path}: affine {affine.tolist()} is not an invertible 4x4 matrix, so maps would have "
+            "no place in space; correct the sform or qform"
+        )
+    stem = safe_stem(stem_of(path))
+    if len(stem) > LONGEST_STEM:
+        raise InputError(
+            f"{path}: maps would be named by {len(stem)} characters and what they hold, and there "
+            f"is room for {LONGEST_STEM}; give the scan a shorter name"
+        )
+
+
 def stem_of(path: str | Path) -> str:
     """File name without ``.nii`` or ``.nii.gz``."""
     return re.sub(r"\.nii(\.gz)?$", "", PurePosixPath(str(path)).name, flags=re.IGNORECASE)
@@ -187,6 +216,7 @@ def _check_samples(path: Path, image: Any) -> None:
             f"{path}: scl_slope {image.dataobj.slope:g}, scl_inter {image.dataobj.inter:g}; scaled "
             "complex data are not part of NIfTI-MRS: save the scaled samples themselves"
         )
+    check_announced(path, image.shape, dtype.itemsize, int(image.dataobj.offset))
 
 
 def _read_extension(path: Path, image: Any) -> dict[str, Any]:
@@ -201,13 +231,14 @@ def _read_extension(path: Path, image: Any) -> dict[str, Any]:
         raise InputError(f"{path}: intent_name is {intent!r}, NIfTI-MRS has mrs_v<major>_<minor>")
     try:
         extension = json.loads(contents[0].content.rstrip(b"\0 "))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: the NIfTI-MRS header extension is not JSON: {error}") from error
     if not isinstance(extension, dict):
         raise InputError(
             f"{path}: the NIfTI-MRS header extension is a JSON {type(extension).__name__}, "
             "expected an object of named fields"
         )
+    check_levels(path, extension, "the NIfTI-MRS header extension")
     return extension
 
 

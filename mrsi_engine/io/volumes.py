@@ -15,6 +15,8 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.input_files import check_input_file
+from mrsi_engine.io.bounds import check_announced_volume, check_beginning
 from mrsi_engine.io.images import image_at
 
 #: A mask of fractions counts a voxel from here on.
@@ -59,6 +61,14 @@ class Grid:
         return self.code > 0 and not self.voxel_edges.min() >= _NO_POSITION_MM
 
     @property
+    def spans_space(self) -> bool:
+        """Whether the affine is a finite one whose axes do not lie in a plane."""
+        edges = self.voxel_edges
+        if not np.isfinite(self.affine).all() or (edges == 0).any():
+            return False
+        return bool(abs(np.linalg.det(self.affine[:3, :3] / edges)) >= _LEAST_VOLUME)
+
+    @property
     def centre(self) -> tuple[float, ...]:
         """Middle of the volume, mm, to a tenth."""
         middle = [(n - 1) / 2 for n in self.shape]
@@ -96,7 +106,11 @@ def load_image(path: Path) -> Any:
     InputError
         If the file is missing, unreadable or not NIfTI.
     """
-    _check_readable(path)
+    check_input_file(path)
+    # By the name nibabel would unpack other things, too: some hold a million times their size.
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        raise InputError(f"{path}: expected NIfTI, a file that ends in .nii or .nii.gz")
+    check_beginning(path)
     try:
         image = image_at(path)
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
@@ -106,18 +120,6 @@ def load_image(path: Path) -> Any:
     return image
 
 
-def _check_readable(path: Path) -> None:
-    # nibabel reports a file it may not read like one it does not know.
-    try:
-        path.open("rb").close()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except PermissionError as error:
-        raise InputError(f"{path}: no permission to read this file") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-
-
 def grid_of(image: Any) -> tuple[Grid, list[str]]:
     """The grid of a NIfTI image, and what is to be said of it.
 
@@ -125,7 +127,8 @@ def grid_of(image: Any) -> tuple[Grid, list[str]]:
     """
     codes = int(image.header["sform_code"]), int(image.header["qform_code"])
     code = codes[0] or codes[1]
-    grid = Grid(tuple(image.shape[:3]), np.asarray(image.affine, dtype=np.float64), code)
+    shape = (*image.shape, 1, 1, 1)[:3]
+    grid = Grid(shape, np.asarray(image.affine, dtype=np.float64), code)
     if not grid.has_position:
         why = "voxels of 10 m" if code else "sform and qform codes are 0"
         said = f"{why}: the file states no position, files are matched by shape and maps claim none"
@@ -161,11 +164,15 @@ def read_volume(path: Path) -> tuple[NDArray[np.float32], Grid]:
         If the file is not NIfTI, truncated, complex or not of 3 or 4 dimensions.
     """
     image, shape, grid = _open_volume(path)
+    return _values(path, image, shape), grid
+
+
+def _values(path: Path, image: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     try:
         values = image.get_fdata(dtype=np.float32, caching="unchanged")
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{path}: truncated or damaged: {error}; copy the file again") from error
-    return values.reshape(shape), grid
+    return values.reshape(shape)
 
 
 def volume_shape(path: Path) -> tuple[tuple[int, ...], Grid]:
@@ -182,8 +189,10 @@ def volume_shape(path: Path) -> tuple[tuple[int, ...], Grid]:
 def _open_volume(path: Path) -> tuple[Any, tuple[int, ...], Grid]:
     """A real image whose values are still on disk, their shape and their grid."""
     image = load_image(path)
-    if image.get_data_dtype().kind not in "iuf":
-        raise InputError(f"{path}: holds {image.get_data_dtype()} data, expected real numbers")
+    stored = image.get_data_dtype()
+    if stored.kind not in "iuf":
+        raise InputError(f"{path}: holds {stored} data, expected real numbers")
+    check_announced_volume(path, image.shape, stored.itemsize, int(image.dataobj.offset))
     shape = tuple(image.shape) + (1,) * (3 - len(image.shape))
     if len(shape) not in (3, 4):
         raise InputError(f"{path}: has {len(shape)} dimensions {shape}, expected 3 or 4")
@@ -203,11 +212,12 @@ def read_mask(path: Path, grid: Grid) -> tuple[NDArray[np.bool_], list[str]]:
     InputError
         If it lies on another grid, has a fourth dimension or selects no voxel.
     """
-    values, own = read_volume(path)
+    image, shape, own = _open_volume(path)
+    # A mask on another grid is refused before it is read, be it ever so large.
     check_grid(path, own, grid, "give a mask on the scan's grid")
-    if values.ndim != 3:
-        raise InputError(f"{path}: a mask has 3 dimensions, this has shape {values.shape}")
-    values = np.nan_to_num(values)
+    if len(shape) != 3:
+        raise InputError(f"{path}: a mask has 3 dimensions, this has shape {shape}")
+    values = np.nan_to_num(_values(path, image, shape))
     fractions = bool((np.abs(values - values.round()) > _WHOLE).any())
     largest = float(values.max())
     threshold = MASK_THRESHOLD * (largest if largest > _LARGEST_LABEL else 1.0)
@@ -252,8 +262,7 @@ def check_placed(path: Path, own: Grid, scan: Grid, what: str) -> None:
     if not (own.has_position and scan.has_position):
         check_grid(path, own, scan, remedy)
     for grid, whose in ((own, "its"), (scan, "the scan's")):
-        directions = grid.affine[:3, :3] / grid.voxel_edges
-        if not np.isfinite(grid.affine).all() or abs(np.linalg.det(directions)) < _LEAST_VOLUME:
+        if not grid.spans_space:
             raise InputError(
                 f"{path}: not on the scan's grid, and {whose} affine {grid.affine.tolist()} places "
                 f"no volume in space; {remedy}"

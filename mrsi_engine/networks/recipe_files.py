@@ -93,7 +93,7 @@ def read_recipe(source: str) -> tuple[str, dict[str, Any]]:
     """
     try:
         settings = tomllib.loads(recipe_text(source))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{source}: not valid TOML: {error}") from error
     named = settings.pop("kind", "quantification")
     try:

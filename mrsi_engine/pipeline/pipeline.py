@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -164,7 +164,7 @@ class Pipeline(BaseModel):
         source = str(name_or_file)
         try:
             return cls.from_settings(tomllib.loads(_text(source)), source)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise InputError(f"{source}: not valid TOML: {error}") from error
 
 
@@ -214,13 +214,22 @@ class PreparedPipeline:
         return block
 
 
+def prepare_stage(stage: Stage, context: Context) -> PreparedStage:
+    """A stage bound to one scan: its tables are made here."""
+    return PreparedStage(stage, context, stage.build(context))
+
+
 def prepare_pipeline(
-    pipeline: Pipeline, context: Context, states: Sequence[State] = ()
+    pipeline: Pipeline,
+    context: Context,
+    states: Sequence[State] = (),
+    prepare: Callable[[Stage, Context], PreparedStage] = prepare_stage,
 ) -> PreparedPipeline:
     """The pipeline bound to one scan: tables are made here, once per worker.
 
     ``states`` are what the passes over the scan found, one for each stage; the pipeline goes as
     far as there are states, so that a stage's own passes see what the stages before leave.
+    ``prepare`` makes the tables of a stage, or knows them.
     """
     contexts = pipeline.contexts(context)
     if not any(stage.passes(c) for stage, c in zip(pipeline.stages, contexts, strict=True)):
@@ -228,7 +237,7 @@ def prepare_pipeline(
     return PreparedPipeline(
         pipeline,
         tuple(
-            prepare_stage(stage, replace(before, state=state))
+            prepare(stage, replace(before, state=state))
             for stage, before, state in zip(pipeline.stages, contexts, states, strict=False)
         ),
     )
@@ -236,11 +245,6 @@ def prepare_pipeline(
 
 def _table(stage: Stage) -> dict[str, Any]:
     return {"stage": stage.stage, **stage.model_dump(mode="json")}
-
-
-def prepare_stage(stage: Stage, context: Context) -> PreparedStage:
-    """A stage bound to one scan: its tables are made here."""
-    return PreparedStage(stage, context, stage.build(context))
 
 
 def _write_nothing(block: Block, stage: Stage, context: Context) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.places import check_reachable, is_remote
 from mrsi_engine.io.result_store import RESULT_STORE
 from mrsi_engine.io.scan_store import SCAN_STORE
+from mrsi_engine.report.summary import SUMMARY_FILE
 
 
 def scan_folder(folder: Path) -> Path:
@@ -20,15 +23,17 @@ def result_folder(folder: Path) -> Path:
     return folder / "result.zarr"
 
 
-#: What a run writes into its folder.
-_WRITTEN = (
-    *("scan.zarr", "result.zarr", "maps", "signals"),
-    *("voxels.parquet", "report.html", "summary.json"),
-)
+#: Name of a run's report in its folder.
+REPORT = "report.html"
+
+#: Files that a run writes into its folder beside stores and maps.
+_EXPORTS = ("voxels.parquet", REPORT)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, within: Path | None = None) -> None:
     """Refuse a folder that holds something else than a run, or links that lead out of it.
+
+    ``within`` as for :func:`check_links`.
 
     Raises
     ------
@@ -38,26 +43,58 @@ def check_folder(folder: Path) -> None:
     check_reachable(folder)
     if folder.exists() and not (folder.is_dir() and _is_ours(folder)):
         check_empty(folder, "files that are not of a run of this engine")
-    check_links(folder)
+    check_links(folder, within=within)
 
 
-def check_links(folder: Path) -> None:
+def check_links(folder: Path, *, within: Path | None = None, levels: int | None = None) -> None:
     """Refuse a folder where a link would have a run write somewhere else.
+
+    The folder itself may be a link: it is what the user named. On an object store there are none.
+
+    Parameters
+    ----------
+    folder
+        Looked through to its last file, but not through what links lead to.
+    within
+        A folder above it that the user named instead (a cohort's, of that of a scan); none of the
+        folders between the two may lead out of it either.
+    levels
+        Look only so many deep: 3 for all folders of the scans of a cohort.
 
     Raises
     ------
     InputError
         If there is one.
     """
-    if is_remote(folder):
+    top = folder if within is None else within
+    if is_remote(top):
         return
-    inside = folder.resolve()
-    for path in (folder / name for name in _WRITTEN):
+    inside = Path(os.path.realpath(top))
+    for path in (*_between(top, folder), *_links_in(folder, levels)):
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
             raise InputError(
                 f"{path}: is a link to {path.resolve()}, outside the output folder, where nothing "
                 "is written; remove the link, or give the folder it leads to with --out"
             )
+
+
+def _between(top: Path, folder: Path) -> list[Path]:
+    """The folders below the one and down to the other."""
+    parts = folder.relative_to(top).parts
+    return [top.joinpath(*parts[: n + 1]) for n in range(len(parts))]
+
+
+def _links_in(folder: Path, levels: int | None) -> Iterator[Path]:
+    """Links anywhere in a folder, or so many levels deep."""
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_symlink():
+            yield Path(entry.path)
+        elif levels != 1 and entry.is_dir(follow_symlinks=False):
+            yield from _links_in(Path(entry.path), None if levels is None else levels - 1)
 
 
 def check_empty(folder: Path, found: str) -> None:
@@ -91,5 +128,13 @@ def remove_exports(folder: Path) -> None:
     for kept in ("maps", "signals"):
         for file in (folder / kept).glob("*_mrsi.*"):
             file.unlink()
-    for name in ("voxels.parquet", "report.html", "summary.json"):
+    for name in (*_EXPORTS, SUMMARY_FILE):
         (folder / name).unlink(missing_ok=True)
+
+
+def remove_killed_exports(folder: Path) -> None:
+    """Delete the beginnings of files that an export left which was killed as it wrote them."""
+    for written in (folder, folder / "maps", folder / "signals"):
+        for file in written.glob(".*.partial*"):
+            if file.is_file():
+                file.unlink()

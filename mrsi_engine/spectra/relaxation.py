@@ -146,7 +146,7 @@ def _loaded(value: Any) -> Any:
         return RelaxationTable.model_validate(content)
     except OSError as error:
         raise ValueError(f"table: {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"table: {path} is not TOML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -169,7 +169,7 @@ class TestReadHeader:
 
     def test_a_folder(self, tmp_path):
         (tmp_path / "scan.nii").mkdir()
-        refusal(lambda: read_header(tmp_path / "scan.nii"), "scan.nii", "directory")
+        refusal(lambda: read_header(tmp_path / "scan.nii"), "scan.nii", "is a folder")
 
     @pytest.mark.skipif(not RAW.exists(), reason=f"{RAW} is missing")
     def test_real_raw_data(self):

@@ -75,7 +75,7 @@ def test_more_than_gzip_can_hold(tmp_path, scan):
 
 
 def test_gigabytes_of_zeros(tmp_path, scan, monkeypatch):
-    monkeypatch.setattr("mrsi_engine.io.room._SUSPECT_SIZE", 1 << 20)
+    monkeypatch.setattr("mrsi_engine.io.bounds._SUSPECT_SIZE", 1 << 20)
     zeros = write_scan(tmp_path / "z.nii.gz", np.zeros((16, 16, 16, 256), np.complex64))
     with pytest.raises(InputError, match="next to nothing but zeros"):
         check_room(inputs_of(zeros), tmp_path, 0)

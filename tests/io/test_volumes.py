@@ -89,10 +89,10 @@ class TestMask:
     def test_complex_data(self, tmp_path, plain_file, noise):
         path = plain_file(tmp_path / "m.nii", noise((4, 3, 2)))
         with pytest.raises(InputError, match="expected real numbers"):
-            read_mask(path, GRID)
+            read_mask(path, Grid((20, 20, 20), AFFINE))
 
     def test_truncated(self, tmp_path, plain_file, noise):
         path = plain_file(tmp_path / "m.nii.gz", noise((20, 20, 20)).real)
         path.write_bytes(path.read_bytes()[:-12])
         with pytest.raises(InputError, match=r"m\.nii\.gz: truncated or damaged"):
-            read_mask(path, GRID)
+            read_mask(path, Grid((20, 20, 20), AFFINE))

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.input_files import MOST_BYTES, check_input_file
 from mrsi_engine.io.basis_formats import reading
 from mrsi_engine.spectra.basis import Basis
 
@@ -98,6 +99,7 @@ def _entry(path: Path, reference_ppm: float | None) -> reading.Entry:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    check_input_file(path, MOST_BYTES)
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:

@@ -17,7 +17,9 @@ import scipy.io
 from numpy.typing import NDArray
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.input_files import MOST_BYTES, check_input_file
 from mrsi_engine.io.basis_formats import reading
+from mrsi_engine.io.basis_formats.matlab import check_unpacked
 from mrsi_engine.spectra.basis import Basis
 
 FORM = "an Osprey .mat file"
@@ -70,6 +72,8 @@ def read(path: Path, reference_ppm: float | None) -> Basis:
 
 
 def _struct(path: Path) -> dict[str, Any]:
+    check_input_file(path, MOST_BYTES)
+    check_unpacked(path)
     try:
         with path.open("rb") as file:
             content = scipy.io.loadmat(

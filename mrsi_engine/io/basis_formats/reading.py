@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
+from mrsi_engine.input_files import MOST_BYTES, check_input_file
 from mrsi_engine.nuclei import nucleus
 from mrsi_engine.spectra.basis import Basis
 
@@ -51,6 +52,7 @@ def text_of(path: Path, characters: int = -1) -> str:
     InputError
         If it cannot be read.
     """
+    check_input_file(path, MOST_BYTES)
     try:
         with path.open(encoding="latin-1") as file:
             return file.read(characters)
