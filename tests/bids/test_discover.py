@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -213,3 +214,11 @@ def test_a_scan_twice_is_refused_and_folders_without_a_label_are_told(tmp_path: 
     (row,) = found.rows
     assert "same output folder" in row.refused
     assert any("sub-0_2: left out" in note for note in found.notes)
+
+
+def test_the_rules_of_the_documentation_are_rules() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "bids.md").read_text("utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    rules = default_rules().with_changes(tomllib.loads(block)["bids"], "docs")
+    assert [rule.pipeline for rule in rules.scans] == [None, "brain-31p-7t"]
+    assert set(rules.companions) == set(default_rules().companions)
