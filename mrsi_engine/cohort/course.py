@@ -108,7 +108,8 @@ class Course:
         if self._left:
             return None
         if self._failures:
-            return StepFailed(self._step, _summed_up(self._failures, self._round))
+            blocks = len(self._failures) if self._round.todo is None else 0
+            return StepFailed(self._step, _summed_up(self._failures, self._round), blocks)
         self._end_round(self._round)
         return None
 

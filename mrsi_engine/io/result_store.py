@@ -15,10 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
@@ -69,6 +68,10 @@ from mrsi_engine.io.states import STATE, States
 from mrsi_engine.io.store_kinds import StoreKind
 from mrsi_engine.quantities import Declaration
 from mrsi_engine.spectra.basis import Basis
+
+if TYPE_CHECKING:
+    # Workers of blocks do without: it brings pandas, and takes 0.4 s.
+    import xarray as xr
 
 _AGAIN = "run the same command again: it does again what is damaged and keeps the rest"
 _ANEW = (
@@ -364,6 +367,8 @@ class ResultStore:
 
     def to_xarray(self) -> xr.Dataset:
         """The results as a lazily indexed Dataset; its ``encoding["source"]`` is the folder."""
+        import xarray as xr
+
         dataset = xr.open_zarr(
             self.zarr_store,
             chunks=None,

@@ -18,7 +18,7 @@ from mrsi_engine.report.summary import write_summary
 from mrsi_engine.report.truth import result_truth_table
 from mrsi_engine.report.verdict import Verdict, verdict_on
 from mrsi_engine.runs.delay import unstated_delay
-from mrsi_engine.runs.folder import REPORT, result_folder
+from mrsi_engine.runs.folder import REPORT, remove_killed_exports, result_folder
 from mrsi_engine.runs.opened import OpenedRun, open_run
 from mrsi_engine.runs.options import Options
 from mrsi_engine.runs.reporting import report_on, write_exports
@@ -93,10 +93,12 @@ def finish_scan(
     RunError
         If a file cannot be written.
     """
-    run, verdict = note_verdict(open_run(folder, signals=True))
+    run = open_run(folder, signals=True)
+    verdict = note_verdict(run)
     accepted = verdict.accepted(options.min_usable)
     with clock("export"):
-        maps = write_exports(run.result, folder, options.fill)
+        remove_killed_exports(folder)
+        maps = write_exports(run.result, folder, options.fill, run.tissue)
     report = None
     if reports == "all" or (reports == "flagged" and is_flagged(verdict, accepted)):
         rows = result_truth_table(run.result, truth) if truth else None
@@ -104,11 +106,11 @@ def finish_scan(
     else:
         (folder / REPORT).unlink(missing_ok=True)
     # Last: where it is, all the rest is.
-    row = write_summary(folder, run.result)
+    row = write_summary(folder, run.result, run.tissue)
     return FinishedRun(folder, summary, report, maps, verdict, accepted, clock.seconds, row)
 
 
-def note_verdict(run: OpenedRun) -> tuple[OpenedRun, Verdict]:
+def note_verdict(run: OpenedRun) -> Verdict:
     """Keep what is said of a result, and the delay of its FIDs, among its attributes.
 
     ``unstated_delay_ms`` is how much later FIDs begin than header and basis say, 0 where that is
@@ -117,7 +119,8 @@ def note_verdict(run: OpenedRun) -> tuple[OpenedRun, Verdict]:
     known = run.result.attrs.get("unstated_delay_ms")
     delay = unstated_delay(run) if known is None else known
     verdict = verdict_on(run.result.assign_attrs(unstated_delay_ms=delay))
-    return run.annotated(unstated_delay_ms=delay, verdict=verdict.attributes()), verdict
+    run.annotate(unstated_delay_ms=delay, verdict=verdict.attributes())
+    return verdict
 
 
 def is_flagged(verdict: Verdict, accepted: bool) -> bool:

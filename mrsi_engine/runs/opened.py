@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from mrsi_engine.io.result_store import ResultStore, in_memory
-from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore
+from mrsi_engine.io.stored_tissue import tissue_of
 from mrsi_engine.runs.folder import check_links, result_folder, scan_folder
 
 
@@ -37,12 +39,19 @@ class OpenedRun:
         """
         return ScanStore.open(scan_folder(self.folder))
 
-    def annotated(self, **attributes: Any) -> OpenedRun:
-        """This run with attributes of its result replaced, on disk where they are not the same."""
+    @cached_property
+    def tissue(self) -> dict[str, NDArray[np.float32]]:
+        """Tissue fractions ``(voxel,)`` by class; empty without any, or without the scan store."""
+        if not SCAN_STORE.holds(scan_folder(self.folder)):
+            return {}
+        return tissue_of(self.scan, self.store.voxels)
+
+    def annotate(self, **attributes: Any) -> None:
+        """Replace attributes of the result, here and, where they are not the same, on disk."""
         known = self.result.attrs
         if any(known.get(name) != value for name, value in attributes.items()):
             self.store.annotate(**attributes)
-        return dataclasses.replace(self, result=self.result.assign_attrs(attributes))
+        self.result.attrs.update(attributes)
 
 
 def open_run(folder: Path, *, signals: bool = False) -> OpenedRun:

@@ -16,7 +16,7 @@ from mrsi_engine.io.lcmodel_results import read_lcmodel
 from mrsi_engine.io.maps import export_maps
 from mrsi_engine.io.result_store import ResultStore, in_memory
 from mrsi_engine.io.signals import export_signals, signals_of
-from mrsi_engine.io.tables import write_table
+from mrsi_engine.io.tables import Tissue, write_table
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.pipeline.trace import StageTrace
 from mrsi_engine.report.compare import Comparison, compare_with_lcmodel
@@ -50,10 +50,12 @@ def export(result: xr.Dataset, folder: Path, fill: Fill) -> list[Path]:
     return write_exports(in_memory(result), folder, fill)
 
 
-def write_exports(result: xr.Dataset, folder: Path, fill: Fill) -> list[Path]:
-    """Maps, table and signals of a result that is known to be whole."""
+def write_exports(
+    result: xr.Dataset, folder: Path, fill: Fill, tissue: Tissue | None = None
+) -> list[Path]:
+    """Maps, table and signals of a result that is known to be whole; its tissue is read if None."""
     maps = export_maps(result, folder / "maps", fill=fill)
-    write_table(result, folder / "voxels.parquet")
+    write_table(result, folder / "voxels.parquet", tissue)
     if signals_of(result):
         export_signals(result, folder / "signals")
     return maps
