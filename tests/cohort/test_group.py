@@ -16,7 +16,7 @@ from mrsi_engine.cohort.group import write_group, write_settings
 from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.report.summary import write_summary
-from mrsi_engine.runs import one_scan
+from mrsi_engine.runs import finishing
 from mrsi_engine.runs.one_scan import Options, process
 from tests.runs.phantom_run import BASIS, inputs_of
 
@@ -50,7 +50,7 @@ def runs(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     """A run by each of two pipelines, whose tables have different columns."""
     made = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one_scan, "report_on", lambda folder, **content: folder / "report.html")
+        patch.setattr(finishing, "report_on", lambda folder, **content: folder / "report.html")
         for name in ("brain-1h-3t", "minimal"):
             folder = tmp_path_factory.mktemp("runs") / name
             done = process(
