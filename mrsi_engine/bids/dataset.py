@@ -21,16 +21,15 @@ BIDS_VERSION = "1.10.0"
 #: How datasets and their folders are known as made here.
 NAME = "mrsi_engine"
 
-_VERSION = version("mrsi-engine")
-
 _DESCRIPTION = "dataset_description.json"
 
-_README = """# Maps of metabolites, made by mrsi_engine {version}
+#: What an output folder says to people who find it.
+README = """# Maps of metabolites, made by mrsi_engine {version}
 
 A folder a scan, `sub-*/[ses-*/]SCAN/`:
 
-- `maps/` NIfTI maps on the grid of the scan; the JSON beside each says what its numbers are. Voxels
-  without a fit hold NaN{finite}.
+- `maps/` NIfTI maps on the grid of the scan; the JSON beside each says what its numbers are, and
+  what stands where there is no fit.
 - `voxels.parquet` the same numbers, a row a voxel; `summary.json` the scan in a few numbers.
 - `report.html` spectra, fits, maps and what to think of them.
 - `scan.zarr`, `result.zarr` what all of them are made of.
@@ -46,7 +45,7 @@ The same command goes on where a run was stopped, and does nothing that is done.
 """
 
 
-def describe_output(out: Path, dataset: Path | None = None, fill: str = "nan") -> None:
+def describe_output(out: Path, dataset: Path | None = None, readme: str = README) -> None:
     """Write ``dataset_description.json``, ``.bidsignore`` and ``README.md`` of an output folder.
 
     Parameters
@@ -55,8 +54,8 @@ def describe_output(out: Path, dataset: Path | None = None, fill: str = "nan") -
         The folder, made if missing.
     dataset
         The BIDS dataset that results are made of.
-    fill
-        What maps hold where there is no fit.
+    readme
+        Text of the README; ``{version}`` is the engine's.
 
     Raises
     ------
@@ -67,12 +66,11 @@ def describe_output(out: Path, dataset: Path | None = None, fill: str = "nan") -
     """
     check_output(out, dataset)
     write_atomically(out / _DESCRIPTION, _json(_description(out, dataset)))
-    ignored = ["*.tsv", "*.json", "*.html", "*.zarr/", *(f"{name}/" for name in sorted(RESERVED))]
-    lines = ["# BIDS has no names for these yet.", *ignored, "cohort.lock*", "sub-*/"]
+    # A folder with a slash behind it would be looked at all the same.
+    ignored = ["*.tsv", "*.json", "*.html", "cohort.lock*", *sorted(RESERVED), "sub-*/"]
+    lines = ["# BIDS has no names for these yet.", *ignored]
     write_atomically(out / ".bidsignore", ("\n".join(lines) + "\n").encode())
-    finite = "" if fill == "nan" else ", or what MRSIPrep reads there"
-    readme = _README.format(version=_VERSION, finite=finite)
-    write_atomically(out / "README.md", readme.encode())
+    write_atomically(out / "README.md", readme.format(version=version("mrsi-engine")).encode())
 
 
 def check_output(out: Path, dataset: Path | None = None) -> None:
@@ -121,7 +119,7 @@ def _description(out: Path, dataset: Path | None) -> dict[str, Any]:
         "GeneratedBy": [
             {
                 "Name": NAME,
-                "Version": _VERSION,
+                "Version": version("mrsi-engine"),
                 "Description": "MR spectroscopic imaging to metabolite and uncertainty maps",
             }
         ],

@@ -8,8 +8,9 @@ where these are so already.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mrsi_engine.bids.dataset import describe_output
@@ -25,6 +26,15 @@ from mrsi_engine.runs.folder import result_folder
 FOLDER = "mrsi-orig"
 
 _MAP = "_mrsi.nii.gz"
+
+#: The maps it reads, by their entities; it has no use for others, some of which hold NaN.
+_READ = re.compile(r"met-[A-Za-z0-9]+_desc-(signal|crlb)|desc-(snr|fwhm|brainmask)")
+
+_README = """# Maps of metabolites as MRSIPrep reads them
+
+Made by mrsi_engine {version}. Put this folder, or a copy of it, into `derivatives/` of the
+BIDS dataset. Where there is no fit: amplitude and SNR 0, CRLB and line width 999.
+"""
 
 
 def check_sessions(rows: Sequence[ScanRow]) -> list[str]:
@@ -72,7 +82,7 @@ def write_layout(out: Path, rows: Sequence[ScanRow], dataset: Path | None = None
     """
     check_sessions(rows)
     folder = out / FOLDER
-    describe_output(folder, dataset, "mrsiprep")
+    describe_output(folder, dataset, _README)
     for row in _imaging(rows):
         result = result_folder(out / row.folder)
         if RESULT_STORE.holds(result):
@@ -81,29 +91,39 @@ def write_layout(out: Path, rows: Sequence[ScanRow], dataset: Path | None = None
 
 
 def _write_scan(scan: Path, folder: Path, row: ScanRow) -> None:
-    target = folder.joinpath(*(f"{part}" for part in _prefix(row).split("_")))
+    target = folder.joinpath(*_prefix(row).split("_"))
     for old in target.glob("*_mrsi.*") if target.is_dir() else ():
         old.unlink()
     maps = list(_finite_maps(scan / "maps"))
     if not maps:
-        export_maps(open_result(result_folder(scan)), target, fill="mrsiprep", stem=_prefix(row))
+        result = open_result(result_folder(scan))
+        for path in export_maps(result, target, fill="mrsiprep", stem=_prefix(row)):
+            if not _READ.fullmatch(_entities(path)):
+                path.unlink()
+                _sidecar(path).unlink()
         return
     target.mkdir(parents=True, exist_ok=True)
     for source in maps:
-        entities = source.name.partition("_space-orig_")[2]
-        for suffix in (".nii.gz", ".json"):
-            name = f"{_prefix(row)}_space-orig_{entities.removesuffix('.nii.gz')}{suffix}"
-            _link(source.with_name(source.name.removesuffix(".nii.gz") + suffix), target / name)
+        path = target / f"{_prefix(row)}_space-orig_{_entities(source)}{_MAP}"
+        _link(source, path)
+        _link(_sidecar(source), _sidecar(path))
 
 
-def _finite_maps(folder: Path) -> Iterator[Path]:
-    """The maps of a scan, if they hold what MRSIPrep reads where there is no fit."""
+def _finite_maps(folder: Path) -> list[Path]:
+    """The maps that MRSIPrep reads of a scan, if they are finite; else none."""
     maps = sorted(folder.glob(f"*{_MAP}")) if folder.is_dir() else []
-    signals = [path for path in maps if path.name.endswith(f"_desc-signal{_MAP}")]
-    for path in signals[:1]:
-        sidecar = path.with_name(path.name.removesuffix(".nii.gz") + ".json")
-        if json.loads(sidecar.read_text("utf-8"))["NoFit"] != "NaN":
-            yield from maps
+    read = [path for path in maps if _READ.fullmatch(_entities(path))]
+    finite = (json.loads(_sidecar(path).read_text("utf-8"))["NoFit"] != "NaN" for path in read)
+    return read if all(finite) else []
+
+
+def _entities(path: Path) -> str:
+    """What the name of a map says beside the scan."""
+    return path.name.partition("_space-orig_")[2].removesuffix(_MAP)
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".nii.gz") + ".json")
 
 
 def _link(source: Path, target: Path) -> None:

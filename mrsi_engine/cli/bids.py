@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from mrsi_engine.cli import output
+from mrsi_engine.cli.cohort import cohort_progress, command_line, end_with
 from mrsi_engine.cli.cohort_options import SCANS, Scans
 from mrsi_engine.cli.options import WHERE, Where
 from mrsi_engine.cli.places import LocalPlace, Place
@@ -90,28 +89,28 @@ def bids_command(
     if level == "group":
         output.say(f"group level: {run_group(choice, found)}")
         return
-    outcome = _run(choice, found, scans, where)
-    if outcome.exit_code:
-        sys.exit(outcome.exit_code)
+    end_with(_run(choice, found, scans, where))
 
 
 def _run(choice: DatasetChoice, found: Discovery, scans: Scans, where: Where) -> CohortOutcome:
     from mrsi_engine.bids.app import check_layout, run_participants
     from mrsi_engine.cohort.run import run_cohort
 
+    basis, options = scans.choice(), scans.options(where)
     output.say_notes(check_layout(choice, found))
-    options = scans.options(where)
 
     def run() -> CohortOutcome:
-        return run_cohort(
-            found.rows,
-            choice.out,
-            basis=scans.choice(),
-            pipeline=scans.pipeline,
-            options=options,
-            group=False,
-            command=shlex.join(["mrsi", *sys.argv[1:]]),
-            tell=output.say,
-        )
+        with cohort_progress(where.log) as sinks:
+            return run_cohort(
+                found.rows,
+                choice.out,
+                basis=basis,
+                pipeline=scans.pipeline,
+                options=options,
+                group=False,
+                command=command_line(),
+                sinks=sinks,
+                tell=output.say if options.dry_run else output.note,
+            )
 
     return run() if options.dry_run else run_participants(choice, found, run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ def cohort_command(
     from mrsi_engine.cohort.run import run_cohort
 
     basis, options = scans.choice(), scans.options(where)
-    with cohort_progress(where.log) as sinks:
+    with cohort_progress(where.log, scans.metrics) as sinks:
         outcome = run_cohort(
             table,
             out,
@@ -72,17 +72,20 @@ def command_line() -> str:
 
 
 @contextmanager
-def cohort_progress(log: Path | None) -> Iterator[list[CohortSink]]:
-    """Sinks that draw a cohort: a bar in a terminal, a line a scan elsewhere; and its log."""
+def cohort_progress(log: Path | None, metrics: Path | None = None) -> Iterator[list[CohortSink]]:
+    """Sinks that draw a cohort: a bar in a terminal, a line a scan elsewhere; its log, figures."""
     from mrsi_engine.cli.cohort_progress import CohortBar, CohortLines
+    from mrsi_engine.cohort.metrics import Metrics
     from mrsi_engine.engine.progress import JsonLines
 
     logs: list[CohortSink] = [] if log is None else [JsonLines(log)]
-    if not output.err_console.is_terminal:
-        yield [CohortLines(output.say), *logs]
-        return
-    with CohortBar(output.err_console) as bar:
-        yield [bar, *logs]
+    with ExitStack() as stack:
+        if metrics is not None:
+            logs.append(stack.enter_context(Metrics(metrics)))
+        if output.err_console.is_terminal:
+            yield [stack.enter_context(CohortBar(output.err_console)), *logs]
+        else:
+            yield [CohortLines(output.say), *logs]
 
 
 def say_outcome(outcome: CohortOutcome) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -63,6 +64,8 @@ class Scans:
     dry_run
         Check every header, companion and basis, say what would run, how long and how large, and
         stop there; exits with 0 if all scans can run, 1 if some are refused, 2 if none can.
+    metrics
+        File for Prometheus (.prom) that gets figures of the run every few seconds.
     """
 
     basis: str | None = None
@@ -80,6 +83,7 @@ class Scans:
     reports: Reports = "all"
     stop_on_first_failure: Annotated[bool, Parameter(negative="")] = False
     dry_run: Annotated[bool, Parameter(negative="")] = False
+    metrics: Path | None = None
 
     def choice(self) -> BasisChoice | None:
         """The basis of scans that have none of their own.

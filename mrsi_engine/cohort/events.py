@@ -60,7 +60,7 @@ class ScanFinished:
 class ScanFailed:
     """A scan failed in a step; ``error`` is for users, ``refused`` whether its input is wrong.
 
-    ``again`` says that it will be tried once more.
+    ``again`` says that it will be tried once more, ``blocks`` how many of its blocks failed.
     """
 
     scan: str
@@ -70,6 +70,7 @@ class ScanFailed:
     worker: str | None = None
     refused: bool = False
     again: bool = False
+    blocks: int = 0
 
 
 CohortEvent = CohortStarted | ScanStarted | ScanAdvanced | ScanFinished | ScanFailed

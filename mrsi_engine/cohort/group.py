@@ -10,12 +10,13 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Protocol
 
+from mrsi_engine.cohort.ledger import LOST
 from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.cohort.voxels import SCAN_TABLE, ScanVoxels, write_voxels
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
 from mrsi_engine.report.group import write_group_page
-from mrsi_engine.report.group_statistics import protocol_classes
+from mrsi_engine.report.group_statistics import classes_of
 from mrsi_engine.report.group_table import GroupScan, GroupTable, group_table
 from mrsi_engine.report.methods import Methods, methods_of
 from mrsi_engine.report.summary import SUMMARY_FILE, read_summary
@@ -80,7 +81,8 @@ def write_group(
         If a file cannot be written.
     """
     table = group_table(_scans(out, rows, states))
-    methods = methods_of(table.pipelines, protocol_classes(table))
+    protocols, bases = (classes_of(table, column) for column in ("protocol", "basis"))
+    methods = methods_of(table.pipelines, protocols, bases)
     write_atomically(out / f"{GROUP}.tsv", table.text().encode())
     write_atomically(out / f"{GROUP}.json", table.sidecar().encode())
     write_voxels(out, _voxels(out, rows, table))
@@ -125,7 +127,9 @@ def _scans(
 def _scan(out: Path, row: ScanRow, state: ScanState | None) -> GroupScan:
     folder = out / row.folder
     summary, error = None, "" if state is None else state.error
-    if (folder / SUMMARY_FILE).is_file():
+    # Of a scan that failed now, results of an earlier run are none of this cohort.
+    lost = state is not None and state.state in LOST
+    if not lost and (folder / SUMMARY_FILE).is_file():
         try:
             summary = read_summary(folder)
         except InputError as problem:

@@ -132,6 +132,7 @@ class _Lives:
                 failure.worker,
                 failure.refused,
                 again,
+                failed.blocks,
             )
         )
         if not again:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from distributed import Client
 
@@ -330,8 +331,9 @@ class _Cohort:
 
 
 def _rows(table: str | Path | Sequence[ScanRow]) -> tuple[ScanRow, ...]:
-    if isinstance(table, str | Path):
-        return read_table(table)
+    # A place on an object store is no instance of Path.
+    if isinstance(table, str | Path) or hasattr(table, "read_text"):
+        return read_table(cast(Path, table))
     rows = tuple(table)
     problems = clashes({row.scan: row for row in rows})
     if problems:

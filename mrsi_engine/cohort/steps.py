@@ -56,10 +56,11 @@ class Finished:
 
 @dataclass(frozen=True)
 class StepFailed:
-    """What went wrong in which step."""
+    """What went wrong in which step; ``blocks`` of a scan failed, if it was cut into any."""
 
     step: Step
     failure: Failure
+    blocks: int = 0
 
 
 @dataclass

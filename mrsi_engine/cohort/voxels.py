@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
+from mrsi_engine.io.places import is_remote, written_at
 
 #: The dataset's folder in that of a cohort, and a scan's own table.
 VOXELS = "voxels"
@@ -100,13 +101,15 @@ def _put(folder: Path, scan: ScanVoxels, schema: pa.Schema, union: pa.Schema) ->
 
 
 def _up_to_date(target: Path, source: Path, union: pa.Schema) -> bool:
-    if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
+    if not target.exists() or written_at(target) < written_at(source):
         return False
     return _columns(_schema(target)) == _columns(union)
 
 
 def _linked(source: Path, target: Path) -> bool:
     """Make ``target`` the very file ``source`` is; not possible everywhere."""
+    if is_remote(target):
+        return False
     aside = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +118,7 @@ def _linked(source: Path, target: Path) -> bool:
         aside.replace(target)
         # Of two names of one file a rename does nothing at all.
         aside.unlink(missing_ok=True)
-    except (OSError, NotImplementedError):
+    except OSError:
         return False
     return True
 
@@ -139,7 +142,7 @@ def _remove_others(folder: Path, places: set[str]) -> None:
     for path in list(_files(folder)):
         if path.relative_to(folder).as_posix() not in places:
             path.unlink()
-            for parent in list(path.parents)[:2]:
+            for parent in [] if is_remote(path) else list(path.parents)[:2]:
                 if not any(parent.iterdir()):
                     parent.rmdir()
 

@@ -23,6 +23,9 @@ _FREE_TEXT = ("SequenceName",)
 #: What BIDS states of the array itself.
 _POINTS, _MATRIX = "NumberOfSpectralPoints", "MatrixSize"
 
+#: Compared with the dwell time afterwards, which every file has: it says nothing new.
+_WIDTH = "SpectralWidth"
+
 
 def missing_fields(
     path: Path, fields: Mapping[str, Any], stated: Mapping[str, Any], shape: tuple[int, ...]
@@ -59,6 +62,7 @@ def missing_fields(
     return found, [
         f"{key} {json.dumps(value)} is that of the sidecar, the header states none"
         for key, value in found.items()
+        if key != _WIDTH
     ]
 
 

@@ -92,6 +92,7 @@ def write_group_page(table: GroupTable, methods: Methods, out: Path, *, title: s
         "title": title,
         "headlines": list(_headlines(table)),
         "strips": drawn,
+        "done": len(table.done),
         "quality": [c for c in columns if c.kind == "quality"],
         "amounts": [c for c in columns if c.kind == "amount"],
         "rule": (MAX_DEVIATIONS, FEWEST_USUAL),
@@ -126,7 +127,14 @@ def _headlines(table: GroupTable) -> Iterator[tuple[str, str, str]]:
     voxels = float(np.nansum(numbers(done, "usable")))
     yield number(int(voxels)), "usable voxels in all", "in the voxel dataset, with the others"
     seconds = float(np.nansum(numbers(frame, "task_seconds")))
-    yield f"{number(seconds / 3600)} h", "time of tasks", "summed over workers"
+    yield _duration(seconds), "time of tasks", "summed over workers"
+
+
+def _duration(seconds: float) -> str:
+    """A time for people."""
+    units = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
+    unit, length = next((u for u in units if seconds >= 2 * u[1]), units[-1])
+    return f"{number(seconds / length, 2)} {unit}"
 
 
 def _outlying(table: GroupTable, columns: Sequence[Measured]) -> dict[str, Any]:

@@ -122,9 +122,9 @@ def _principal(symbols: pd.Series, present: Collection[str]) -> set[str]:
     }
 
 
-def protocol_classes(table: GroupTable) -> list[tuple[str, int]]:
-    """Protocols of the scans with results, the most frequent first, and how many there are."""
-    counts = table.done["protocol"].fillna("").value_counts(sort=True)
+def classes_of(table: GroupTable, column: str) -> list[tuple[str, int]]:
+    """Words in a column of scans with results, the most frequent first, and how many have each."""
+    counts = table.done[column].fillna("").value_counts(sort=True)
     return [(str(name), int(count)) for name, count in counts.items()]
 
 

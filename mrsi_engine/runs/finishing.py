@@ -18,7 +18,7 @@ from mrsi_engine.report.summary import write_summary
 from mrsi_engine.report.truth import result_truth_table
 from mrsi_engine.report.verdict import Verdict, verdict_on
 from mrsi_engine.runs.delay import unstated_delay
-from mrsi_engine.runs.folder import REPORT, result_folder
+from mrsi_engine.runs.folder import REPORT, remove_killed_exports, result_folder
 from mrsi_engine.runs.opened import OpenedRun, open_run
 from mrsi_engine.runs.options import Options
 from mrsi_engine.runs.reporting import report_on, write_exports
@@ -97,6 +97,7 @@ def finish_scan(
     verdict = note_verdict(run)
     accepted = verdict.accepted(options.min_usable)
     with clock("export"):
+        remove_killed_exports(folder)
         maps = write_exports(run.result, folder, options.fill, run.tissue)
     report = None
     if reports == "all" or (reports == "flagged" and is_flagged(verdict, accepted)):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.nifti_mrs import stem_of
 from mrsi_engine.io.places import check_reachable, is_remote
 from mrsi_engine.io.result_store import RESULT_STORE
 from mrsi_engine.io.scan_store import SCAN_STORE
@@ -29,26 +28,6 @@ REPORT = "report.html"
 
 #: Files that a run writes into its folder beside stores and maps.
 _EXPORTS = ("voxels.parquet", REPORT)
-
-
-def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """The output folder of each scan: ``out`` for one, a folder by its name for each of several.
-
-    Raises
-    ------
-    InputError
-        If two scans would get the same folder.
-    """
-    if len(scans) == 1:
-        return {scans[0]: out}
-    folders = {scan: out / stem_of(scan) for scan in scans}
-    twice = [str(s) for s in scans if list(folders.values()).count(folders[s]) > 1]
-    if twice:
-        raise InputError(
-            f"{', '.join(twice)}: same name, so same output folder; run them apart, each with an "
-            "--out of its own"
-        )
-    return folders
 
 
 def check_folder(folder: Path, *, within: Path | None = None) -> None:
@@ -151,3 +130,11 @@ def remove_exports(folder: Path) -> None:
             file.unlink()
     for name in (*_EXPORTS, SUMMARY_FILE):
         (folder / name).unlink(missing_ok=True)
+
+
+def remove_killed_exports(folder: Path) -> None:
+    """Delete the beginnings of files that an export left which was killed as it wrote them."""
+    for written in (folder, folder / "maps", folder / "signals"):
+        for file in written.glob(".*.partial*"):
+            if file.is_file():
+                file.unlink()

@@ -40,6 +40,7 @@ def make_cohort(
     without_mask: int = 0,
     large: int = 0,
     small_shape: tuple[int, int, int] = _SMALL,
+    large_shape: tuple[int, int, int] = _LARGE,
 ) -> MadeCohort:
     """Simulate scans and write ``cohort.tsv``.
 
@@ -50,7 +51,7 @@ def make_cohort(
     """
     rows, good, bad = [], [], []
     for number in range(scans):
-        shape = _LARGE if number < large else small_shape
+        shape = large_shape if number < large else small_shape
         row = _simulated(folder, number, shape)
         name = f"sub-{row['subject']}/ses-{row['session']}/{row['subject']}-scan"
         if number >= scans - broken:

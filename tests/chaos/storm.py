@@ -71,6 +71,8 @@ class Storm:
         from), ``frozen`` (a worker is stopped and not let go on) and whatever ``others`` knows.
     others
         Strikes of other kinds, e.g. that cancel a job, and return whether they struck.
+    before
+        Called before every session, to put back what a strike took away.
     """
 
     def __init__(
@@ -81,8 +83,9 @@ class Storm:
         seed: int,
         others: dict[str, Callable[[psutil.Process], bool]] | None = None,
         environment: dict[str, str] | None = None,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
-        self._command, self._out = command, out
+        self._command, self._out, self._before = command, out, before
         self._rng = np.random.default_rng(seed)
         self.strikes = Strikes(strikes, self._rng)
         self._others = others or {}
@@ -98,6 +101,7 @@ class Storm:
             If it takes more sessions than that, or a session hangs.
         """
         for _ in range(most_sessions):
+            self._before()
             session = self._session()
             self.sessions.append(session)
             if session.code == 0 and self.strikes.over:

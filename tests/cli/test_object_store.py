@@ -30,8 +30,10 @@ def draw_and_kill(self, event):
     draw(self, event)
     done.append(isinstance(event, BlockDone))
     if sum(done) == 2 and done[-1]:
-        workers = [p for p in psutil.Process().children() if "spawn_main" in "".join(p.cmdline())]
-        os.kill(workers[0].pid, signal.SIGKILL)
+        below = psutil.Process().children(recursive=True)
+        # Workers are forked by a process that is kept for that.
+        workers = [p for p in below if p.ppid() != os.getpid()]
+        workers[0].kill()
         print("killed a worker", flush=True)
     if sum(done) == 4:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -111,6 +111,12 @@ def test_a_damaged_summary_is_told_and_stops_nothing(out: Path) -> None:
     assert len(pd.read_parquet(out / "voxels")) == 32
 
 
+def test_results_of_an_earlier_run_of_a_scan_that_failed_are_none(out: Path) -> None:
+    write_group(out, ROWS, {**STATES, ROWS[0].folder: Outcome("failed", "disk full")})
+    assert table_of(out)["voxels"].isna().tolist() == [True, False, False, True]
+    assert len(pd.read_parquet(out / "voxels")) == 32
+
+
 def test_what_to_cite_goes_by_what_was_done(out: Path) -> None:
     write_group(out, ROWS, STATES)
     text = (out / "logs" / "CITATION.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from mrsi_engine.cohort.voxels import VOXELS, ScanVoxels, write_voxels
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.places import place, written_at
 from mrsi_engine.io.tables import write_table
 from mrsi_engine.quantities import quality
 from tests.report.synthetic import brain_result, with_measure
@@ -120,6 +122,25 @@ def test_where_links_cannot_be_files_are_copied(
     for scan in scans[:2]:
         assert (folder / scan.place).read_bytes() == scan.source.read_bytes()
         assert not (folder / scan.place).samefile(scan.source)
+
+
+def test_on_an_object_store(scans: list[ScanVoxels]) -> None:
+    out = place("memory://test_voxels/out")
+    there = []
+    for scan in scans:
+        source = out / scan.stem / "voxels.parquet"
+        source.write_bytes(scan.source.read_bytes())
+        there.append(ScanVoxels(source, scan.subject, scan.session, scan.stem))
+    folder = write_voxels(out, there)
+    opened = [pq.read_table(io.BytesIO((folder / s.place).read_bytes())) for s in there]
+    assert len({tuple(table.column_names) for table in opened}) == 1
+    before = [written_at(folder / scan.place) for scan in there]
+    there[0].source.write_bytes(scans[0].source.read_bytes())
+    write_voxels(out, there)
+    after = [written_at(folder / scan.place) for scan in there]
+    assert [a > b for a, b in zip(after, before, strict=True)] == [True, False, False]
+    write_voxels(out, there[:1])
+    assert not (folder / there[1].place).exists()
 
 
 class TestAgain:

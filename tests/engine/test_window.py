@@ -10,18 +10,16 @@ from pathlib import Path
 
 import acts
 import dask
+import psutil
 import pytest
-from distributed import Client
-from mrsi_engine.engine.pools import refill_of
 
-from mrsi_engine.engine import clusters
-from mrsi_engine.engine.clusters import local_cluster
+from mrsi_engine.engine.clusters import DASK_SETTINGS, local, local_cluster, refill_of
 from mrsi_engine.engine.patience import Patience
 from mrsi_engine.engine.window import AHEAD, LEAST_AHEAD, Failure, Task, run_tasks
 from mrsi_engine.errors import RunError
 
 #: Limits that are only reached by what hangs for ever: heavy load must not reach them.
-QUICK = Patience(unknown=600.0, least=1.0, times=20.0)
+QUICK = Patience(unknown=600.0, least=3.0, times=20.0)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +36,18 @@ def two_processes():
 
 @pytest.fixture
 def processes(two_processes):
+    """Two workers; those that a test before stopped or killed were replaced."""
+    while any(is_down(nanny) for nanny in list(two_processes.cluster.workers.values())):
+        threading.Event().wait(0.05)
     two_processes.wait_for_workers(2, timeout=60)
     return two_processes
+
+
+def is_down(nanny):
+    try:
+        return psutil.Process(nanny.pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    except (psutil.NoSuchProcess, TypeError):
+        return True
 
 
 def acting(folder, scripts, count=6):
@@ -129,16 +137,16 @@ def test_a_worker_that_is_stopped_is_replaced(tmp_path, processes):
     tasks = acting(tmp_path, {2: ("stop", "")})
     assert {*outcomes(tasks, processes, patience=QUICK).values()} == {*range(6)}
     assert acts.runs(tmp_path, 2) == 2
-    processes.wait_for_workers(2, timeout=60)
-    assert {*processes.scheduler_info()["workers"]} != before
+    while len({*processes.scheduler_info()["workers"]} - before) == 0:
+        threading.Event().wait(0.05)
 
 
-def test_a_task_that_hangs_with_two_workers_fails_alone(tmp_path, processes):
+def test_a_task_that_hangs_with_every_worker_fails_alone(tmp_path, processes):
     found = outcomes(acting(tmp_path, {2: ("stop",)}), processes, patience=QUICK)
     failure = found.pop(2)
-    assert "took longer than 1 s, 2 times" in failure.error
+    assert "took longer than 3 s, 3 times" in failure.error
     assert [*found.values()] == [*found]
-    assert acts.runs(tmp_path, 2) == 2
+    assert acts.runs(tmp_path, 2) == 3
 
 
 def test_a_result_on_a_worker_that_stopped_after_its_task_is_made_again(tmp_path, processes):
@@ -146,7 +154,7 @@ def test_a_result_on_a_worker_that_stopped_after_its_task_is_made_again(tmp_path
         Task("late", "0", partial(acts.stop_later, str(tmp_path), 0), of=0),
         *acting(tmp_path, {}, count=1),
     ]
-    patience = Patience(unknown=2.0, least=1.0)
+    patience = Patience(unknown=4.0, least=1.0)
     assert outcomes(tasks, processes, patience=patience) == {0: 0}
 
 
@@ -160,7 +168,7 @@ def test_a_slow_task_is_waited_for_as_long_as_its_like_take(tmp_path, threads):
 def test_suspects_do_not_hold_up_the_rest(tmp_path, processes):
     tasks = acting(tmp_path, {0: ("kill", "kill", ""), 3: ("kill",)}, count=40)
     found = outcomes(tasks, processes, refill=refill_of(processes))
-    assert [*found][-2:] == [0, 3]
+    assert {*[*found][-2:]} == {0, 3}
     assert found.pop(3).worker_died
     assert [*found.values()] == [*found]
 
@@ -183,11 +191,11 @@ def dying_at_start(tmp_path):
 
 def test_workers_that_die_while_they_start_are_replaced(tmp_path, dying_at_start, monkeypatch):
     impatient = {
-        **clusters.DASK_SETTINGS,
+        **DASK_SETTINGS,
         "distributed.scheduler.no-workers-timeout": "1s",
         "distributed.deploy.lost-worker-timeout": "1s",
     }
-    monkeypatch.setattr(clusters, "DASK_SETTINGS", impatient)
+    monkeypatch.setattr(local, "DASK_SETTINGS", impatient)
     (tmp_path / "log").mkdir()
     with local_cluster(2) as client:
         for n in range(6):
@@ -200,8 +208,8 @@ def test_workers_that_die_while_they_start_are_replaced(tmp_path, dying_at_start
 
 
 def test_tasks_wait_for_the_first_worker(tmp_path, monkeypatch):
-    impatient = {**clusters.DASK_SETTINGS, "distributed.scheduler.no-workers-timeout": "0.1s"}
-    monkeypatch.setattr(clusters, "DASK_SETTINGS", impatient)
+    impatient = {**DASK_SETTINGS, "distributed.scheduler.no-workers-timeout": "0.1s"}
+    monkeypatch.setattr(local, "DASK_SETTINGS", impatient)
     with local_cluster(1, processes=False) as client:
         client.cluster.scale(0)
         while client.nthreads():
@@ -292,8 +300,8 @@ def test_asked_to_stop_a_run_gives_up_what_runs_and_says_how_to_go_on(workers, a
 
 
 def test_a_lost_scheduler_is_told(monkeypatch):
-    impatient = {**clusters.DASK_SETTINGS, "distributed.comm.timeouts.connect": "1s"}
-    monkeypatch.setattr(clusters, "DASK_SETTINGS", impatient)
+    impatient = {**DASK_SETTINGS, "distributed.comm.timeouts.connect": "1s"}
+    monkeypatch.setattr(local, "DASK_SETTINGS", impatient)
     with local_cluster(1, processes=False) as client:
         cluster = client.cluster
         tasks = [Task("give", str(n), partial(acts.give, n)) for n in range(20)]
@@ -302,9 +310,3 @@ def test_a_lost_scheduler_is_told(monkeypatch):
         cluster.sync(cluster.scheduler.close)
         with pytest.raises(RunError, match="lost the Dask scheduler"):
             list(all_ended)
-
-
-def test_the_client_of_a_scheduler_elsewhere_has_no_pool(processes):
-    assert refill_of(processes) is not None
-    with Client(processes.scheduler.address, set_as_default=False) as other:
-        assert refill_of(other) is None

@@ -15,15 +15,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mrsi_engine.quantities import amplitude, concentration
+from mrsi_engine.report import group_figures
 from mrsi_engine.report.group import coverage_table, write_group_page
 from mrsi_engine.report.group_statistics import (
     BatchTest,
     batch_tests,
+    classes_of,
     measured_columns,
     outliers,
-    protocol_classes,
 )
 from mrsi_engine.report.group_table import GroupScan, GroupTable, group_table
 from mrsi_engine.report.methods import methods_of
@@ -90,6 +93,14 @@ class TestTable:
         table = group_table(cohort(3, metadata={"voxels": "many"}))
         assert set(table.frame["table_voxels"]) == {"many"}
         assert table.frame["voxels"].notna().all()
+
+    @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+    @settings(max_examples=30, suppress_health_check=[HealthCheck.differing_executors])
+    def test_whatever_a_value_says_it_stays_in_its_place(self, value: str) -> None:
+        table = group_table(cohort(2, metadata={"remark": value, "site": "A"}))
+        header, *rows = table.text().split("\n")[:3]
+        place = header.split("\t").index("site")
+        assert [row.split("\t")[place] for row in rows] == ["A", "A"]
 
     def test_units_are_not_mixed_in_a_column(self) -> None:
         """A cohort in which some scans have concentrations by water, others ratios."""
@@ -229,12 +240,24 @@ class TestPage:
         scans = [changed(s, protocol=f"protocol {i % 20}") for i, s in enumerate(cohort(60))]
         assert "13 other protocols" in written(group_table(scans), tmp_path).read_text()
 
+    def test_of_very_many_scans_some_are_drawn_and_all_outliers(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(group_figures, "MOST_DOTS", 50)
+        scans = [*cohort(200)]
+        scans[77] = changed(scans[77], snr_median=1e4)
+        text = written(group_table(scans), tmp_path).read_text()
+        drawn = re.search(r"Of 200 scans (\d+) are drawn", text)
+        assert drawn is not None
+        assert 50 <= int(drawn[1]) < 120
+        assert f"{scans[77].scan}" in text
+
     def test_a_large_cohort_stays_small(self, tmp_path: Path) -> None:
-        """Beside the library, less than 600 bytes a scan."""
+        """Beside the library, less than 500 bytes a scan."""
         sizes = [
             written(group_table(cohort(n)), tmp_path / str(n)).stat().st_size for n in (10, 410)
         ]
-        assert sizes[1] - sizes[0] < 400 * 600
+        assert sizes[1] - sizes[0] < 400 * 500
 
     @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
     def test_a_browser_draws_it_without_a_complaint(self, page: Path, tmp_path: Path) -> None:
@@ -267,7 +290,7 @@ def test_main_ratios_are_of_sums_where_there_are_some(table: GroupTable) -> None
 
 
 def written(table: GroupTable, folder: Path) -> Path:
-    methods = methods_of(table.pipelines, protocol_classes(table))
+    methods = methods_of(table.pipelines, classes_of(table, "protocol"))
     return write_group_page(table, methods, folder / "group_mrsi.html", title="Cohort")
 
 

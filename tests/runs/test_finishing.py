@@ -129,3 +129,13 @@ def _watch_build(
         return really(self, context)
 
     monkeypatch.setattr(kind, "build", counted)
+
+
+def test_the_beginnings_of_files_that_a_killed_export_left_are_removed(
+    finished: FinishedRun,
+) -> None:
+    left = [finished.folder / f"{name}.partial" for name in ("maps/.a_mrsi.nii.gz.0", ".report.0")]
+    for path in left:
+        path.write_bytes(b"half")
+    finish_again(finished, "none")
+    assert not [path for path in left if path.exists()]

@@ -22,7 +22,7 @@ from mrsi_engine.errors import InputError
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.report.examples import stored_examples
 from mrsi_engine.runs import opened, reporting
-from mrsi_engine.runs.folder import folders_of, result_folder, scan_folder
+from mrsi_engine.runs.folder import result_folder, scan_folder
 from mrsi_engine.runs.one_scan import FinishedRun, Inputs, Options, import_once, process
 from mrsi_engine.runs.opened import open_run
 from mrsi_engine.runs.reporting import export, fitted_examples, report_on, traced_examples
@@ -248,22 +248,6 @@ class TestAgain:
             import_once(Inputs(phantom / "scan.nii.gz"), tmp_path / "s.zarr")
         store = import_once(Inputs(phantom / "scan.nii.gz"), tmp_path / "s.zarr", overwrite=True)
         assert store.mask_origin == "signal energy"
-
-
-@pytest.mark.usefixtures("quick_report")
-def test_several_scans_get_a_folder_each(phantom: Path, tmp_path: Path) -> None:
-    scans = [tmp_path / name for name in ("first.nii.gz", "second.nii.gz")]
-    for scan in scans:
-        shutil.copy(phantom / "scan.nii.gz", scan)
-    values = []
-    for scan, folder in folders_of(scans, tmp_path / "out").items():
-        inputs = Inputs.of(scan, mask=phantom / "mask.nii.gz")
-        done = process(inputs, BASIS, Pipeline.load("minimal"), folder, Options(workers=0))
-        assert done.folder == tmp_path / "out" / scan.name.removesuffix(".nii.gz")
-        assert all(path.name.startswith(f"{folder.name}_space-orig") for path in done.maps)
-        values.append(done.result["estimate"].values)
-    np.testing.assert_array_equal(*values)
-    assert folders_of(scans[:1], tmp_path / "one") == {scans[0]: tmp_path / "one"}
 
 
 class TestPythonInterface:
