@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mrsi_engine.bids.dataset import check_output, describe_output
+from mrsi_engine.bids.dataset import check_output, describe_output, read_description
 from mrsi_engine.bids.discover import Discovery, Wanted, discover
 from mrsi_engine.bids.index import index_datasets
 from mrsi_engine.bids.mrsiprep import check_sessions, write_layout
@@ -127,4 +127,5 @@ def run_group(choice: DatasetChoice, found: Discovery) -> Path:
             "dataset and output folder"
         )
     describe_output(choice.out, choice.dataset)
-    return write_group(choice.out, found.rows, states)
+    title = str(read_description(choice.dataset).get("Name", ""))
+    return write_group(choice.out, found.rows, states, title=title)
