@@ -324,11 +324,16 @@ def import_once(
             )
         damages = damaged_files(target)
         if not damages:
+            _remove_leftovers(target)
             return ScanStore.open(target)
         if on_damage is not None:
             on_damage(target, damages)
         overwrite = True
     store = import_scan(inputs.scan, target, overwrite=overwrite, progress=progress, **settings)
+    _remove_leftovers(target)
+    return store
+
+
+def _remove_leftovers(target: Path) -> None:
     for leftover in killed_imports(target):
         remove_leftover(leftover)
-    return store
