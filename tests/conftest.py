@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from mrsi_engine.runs.demo import simulate_scan
 from mrsi_engine.spectra.phantom import PhantomSettings
+from tests.object_store import s3_server
 
 # The same examples everywhere: what passed here passes on another machine. Search for new ones
 # with: pytest --hypothesis-profile=default
@@ -34,3 +35,14 @@ def phantom(tmp_path_factory: pytest.TempPathFactory, basis_cache: Path) -> Path
     folder = tmp_path_factory.mktemp("phantom")
     simulate_scan(folder, PhantomSettings(shape=(6, 6, 1), seed=1, snr=40.0, nuisance="water"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """Address of a bucket of an object store on this machine."""
+    with s3_server() as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        s3fs = pytest.importorskip("s3fs")
+        s3fs.S3FileSystem().mkdir("bucket")
+        yield "s3://bucket"

@@ -29,6 +29,7 @@ from mrsi_engine.io.result_store import ResultStore
 from mrsi_engine.nuclei import nucleus
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.report.html import write_report
+from mrsi_engine.runs.opened import open_run
 from mrsi_engine.runs.reporting import fitted_examples
 
 STAGES = [
@@ -253,7 +254,7 @@ def test_a_result_without_its_store_or_scan_is_refused(
 def test_the_report_shows_the_median_voxel_in_detail(
     folder: Path, result: xr.Dataset, tmp_path: Path
 ) -> None:
-    examples = {e.title: e for e in fitted_examples(folder)}
+    examples = {e.title: e for e in fitted_examples(open_run(folder))}
     assert [t for t, e in examples.items() if e.components] == ["Median voxel"]
     median = examples["Median voxel"]
     assert median.baseline is not None

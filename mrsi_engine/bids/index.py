@@ -73,7 +73,11 @@ class Index:
 
 
 def index_datasets(
-    root: Path, derivatives: Sequence[Path] | None = None, cache: Path | None = None
+    root: Path,
+    derivatives: Sequence[Path] | None = None,
+    cache: Path | None = None,
+    *,
+    keep: bool = True,
 ) -> Index:
     """The index of a dataset and its derivatives, read from ``cache`` unless the folders changed.
 
@@ -84,7 +88,9 @@ def index_datasets(
     derivatives
         Folders of derivative datasets; those in ``derivatives`` of the dataset by default.
     cache
-        Parquet file; it is written, or replaced, where it does not hold this state of the folders.
+        Parquet file.
+    keep
+        Whether ``cache`` is written, or replaced, where it does not hold this state of the folders.
 
     Raises
     ------
@@ -101,12 +107,13 @@ def index_datasets(
     if len(found) <= len(below):
         raise InputError(f"{', '.join(map(str, below))}: two derivatives of the same name")
     state = _state(found)
-    table = _cached(cache, state) or _indexed(found)
-    if cache is not None and (table.schema.metadata or {}).get(_STATE) != state:
-        table = table.replace_schema_metadata({_STATE: state})
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
-        write_atomically(cache, sink.getvalue().to_pybytes())
+    table = _cached(cache, state)
+    if table is None:
+        table = _indexed(found).replace_schema_metadata({_STATE: state})
+        if cache is not None and keep:
+            sink = pa.BufferOutputStream()
+            pq.write_table(table, sink)
+            write_atomically(cache, sink.getvalue().to_pybytes())
     return Index(root, tuple(below), table, tuple(_skipped(found)))
 
 
@@ -151,7 +158,7 @@ def _cached(cache: Path | None, state: bytes) -> pa.Table | None:
     if cache is None or not cache.is_file():
         return None
     try:
-        table = pq.read_table(cache)
+        table = pq.read_table(pa.BufferReader(cache.read_bytes()))
     except (pa.ArrowException, OSError):
         return None
     return table if (table.schema.metadata or {}).get(_STATE) == state else None

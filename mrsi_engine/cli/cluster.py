@@ -100,7 +100,8 @@ def cluster_test_command(
 def trial_table(trial: Trial) -> Table:
     """A row a worker."""
     table = Table(title=f"open after {trial.opened:.1f} s")
-    for heading in ("worker", "host", "came after", "folder", "versions", "memory", "device"):
+    table.add_column("worker", no_wrap=True)
+    for heading in ("host", "came after", "folder", "versions", "memory", "device"):
         table.add_column(heading, overflow="fold")
     for report in trial.reports:
         table.add_row(report.address, *_cells(report, trial.came.get(report.address)))

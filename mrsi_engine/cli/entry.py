@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from mrsi_engine import __version__
 from mrsi_engine.cli.basis import basis_app
+from mrsi_engine.cli.bids import bids_command
 from mrsi_engine.cli.blocks import blocks_app
 from mrsi_engine.cli.cluster import cluster_app
 from mrsi_engine.cli.cohort import cohort_command
@@ -48,6 +49,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "simulate": simulate_command,
     "import": import_command,
     "run": run_command,
+    "bids": bids_command,
     "cohort": cohort_command,
     "status": status_command,
     "export": export_command,

@@ -144,11 +144,20 @@ class TrainingBar(_Bar):
             self._show(losses=f"loss {last.training:.4g}, validation {last.validation:.4g}")
 
 
+def show_dashboard(link: str) -> None:
+    """Where the dashboard is, and from another machine how to get there."""
+    from mrsi_engine.engine.clusters import ssh_line
+
+    note(f"dashboard: {link}")
+    if (tunnel := ssh_line(link)) is not None:
+        note(f"dashboard: from your own machine first: {tunnel}")
+
+
 def _show_dashboard(event: Event) -> None:
     from mrsi_engine.engine.events import RunStarted
 
     if isinstance(event, RunStarted) and event.dashboard:
-        err_console.print(f"dashboard: {event.dashboard}", highlight=False, soft_wrap=True)
+        show_dashboard(event.dashboard)
 
 
 def truth_table(rows: Sequence[TruthRow]) -> Table:

@@ -9,6 +9,15 @@ from typing import Annotated, Any
 from cyclopts import Parameter, Token
 
 
+class _Unchecked:
+    """For pydantic, which cyclopts asks: a place on an object store is no ``pathlib.Path``."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core.core_schema import any_schema
+
+        return any_schema()
+
+
 def _place(_: Any, tokens: Sequence[Token]) -> Path:
     from mrsi_engine.io.places import place
 
@@ -22,7 +31,7 @@ def _local_place(_: Any, tokens: Sequence[Token]) -> Path:
 
 
 #: A local path or the address of an object store. ``Path`` would make ``s3:/`` of ``s3://``.
-Place = Annotated[Path, Parameter(converter=_place)]
+Place = Annotated[Path, Parameter(converter=_place), _Unchecked()]
 
 #: A path that cannot be on an object store.
 LocalPlace = Annotated[Path, Parameter(converter=_local_place)]

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from mrsi_engine.cohort.events import CohortSink, ScanAdvanced, ScanFinished, Step
 from mrsi_engine.cohort.job import ScanJob
@@ -15,6 +14,7 @@ from mrsi_engine.engine.blocks import Receipt
 from mrsi_engine.engine.rounds import Round
 from mrsi_engine.engine.tally import Tally
 from mrsi_engine.engine.window import Ended, Failure, Task
+from mrsi_engine.io.places import place
 
 #: Bytes of a voxel in a file of which nothing else is known: some 500 points.
 _BYTES_A_VOXEL = 4096
@@ -154,7 +154,7 @@ def _about(job: ScanJob) -> int:
     if job.voxels is not None:
         return job.voxels
     try:
-        return Path(job.row.scan).stat().st_size // _BYTES_A_VOXEL
+        return place(job.row.scan).stat().st_size // _BYTES_A_VOXEL
     except OSError:
         return 0
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from pathlib import Path
 from typing import Protocol
 
+from mrsi_engine.cohort.ledger import LOST
 from mrsi_engine.cohort.rows import ScanRow
-from mrsi_engine.cohort.voxels import SCAN_TABLE, ScanVoxels, write_voxels
+from mrsi_engine.cohort.voxels import SCAN_TABLE, VOXELS, ScanVoxels, write_voxels
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
 from mrsi_engine.report.group import write_group_page
-from mrsi_engine.report.group_statistics import protocol_classes
+from mrsi_engine.report.group_statistics import classes_of
 from mrsi_engine.report.group_table import GroupScan, GroupTable, group_table
 from mrsi_engine.report.methods import Methods, methods_of
 from mrsi_engine.report.summary import SUMMARY_FILE, read_summary
+from mrsi_engine.runs.folder import check_links
 
 #: What the files of the group level are called, before their suffixes.
 GROUP = "group_mrsi"
@@ -74,12 +77,15 @@ def write_group(
     Raises
     ------
     InputError
-        If voxel tables do not go together.
+        If voxel tables do not go together, or a link leads out of the folder.
     RunError
         If a file cannot be written.
     """
+    for folder in (out / VOXELS, out / _LOGS):
+        check_links(folder, within=out)
     table = group_table(_scans(out, rows, states))
-    methods = methods_of(table.pipelines, protocol_classes(table))
+    protocols, bases = (classes_of(table, column) for column in ("protocol", "basis"))
+    methods = methods_of(table.pipelines, protocols, bases)
     write_atomically(out / f"{GROUP}.tsv", table.text().encode())
     write_atomically(out / f"{GROUP}.json", table.sidecar().encode())
     write_voxels(out, _voxels(out, rows, table))
@@ -124,11 +130,15 @@ def _scans(
 def _scan(out: Path, row: ScanRow, state: ScanState | None) -> GroupScan:
     folder = out / row.folder
     summary, error = None, "" if state is None else state.error
-    if (folder / SUMMARY_FILE).is_file():
+    # Of a scan that failed now, results of an earlier run are none of this cohort.
+    lost = state is not None and state.state in LOST
+    if not lost and (folder / SUMMARY_FILE).is_file():
         try:
             summary = read_summary(folder)
         except InputError as problem:
             error = error or str(problem)
+    places = "|".join(re.escape(p) for p in sorted(_folders(out, row), key=len, reverse=True))
+    error = re.sub(rf"(?<![\w/.-])(?:{places})/", "", error)
     crash = f"{_CRASH}/{row.folder.replace('/', '_')}"
     report = f"{row.folder}/{_REPORT}"
     return GroupScan(
@@ -145,6 +155,14 @@ def _scan(out: Path, row: ScanRow, state: ScanState | None) -> GroupScan:
         report=report if (out / report).is_file() else "",
         crash=crash if error and (out / crash).is_dir() else "",
     )
+
+
+def _folders(out: Path, row: ScanRow) -> set[str]:
+    """Where files of a scan lie: no part of what is shared, and with spaces hard to tell."""
+    files = [row.scan, row.basis or "", row.pipeline or ""]
+    for given in row.files.values():
+        files += map(str, given.values() if isinstance(given, Mapping) else [given])
+    return {str(out), *(file.rpartition("/")[0] for file in files)} - {""}
 
 
 def _voxels(out: Path, rows: Sequence[ScanRow], table: GroupTable) -> Iterator[ScanVoxels]:

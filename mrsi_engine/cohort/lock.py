@@ -18,7 +18,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from mrsi_engine.cohort.ledger import now
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.exclusive import create_whole
 from mrsi_engine.io.files import write_atomically
+from mrsi_engine.io.places import is_remote
 
 #: The lock in the folder of a cohort.
 LOCK = "cohort.lock"
@@ -101,6 +102,7 @@ class CohortLock:
     def __init__(self, out: Path, renewed_every: float = RENEWED_EVERY) -> None:
         self._path, self._limit = out / LOCK, MISSED * renewed_every
         self._me = Holder.me()
+        self._new = not out.exists()
         self.taken_from: Holder | None = None
 
     def take(self) -> None:
@@ -143,9 +145,12 @@ class CohortLock:
         write_atomically(self._path, self._me.data())
 
     def leave(self) -> None:
-        """Give the lock back."""
+        """Give the lock back; a folder that was made for it and holds nothing else goes, too."""
         if _read(self._path) == self._me:
             self._path.unlink(missing_ok=True)
+        if self._new and not is_remote(self._path):
+            with suppress(OSError):
+                self._path.parent.rmdir()
 
     def _join(self, chain: list[tuple[Path, Holder | None]]) -> bool:
         """Stand at the end of the chain, unless another one did or the chain is no more."""

@@ -20,6 +20,7 @@ from mrsi_engine.companions import MASK, companions
 from mrsi_engine.errors import MRSIError
 from mrsi_engine.io.bounds import readable
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader
+from mrsi_engine.io.places import place
 from mrsi_engine.io.volumes import read_mask
 from mrsi_engine.nuclei import nucleus
 from mrsi_engine.pipeline.pipeline import Pipeline
@@ -239,7 +240,7 @@ class _Checks:
         if mask is None or isinstance(mask, Mapping):
             return everything
         here = (key, header.grid.shape)
-        share = self._shares(here, lambda: float(read_mask(Path(mask), header.grid)[0].mean()))
+        share = self._shares(here, lambda: float(read_mask(place(mask), header.grid)[0].mean()))
         return max(1, round(share * everything))
 
 

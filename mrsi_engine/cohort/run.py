@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from distributed import Client
 
 from mrsi_engine.choices import DEFAULT_PIPELINE
 from mrsi_engine.cohort.choice import Choice, choose_scans
-from mrsi_engine.cohort.crash import Crashes, flags_of, versions, write_failed
+from mrsi_engine.cohort.crash import Crashes, flags_of, versions
 from mrsi_engine.cohort.events import CohortEvent, CohortSink, CohortStarted, ScanFailed, Step
 from mrsi_engine.cohort.fingerprint import Fingerprints
 from mrsi_engine.cohort.group import write_group, write_settings
@@ -217,7 +218,7 @@ class _Cohort:
         client: Client | None,
         sinks: Sequence[CohortSink],
     ) -> None:
-        """Run the scans that can, and write down which failed."""
+        """Run the scans that can."""
         waiting = len(checked.scans) + len(checked.refused)
         _tell_all(sinks, CohortStarted(waiting, len(self.rows) - waiting))
         try:
@@ -227,13 +228,17 @@ class _Cohort:
                 self._live(checked.scans, client, sinks)
         finally:
             interrupt_open(ledger)
-            write_failed(self.out, ledger.story.of(*LOST))
 
     def choose(self, known: Mapping[str, Record]) -> Choice:
         """Which scans are to be run."""
         chosen = choose_scans(self.rows, known, self.out, self.options, self._fingerprints)
         if chosen.finished:
             self.tell(f"{len(chosen.finished)} of {len(self.rows)} scans are done already")
+        if chosen.changed and self.options.rerun != "all":
+            self.tell(
+                f"{len(chosen.changed)} scans were done with other files, settings or revisions of "
+                "stages; what no longer holds is refused (--overwrite does it again)"
+            )
         if chosen.left:
             self.tell(f"{len(chosen.left)} scans are left as they are (--rerun)")
         return chosen
@@ -330,8 +335,9 @@ class _Cohort:
 
 
 def _rows(table: str | Path | Sequence[ScanRow]) -> tuple[ScanRow, ...]:
-    if isinstance(table, str | Path):
-        return read_table(table)
+    # A place on an object store is no instance of Path.
+    if isinstance(table, str | Path) or hasattr(table, "read_text"):
+        return read_table(cast(Path, table))
     rows = tuple(table)
     problems = clashes({row.scan: row for row in rows})
     if problems:

@@ -14,13 +14,14 @@ from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.companions import TISSUE, CompanionFiles, companions
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
+from mrsi_engine.io.places import place
 from mrsi_engine.spectra.simulation import parse_basis_name
 
 #: What BIDS writes where there is nothing.
 NOTHING = "n/a"
 
 #: Names in the folder of a cohort that no scan may take.
-RESERVED = frozenset({"crash", "ledger", "logs", "voxels"})
+RESERVED = frozenset({"crash", "ledger", "logs", "mrsi-orig", "voxels"})
 
 #: Lines that are told at once, and how many more only by number.
 _MOST_TOLD = 20
@@ -53,7 +54,7 @@ def read_table(path: str | Path) -> tuple[ScanRow, ...]:
         If the file cannot be read, column ``scan`` is missing, or lines are wrong: names each line
         and column, what was found and what to do.
     """
-    path = Path(path)
+    path = place(path)
     folder = path.absolute().parent
     columns, lines = _cells(path)
     found: dict[int, ScanRow] = {}
@@ -86,7 +87,7 @@ def write_table(rows: Sequence[ScanRow], path: str | Path) -> Path:
     RunError
         If the file cannot be written.
     """
-    path = Path(path)
+    path = place(path)
     delimiter = _delimiter(path)
     table = [_cells_of(row) for row in rows]
     extra = {name for row in rows for name in row.metadata}

@@ -7,7 +7,6 @@ that every reader opens the whole, and nobody has to ask it for a union.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,13 +17,16 @@ import pyarrow.parquet as pq
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
+from mrsi_engine.io.places import is_remote, written_at
+from mrsi_engine.io.tables import as_parquet
 
 #: The dataset's folder in that of a cohort, and a scan's own table.
 VOXELS = "voxels"
 SCAN_TABLE = "voxels.parquet"
 
-#: What readers of partitioned datasets take for no value.
-_NO_LABEL = "__HIVE_DEFAULT_PARTITION__"
+#: A label that is not there. The word that readers take for no value would be no label of a kind
+#: to pyarrow where all scans lack one.
+_NO_LABEL = "none"
 
 #: Threads that wait for files.
 _THREADS = 8
@@ -99,13 +101,15 @@ def _put(folder: Path, scan: ScanVoxels, schema: pa.Schema, union: pa.Schema) ->
 
 
 def _up_to_date(target: Path, source: Path, union: pa.Schema) -> bool:
-    if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
+    if not target.exists() or written_at(target) < written_at(source):
         return False
     return _columns(_schema(target)) == _columns(union)
 
 
 def _linked(source: Path, target: Path) -> bool:
     """Make ``target`` the very file ``source`` is; not possible everywhere."""
+    if is_remote(target):
+        return False
     aside = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +118,7 @@ def _linked(source: Path, target: Path) -> bool:
         aside.replace(target)
         # Of two names of one file a rename does nothing at all.
         aside.unlink(missing_ok=True)
-    except (OSError, NotImplementedError):
+    except OSError:
         return False
     return True
 
@@ -122,23 +126,21 @@ def _linked(source: Path, target: Path) -> bool:
 def _widened(source: Path, union: pa.Schema) -> bytes:
     """A scan's table with the columns of all, null where it has none."""
     with source.open("rb") as file:
-        table = pq.read_table(file)
+        table = pq.ParquetFile(file).read()
     own = {name: table.field(name) for name in table.column_names}
     columns = [
         table[f.name].cast(f.type) if f.name in own else pa.nulls(len(table), f.type) for f in union
     ]
     told = [f.with_metadata(own[f.name].metadata) if f.name in own else f for f in union]
     schema = pa.schema(told, metadata=table.schema.metadata)
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
-    return buffer.getvalue()
+    return as_parquet(pa.table(columns, schema=schema))
 
 
 def _remove_others(folder: Path, places: set[str]) -> None:
     for path in list(_files(folder)):
         if path.relative_to(folder).as_posix() not in places:
             path.unlink()
-            for parent in list(path.parents)[:2]:
+            for parent in [] if is_remote(path) else list(path.parents)[:2]:
                 if not any(parent.iterdir()):
                     parent.rmdir()
 

@@ -11,8 +11,17 @@ from distributed import Client
 
 from mrsi_engine.cohort.events import CohortEvent, ScanAdvanced
 from mrsi_engine.cohort.preflight import CheckedScan
-from mrsi_engine.engine.clusters import Need, Tell, bytes_needed, dashboard_link, open_cluster
+from mrsi_engine.engine.clusters import (
+    Need,
+    Tell,
+    bytes_needed,
+    dashboard_link,
+    open_cluster,
+    ssh_line,
+)
 from mrsi_engine.engine.patience import Patience
+from mrsi_engine.engine.plan import default_block_size
+from mrsi_engine.engine.voxels import ScanLayout
 from mrsi_engine.runs.one_scan import Options
 
 #: CPU time (s) from which workers of this machine are processes: these take some seconds to start,
@@ -63,6 +72,8 @@ def open_where(
     with open_cluster(options.where, _need(options, scans, out), tell) as cluster:
         if (link := dashboard_link(cluster.client)) is not None:
             tell(f"dashboard: {link}")
+            if (tunnel := ssh_line(link)) is not None:
+                tell(f"dashboard: from your own machine first: {tunnel}")
 
         def heard(event: CohortEvent) -> None:
             if isinstance(event, ScanAdvanced):
@@ -83,11 +94,11 @@ def _need(options: Options, scans: Sequence[CheckedScan], out: Path) -> Need:
 
 
 def _bytes(scan: CheckedScan, options: Options) -> int:
-    lengths = [length for _, length in scan.protocol.dimensions]
+    layout = ScanLayout(tuple(scan.protocol.dimensions))
     return bytes_needed(
         scan.protocol.points,
-        options.block_size or min(scan.pipeline.block_size, scan.voxels),
-        lengths,
+        options.block_size or default_block_size(scan.pipeline, scan.voxels, layout),
+        [length for _, length in layout.dimensions],
         len(scan.basis.names) if scan.basis is not None else 0,
         options.threads_per_worker,
     )

@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from distributed import Client
 
@@ -49,6 +48,7 @@ from mrsi_engine.engine.tally import Tally
 from mrsi_engine.engine.window import Ended, Failure, Source, run_tasks, slots
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.io.files import DiskFullError
+from mrsi_engine.io.places import place
 from mrsi_engine.io.result_store import ResultStore
 
 #: Voxels from which workers are processes. They fit one and a half times as fast as threads, which
@@ -157,7 +157,7 @@ def _need(plan: Plan, where: ClusterChoice, processes: bool | None) -> Need:
     """What a plan needs of a cluster."""
     scan, results, procedure = opened(plan)
     return Need(
-        Path(plan.result).parent,
+        place(plan.result).parent,
         bytes=bytes_needed(
             scan.acquisition.points,
             results.block_size,

@@ -23,7 +23,13 @@ from mrsi_engine.engine.voxels import PLAIN, ScanLayout, Voxels, without_spoilt
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.fit.details import FitDetails, fit_in_detail
 from mrsi_engine.io.result_schema import BlockArrays
-from mrsi_engine.pipeline.pipeline import Pipeline, PreparedPipeline, prepare_pipeline
+from mrsi_engine.pipeline.pipeline import (
+    Pipeline,
+    PreparedPipeline,
+    PreparedStage,
+    prepare_pipeline,
+    prepare_stage,
+)
 from mrsi_engine.pipeline.stage import Block, Context, Stage, State
 from mrsi_engine.pipeline.trace import StageTrace, trace_pipeline
 from mrsi_engine.quantities import AMPLITUDES, Declaration, Quantity, signal
@@ -101,6 +107,11 @@ class Procedure:
             noise=self.layout.noise,
         )
 
+    @cached_property
+    def contexts(self) -> tuple[Context, ...]:
+        """What each stage may know, wherever it is to compute."""
+        return tuple(self.pipeline.contexts(self.context))
+
     @property
     def assumptions(self) -> dict[str, Any]:
         """What the numbers rest on and the data do not say, by stage."""
@@ -119,8 +130,7 @@ class Procedure:
     @cached_property
     def passes(self) -> tuple[int, ...]:
         """Reductions over the whole scan that each stage needs."""
-        contexts = self.pipeline.contexts(self.context)
-        pairs = zip(self.pipeline.stages, contexts, strict=True)
+        pairs = zip(self.pipeline.stages, self.contexts, strict=True)
         return tuple(stage.passes(context) for stage, context in pairs)
 
     @cached_property
@@ -299,8 +309,8 @@ class Procedure:
 
     def _next(self, found: State, device: torch.device) -> tuple[Stage, Context]:
         index = len(self.states)
-        context = self.pipeline.contexts(replace(self.context, device=device))[index]
-        return self.pipeline.stages[index], replace(context, state=_on(found, device))
+        context = replace(self.contexts[index], device=device, state=_on(found, device))
+        return self.pipeline.stages[index], context
 
     def _signal_shapes(self) -> dict[str, tuple[int, ...]]:
         points = self.acquisition.points
@@ -368,7 +378,48 @@ def _built(procedure: Procedure, device: torch.device) -> PreparedPipeline:
         # Else convolutions keep ten bits of a number, and a GPU's estimates are not the CPU's.
         torch.backends.cudnn.allow_tf32 = False
     states = [_on(state, context.device) for state in procedure.states]
-    return prepare_pipeline(procedure.pipeline, context, states)
+    return prepare_pipeline(procedure.pipeline, context, states, _prepared_stage)
+
+
+def _prepared_stage(stage: Stage, context: Context) -> PreparedStage:
+    """A stage with its tables, which scans of one protocol share unless a pass over them made some.
+
+    What a pass found is another thing in every scan, so such a stage is no use to any other.
+    """
+    if context.state:
+        return prepare_stage(stage, context)
+    return _shared_stage(_StageAndContext(stage, context))
+
+
+@lru_cache(maxsize=16)
+def _shared_stage(known: _StageAndContext) -> PreparedStage:
+    return prepare_stage(known.stage, known.context)
+
+
+@dataclass(frozen=True, eq=False)
+class _StageAndContext:
+    """A stage and what it may know, known by their contents."""
+
+    stage: Stage
+    context: Context
+
+    @cached_property
+    def key(self) -> tuple[object, ...]:
+        """All of them in comparable form; the class too, as a notebook may define it anew, and
+        checksums of models, as one may be trained anew.
+        """
+        stage, context = self.stage, self.context
+        fields = {f.name: getattr(context, f.name) for f in dataclasses.fields(context)}
+        basis = fields.pop("basis")
+        about = tuple(sorted((name, repr(value)) for name, value in fields.items()))
+        models = tuple(sorted(stage.models(context).items()))
+        return type(stage), stage.model_dump_json(), basis and basis.fingerprint, models, about
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _StageAndContext) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -141,11 +143,20 @@ def scan_of(result: ResultStore) -> ScanStore:
     return scan
 
 
+@lru_cache(maxsize=1)
 def _finished(results: ResultStore, scan: ScanStore) -> Procedure:
-    """The procedure of a finished run, on this machine's CPU."""
+    """The procedure of a finished run, on this machine's CPU; once for stores opened once."""
     procedure = procedure_of(results, scan, "cpu")
     return replace(procedure, states=states(results, procedure.passes))
 
 
 def _single(scan: ScanStore, voxels: Sequence[int]) -> Voxels:
-    return joined([read_voxels(scan, voxel, voxel + 1) for voxel in voxels])
+    """Single voxels; those of a chunk, which is read as a whole for any of them, together."""
+    order = sorted(voxels)
+    parts = []
+    for _, some in groupby(order, lambda voxel: voxel // scan.chunk):
+        chosen = list(some)
+        start = chosen[0]
+        read = read_voxels(scan, start, chosen[-1] + 1)
+        parts.append(read.taken([voxel - start for voxel in chosen]))
+    return joined(parts).taken([order.index(voxel) for voxel in voxels])

@@ -78,6 +78,14 @@ class Voxels:
                 chosen = chosen & ~self.companions[row.name]
         return chosen
 
+    def taken(self, rows: Sequence[int]) -> Voxels:
+        """Some of them, in this order."""
+        return Voxels(
+            self.fids[rows],
+            {name: values[rows] for name, values in self.companions.items()},
+            None if self.coordinates is None else self.coordinates[rows],
+        )
+
     def block(self, chosen: NDArray[np.bool_], device: torch.device, keep_signals: bool) -> Block:
         """Chosen voxels as stages take them; a signal with NaN or Inf counts as none."""
 
@@ -98,7 +106,7 @@ class Voxels:
 
 
 def joined(single: Sequence[Voxels]) -> Voxels:
-    """Voxels read one by one as one set."""
+    """Voxels read part by part as one set."""
     places = [voxel.coordinates for voxel in single if voxel.coordinates is not None]
     names = single[0].companions
     return Voxels(

@@ -32,9 +32,6 @@ LEAST_AHEAD = 8
 #: How long the driver sleeps at most until it looks around, and believes a count of workers, s.
 _MOMENT, _COUNTED = 0.1, 1.0
 
-#: Workers that have to hang with a task until it is given up.
-_MOST_STALLS = 2
-
 #: A worker that hangs gets so long to be restarted, s; it is avoided anyway.
 _RESTART = 30.0
 
@@ -111,7 +108,8 @@ def run_tasks(
     Closing the generator calls off what has not ended. A task whose worker died may be innocent:
     the scheduler suspects all that were assigned to it. So suspects get another try once nothing
     else is left, each alone. Tasks that found no worker are sent again. A worker with a task that
-    takes too long is restarted, or avoided, and its tasks are sent again, once.
+    takes too long is restarted, or avoided, and its tasks are sent again; one that takes too long
+    for a second time is a suspect.
 
     Parameters
     ----------
@@ -363,8 +361,9 @@ class _Window:
         given_up = []
         for flight in flights:
             flight.hung = (*flight.hung, worker)
-            if len(flight.hung) < _MOST_STALLS:
-                self._put_back(flight)
+            if not flight.alone:
+                # Not the only one there, perhaps: from the second time on it is a suspect.
+                (self._suspects if len(flight.hung) > 1 else self._again).append(flight)
                 continue
             seconds = self._watch.limit(flight.task)
             failure = Failure(
@@ -383,11 +382,18 @@ class _Window:
         with suppress(Exception):
             self._client.restart_workers([worker], timeout=_RESTART, raise_for_error=False)
 
-    def _running(self) -> dict[str, Sequence[str]]:
+    def _running(self) -> dict[str, list[str]]:
+        """Names of tasks by the worker that does them or still has to hand over what they gave."""
+        ended = [future for future in self._flying if future.status == "finished"]
         try:
-            return dict(self._client.processing())
+            running = {worker: list(keys) for worker, keys in self._client.processing().items()}
+            held = self._client.who_has(ended) if ended else {}
         except OSError as error:
             raise _lost(self._client) from error
+        for key, workers in held.items():
+            for worker in workers:
+                running.setdefault(worker, []).append(key)
+        return running
 
     def _heartbeats(self) -> dict[str, float]:
         workers = self._client.scheduler_info(n_workers=-1)["workers"]

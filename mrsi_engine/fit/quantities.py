@@ -210,7 +210,14 @@ OF_THE_SPECTRUM = (
         "SNR",
         fill=0.0,
     ),
-    quality("fwhm", "ppm", "full width at half height of the reference singlet as fitted", "FWHM"),
+    # Of no fit the largest line there can be: limits of MRSIPrep take smaller ones for good.
+    quality(
+        "fwhm",
+        "ppm",
+        "full width at half height of the reference singlet as fitted",
+        "FWHM",
+        fill=999.0,
+    ),
     quality("fwhm_hz", "Hz", "full width at half height of the reference singlet as fitted"),
     quality(
         "relative_residual",

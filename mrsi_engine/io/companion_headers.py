@@ -10,6 +10,7 @@ from mrsi_engine.companions import Companion, CompanionFiles, Kind, companions
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.import_inputs import matching_signal
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader
+from mrsi_engine.io.places import place
 from mrsi_engine.io.volumes import check_grid, check_placed, volume_shape
 
 
@@ -46,7 +47,7 @@ def companion_headers(
         by_class = given if isinstance(given, Mapping) else {}
         if by_class and row.kind is not Kind.FRACTIONS:
             raise InputError(f"{row.name}: expected one file, {len(by_class)} were given")
-        paths = [Path(path) for path in by_class.values()] or [Path(str(given))]
+        paths = [place(path) for path in by_class.values()] or [place(str(given))]
         if row.kind is Kind.SIGNAL:
             header = matching_signal(paths[0], scan, (stated or {}).get(row.name))
             signals[row.name] = header

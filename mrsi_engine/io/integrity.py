@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from mrsi_engine.errors import DamagedError
 from mrsi_engine.io.objects import METADATA, contents, is_unfinished, presence
+from mrsi_engine.io.places import is_remote
 from mrsi_engine.io.sealed_store import with_metadata
 
 #: Complex samples: fast, as every block writes and reads them.
@@ -163,23 +165,39 @@ def damaged_metadata(folder: Path) -> list[Damage]:
     return read_metadata(folder)[1]
 
 
-def read_metadata(folder: Path) -> tuple[dict[str, bytes], list[Damage]]:
+def read_metadata(folder: Path, *, known: bool = False) -> tuple[dict[str, bytes], list[Damage]]:
     """Metadata files of a store that are as they were sealed, and damages of the others.
 
-    Without its own nothing is known of any.
+    Without its own nothing is known of any. With ``known``, those that this process has read from
+    an object store before are not asked for again: they never change under their seal.
     """
     own = _own_metadata(folder)
     attributes = _attributes_in(own)
     if own is None or attributes is None or not is_sealed(attributes):
         return {}, [Damage(METADATA, _MISSING if own is None else _ALTERED)]
-    sealed = {f"{path}/{METADATA}": crc for path, crc in attributes[INTEGRITY]["members"].items()}
-    whole, damages = {METADATA: own}, []
-    for file, data in zip(sealed, contents(folder, list(sealed)), strict=True):
-        if data is not None and _crc(data) == sealed[file]:
+    read = _known_members if known and is_remote(folder) else _members
+    whole, damages = read(folder, tuple(attributes[INTEGRITY]["members"].items()))
+    if damages:
+        # They will be mended.
+        _known_members.cache_clear()
+    return {METADATA: own, **whole}, damages
+
+
+def _members(
+    folder: Path, members: tuple[tuple[str, str], ...]
+) -> tuple[dict[str, bytes], list[Damage]]:
+    """:func:`read_metadata` of what is below a store, by path and CRC."""
+    whole, damages = {}, []
+    files = [f"{path}/{METADATA}" for path, _ in members]
+    for file, (_, crc), data in zip(files, members, contents(folder, files), strict=True):
+        if data is not None and _crc(data) == crc:
             whole[file] = data
         else:
             damages.append(Damage(file, _MISSING if data is None else _ALTERED))
     return whole, damages
+
+
+_known_members = lru_cache(maxsize=32)(_members)
 
 
 def damaged_chunks(
@@ -263,16 +281,30 @@ def open_sealed(folder: Path, mode: Literal["r", "r+"], remedy: str) -> zarr.Gro
     PermissionError
         If they cannot be read.
     """
-    files, damages = read_metadata(folder)
-    _refuse(folder, damages, remedy)
+    group, damages = opened(folder, mode)
+    if group is None:
+        raise _damaged(folder, damages, remedy)
+    return group
+
+
+def opened(folder: Path, mode: Literal["r", "r+"]) -> tuple[zarr.Group | None, list[Damage]]:
+    """The Zarr group of a store whose metadata are as they were sealed, or what is damaged.
+
+    Raises
+    ------
+    PermissionError
+        If they cannot be read.
+    """
+    files, damages = read_metadata(folder, known=True)
+    if damages:
+        return None, damages
     try:
-        return group_of(folder, files, mode)
+        return group_of(folder, files, mode), []
     except PermissionError:
         raise
     except Exception:
         # What stands in the file beside the attributes has no seal, but Zarr's own checks.
-        _refuse(folder, [Damage(METADATA, _ALTERED)], remedy)
-        raise
+        return None, [Damage(METADATA, _ALTERED)]
 
 
 def group_of(folder: Path, files: Mapping[str, bytes], mode: Literal["r", "r+"]) -> zarr.Group:
@@ -311,7 +343,11 @@ def refuse_damaged(folder: Path, damages: Iterable[Damage], remedy: str) -> None
 
 def _refuse(folder: Path, damages: Sequence[Damage], remedy: str) -> None:
     if damages:
-        raise DamagedError(f"{folder}: damaged: {listed(damages)}; {remedy}")
+        raise _damaged(folder, damages, remedy)
+
+
+def _damaged(folder: Path, damages: Sequence[Damage], remedy: str) -> DamagedError:
+    return DamagedError(f"{folder}: damaged: {listed(damages)}; {remedy}")
 
 
 def _chunk_files(array: zarr.Array, start: int, stop: int | None) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from mrsi_engine.choices import Fill
 from mrsi_engine.conventions import Flag, Status
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import safe_stem
-from mrsi_engine.io.map_files import MRSIPREP_CRLB, Map, check_exportable, write_map
+from mrsi_engine.io.map_files import MRSIPREP_CRLB, Map, MapFrame, check_exportable, write_map
 from mrsi_engine.io.result_quantities import (
     fitted_voxels,
     measures_of,
@@ -83,7 +83,8 @@ def export_maps(
     maps = list(_all_maps(result))
     _check_names_differ([m.entities for m in maps])
     prefix = safe_stem(stem or result.attrs["stem"])
-    return [write_map(result, m, folder / f"{prefix}_space-orig_{m.entities}", fill) for m in maps]
+    frame, start = MapFrame.of(result), f"{prefix}_space-orig_"
+    return [write_map(result, m, folder / f"{start}{m.entities}", fill, frame) for m in maps]
 
 
 def _check_names_differ(names: list[str]) -> None:

@@ -31,6 +31,11 @@ _PRIVATE = re.compile(
 #: A path from the root of a file system, of three parts and more: it names users and machines.
 _PATH = re.compile(r"""(?<![\w:/.])(/[^\s/"',;]+){3,}|\b[A-Za-z]:(\\[^\s\\"',;]+){2,}""")
 
+#: A path or an address, whatever its length.
+_FOLDERS = re.compile(
+    r"""(?<![\w:/.])(?:/[^\s/"',;]+){2,}|\b[A-Za-z]:(?:\\[^\s\\"',;]+)+|\b\w+://[^\s"',;]+"""
+)
+
 #: Fewest letters and digits of a word of a personal field that is looked for in the other fields,
 #: and fields whose words are: models of machines and moments are no secret elsewhere.
 _LEAST_LETTERS = 4
@@ -63,8 +68,8 @@ def personal_fields(header: Mapping[str, Any]) -> list[str]:
 
 
 def without_folders(text: str) -> str:
-    """A text in which paths from the root of a file system are the names of their files."""
-    return _PATH.sub(lambda found: re.split(r"[/\\\\]", found.group())[-1], text)
+    """A text in which paths and addresses are the names of their files; best without spaces."""
+    return _FOLDERS.sub(lambda found: re.split(r"[/\\]", found.group())[-1], text)
 
 
 def is_personal(name: str) -> bool:

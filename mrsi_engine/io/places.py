@@ -138,6 +138,19 @@ def fingerprint(path: Path) -> str:
     return f"{found.st_size}-{found.st_mtime_ns}"
 
 
+def written_at(path: Path) -> float:
+    """When a file was written last, in seconds; of two on the same store the later is the larger.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    """
+    if is_remote(path):
+        return float(filesystem(path).modified(key(path)).timestamp())
+    return path.stat().st_mtime
+
+
 def check_reachable(path: Path) -> None:
     """Refuse an object store that does not answer, or a bucket that is not there.
 

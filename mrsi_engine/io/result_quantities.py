@@ -9,16 +9,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from mrsi_engine.conventions import Status
 from mrsi_engine.dimensions import MEASURE, PARAMETER
 from mrsi_engine.errors import InputError
 from mrsi_engine.quantities import AMPLITUDES, TOTALS, Quantity, Role
+
+if TYPE_CHECKING:
+    # Workers of blocks do without: it brings pandas, and takes 0.4 s.
+    import xarray as xr
 
 #: Coordinates whose names are not those of the fields.
 _RENAMED = {"units": "unit"}
@@ -117,6 +120,8 @@ def total_of(result: xr.Dataset, total: str) -> xr.Dataset:
     InputError
         If no stage of the pipeline looks for it.
     """
+    import xarray as xr
+
     about, parts = TOTALS[total], [q.name for q in parts_of(result, total)]
     if not parts:
         raise InputError(f"result: no stage of its pipeline found any {about.title.lower()}")

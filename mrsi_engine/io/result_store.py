@@ -15,10 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
@@ -50,7 +49,7 @@ from mrsi_engine.io.integrity import (
     seal,
 )
 from mrsi_engine.io.objects import names_in
-from mrsi_engine.io.places import place
+from mrsi_engine.io.places import is_remote, place
 from mrsi_engine.io.result_schema import (
     BASIS,
     BASIS_FIDS,
@@ -69,6 +68,10 @@ from mrsi_engine.io.states import STATE, States
 from mrsi_engine.io.store_kinds import StoreKind
 from mrsi_engine.quantities import Declaration
 from mrsi_engine.spectra.basis import Basis
+
+if TYPE_CHECKING:
+    # Workers of blocks do without: it brings pandas, and takes 0.4 s.
+    import xarray as xr
 
 _AGAIN = "run the same command again: it does again what is damaged and keeps the rest"
 _ANEW = (
@@ -362,6 +365,27 @@ class ResultStore:
             remove_leftover(path)
         return len(found)
 
+    def to_xarray(self) -> xr.Dataset:
+        """The results as a lazily indexed Dataset; its ``encoding["source"]`` is the folder."""
+        import xarray as xr
+
+        dataset = xr.open_zarr(
+            self.zarr_store,
+            chunks=None,
+            consolidated=False,
+            zarr_format=3,
+            decode_times=False,
+            mask_and_scale=False,
+        )
+        for name, variable in dataset.variables.items():
+            variable.attrs.pop("_FillValue", None)
+            if is_remote(self.path) and name not in self.signals:
+                # Every part of it that is asked for would be a request.
+                variable.load()
+        del dataset.attrs[INTEGRITY]
+        dataset.encoding["source"] = str(self.path.resolve())
+        return dataset
+
     @cached_property
     def _arrays(self) -> dict[str, zarr.Array]:
         return {name: array_of(self._group, name) for name in _written(self.attributes)}
@@ -430,19 +454,7 @@ def open_result(path: str | Path) -> xr.Dataset:
     """
     store = ResultStore.open(path)
     store.check(signals=False)
-    dataset = xr.open_zarr(
-        store.zarr_store,
-        chunks=None,
-        consolidated=False,
-        zarr_format=3,
-        decode_times=False,
-        mask_and_scale=False,
-    )
-    for variable in dataset.variables.values():
-        variable.attrs.pop("_FillValue", None)
-    del dataset.attrs[INTEGRITY]
-    dataset.encoding["source"] = str(store.path.resolve())
-    return dataset
+    return store.to_xarray()
 
 
 def in_memory(result: xr.Dataset) -> xr.Dataset:

@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import ArrayLike, NDArray
 
@@ -49,6 +48,10 @@ from mrsi_engine.io.scan_schema import (
     signal_names,
 )
 from mrsi_engine.io.store_kinds import StoreKind
+
+if TYPE_CHECKING:
+    # Workers of blocks do without: it brings pandas, and takes 0.4 s.
+    import xarray as xr
 
 #: Voxels a chunk unless told otherwise: 8 MB of 1024-point FIDs.
 DEFAULT_CHUNK = 1024
@@ -294,6 +297,8 @@ class ScanStore:
 
     def to_xarray(self) -> xr.Dataset:
         """The store as a lazily indexed Dataset without Dask arrays."""
+        import xarray as xr
+
         dataset = xr.open_zarr(
             self._group.store, chunks=None, consolidated=False, decode_times=False, zarr_format=3
         )

@@ -15,13 +15,11 @@ from mrsi_engine.errors import DamagedError, RunError
 from mrsi_engine.io.files import built_aside, make_folder, remove_whole, writable
 from mrsi_engine.io.integrity import (
     Damage,
-    attributes_of,
     create_table,
     damaged_chunks,
-    damaged_metadata,
     listed,
     members_of,
-    open_sealed,
+    opened,
     seal,
 )
 from mrsi_engine.io.objects import is_whole
@@ -94,22 +92,24 @@ class States:
         return [damage for damages in damaged.values() for damage in damages]
 
     def _read(self, folder: Path) -> dict[str, NDArray[Any]]:
-        damages = self._damage(folder)
-        if damages:
+        group, damages = self._inspected(folder)
+        if group is None or damages:
             raise DamagedError(f"{self.store}: damaged: {listed(damages)}; {_REMEDY}")
-        group = open_sealed(folder, "r", _REMEDY)
         return {name: np.asarray(array[...]) for name, array in group.arrays()}
 
     def _damage(self, folder: Path) -> list[Damage]:
-        damages = damaged_metadata(folder)
-        if not damages:
-            group = open_sealed(folder, "r", _REMEDY)
-            names = members_of(attributes_of(folder) or {})
+        return self._inspected(folder)[1]
+
+    def _inspected(self, folder: Path) -> tuple[zarr.Group | None, list[Damage]]:
+        """A state, and what is damaged of it."""
+        group, damages = opened(folder, "r")
+        if group is not None:
+            names = members_of(dict(group.attrs))
             damages = damaged_chunks(folder, [group[name] for name in names])
         inside = folder.relative_to(self.store)
         number, step = int(folder.parent.name) + 1, int(folder.name) + 1
         where = f"pass {step} of stage {number} over the scan"
-        return [Damage(f"{inside}/{damage.file}", damage.found, where) for damage in damages]
+        return group, [Damage(f"{inside}/{d.file}", d.found, where) for d in damages]
 
     def _folder(self, stage: int, step: int) -> Path:
         return self.store / STATE / str(stage) / str(step)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from mrsi_engine.companions import TISSUE
+from mrsi_engine.io.places import followed, place
 from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore
 
 
@@ -21,11 +20,17 @@ def stored_tissue(result: xr.Dataset) -> dict[str, NDArray[np.float32]]:
         If the scan store is damaged.
     """
     source, scan = result.encoding.get("source"), result.attrs.get("scan")
-    path = Path(source) / scan if source and scan else None
-    if path is None or not SCAN_STORE.holds(path):
+    if not source or not scan:
         return {}
-    store = ScanStore.open(path)
-    fractions = store.read(TISSUE.name, 0, store.voxels)
-    if fractions is None or len(fractions) != result.sizes["voxel"]:
+    path = followed(place(source), scan)
+    if not SCAN_STORE.holds(path):
         return {}
-    return dict(zip(store.classes[TISSUE.name], fractions.T, strict=True))
+    return tissue_of(ScanStore.open(path), result.sizes["voxel"])
+
+
+def tissue_of(scan: ScanStore, voxels: int) -> dict[str, NDArray[np.float32]]:
+    """Fractions ``(voxel,)`` by class; empty without any, or for another number of voxels."""
+    fractions = scan.read(TISSUE.name, 0, scan.voxels)
+    if fractions is None or len(fractions) != voxels:
+        return {}
+    return dict(zip(scan.classes[TISSUE.name], fractions.T, strict=True))

@@ -28,10 +28,13 @@ from mrsi_engine.io.result_quantities import (
 from mrsi_engine.io.stored_tissue import stored_tissue
 from mrsi_engine.quantities import TOTALS, Quantity, Total
 
+#: Fractions ``(voxel,)`` by class.
+Tissue = Mapping[str, NDArray[np.floating]]
+
 _PROVENANCE = ("stem", "source", "checksum", "engine_version", "mask_origin", "run_fingerprint")
 
 
-def write_table(result: xr.Dataset, path: Path) -> Path:
+def write_table(result: xr.Dataset, path: Path, tissue: Tissue | None = None) -> Path:
     """Write :func:`voxel_table` as Parquet.
 
     Raises
@@ -41,12 +44,18 @@ def write_table(result: xr.Dataset, path: Path) -> Path:
     RunError
         If the file cannot be written.
     """
+    return write_atomically(path, as_parquet(voxel_table(result, tissue)))
+
+
+def as_parquet(table: pa.Table) -> bytes:
+    """A voxel table as a file; numbers without a dictionary, which would have one entry each."""
+    words = [f.name for f in table.schema if pa.types.is_dictionary(f.type)]
     buffer = io.BytesIO()
-    pq.write_table(voxel_table(result), buffer, compression="zstd")
-    return write_atomically(path, buffer.getvalue())
+    pq.write_table(table, buffer, compression="zstd", use_dictionary=words or False)
+    return buffer.getvalue()
 
 
-def voxel_table(result: xr.Dataset) -> pa.Table:
+def voxel_table(result: xr.Dataset, tissue: Tissue | None = None) -> pa.Table:
     """One row a voxel: index, position, status, estimates, CRLBs and measures.
 
     Columns are ``stem`` (of the scan, the same in every row), ``x, y, z`` (index in the volume),
@@ -64,7 +73,7 @@ def voxel_table(result: xr.Dataset) -> pa.Table:
     InputError
         If two columns would share a name.
     """
-    pairs = list(_columns(result))
+    pairs = list(_columns(result, stored_tissue(result) if tissue is None else tissue))
     names = [field.name for field, _ in pairs]
     repeated = sorted({n for n in names if names.count(n) > 1})
     if repeated:
@@ -77,7 +86,7 @@ def voxel_table(result: xr.Dataset) -> pa.Table:
 _Column = tuple[pa.Field, NDArray[np.generic] | pa.Array]
 
 
-def _columns(result: xr.Dataset) -> Iterator[_Column]:
+def _columns(result: xr.Dataset, tissue: Tissue) -> Iterator[_Column]:
     yield _stem(result)
     yield from _position(result)
     meanings = json.dumps({int(s): s.meaning for s in Status})
@@ -85,7 +94,7 @@ def _columns(result: xr.Dataset) -> Iterator[_Column]:
     if "flags" in result:
         reasons = json.dumps({int(f): f.meaning for f in Flag})
         yield _column("flags", result["flags"].values, "1", reasons)
-    for name, fractions in stored_tissue(result).items():
+    for name, fractions in tissue.items():
         doc = f"fraction of {name}; NaN where it is not known"
         yield _column(f"fraction_{name}", fractions, "1", doc)
     inside = fitted_voxels(result)

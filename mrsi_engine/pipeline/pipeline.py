@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
 from mrsi_engine.conventions import Acquisition
 from mrsi_engine.errors import InputError
@@ -29,7 +29,8 @@ class Pipeline(BaseModel):
     """An ordered list of stages.
 
     ``block_size`` is voxels a task; results do not depend on it. ``nucleus`` is the only one it is
-    for; any if not given.
+    for; any if not given. ``bids`` says where BIDS datasets keep what comes with a scan
+    (:mod:`mrsi_engine.bids.rules`); it is no setting of the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +39,7 @@ class Pipeline(BaseModel):
     description: str = ""
     nucleus: str | None = None
     block_size: int = 2048
+    bids: dict[str, Any] = Field(default_factory=dict, exclude=True)
     stages: tuple[SerializeAsAny[Stage], ...]
 
     @field_validator("block_size")
@@ -212,13 +214,22 @@ class PreparedPipeline:
         return block
 
 
+def prepare_stage(stage: Stage, context: Context) -> PreparedStage:
+    """A stage bound to one scan: its tables are made here."""
+    return PreparedStage(stage, context, stage.build(context))
+
+
 def prepare_pipeline(
-    pipeline: Pipeline, context: Context, states: Sequence[State] = ()
+    pipeline: Pipeline,
+    context: Context,
+    states: Sequence[State] = (),
+    prepare: Callable[[Stage, Context], PreparedStage] = prepare_stage,
 ) -> PreparedPipeline:
     """The pipeline bound to one scan: tables are made here, once per worker.
 
     ``states`` are what the passes over the scan found, one for each stage; the pipeline goes as
     far as there are states, so that a stage's own passes see what the stages before leave.
+    ``prepare`` makes the tables of a stage, or knows them.
     """
     contexts = pipeline.contexts(context)
     if not any(stage.passes(c) for stage, c in zip(pipeline.stages, contexts, strict=True)):
@@ -226,7 +237,7 @@ def prepare_pipeline(
     return PreparedPipeline(
         pipeline,
         tuple(
-            prepare_stage(stage, replace(before, state=state))
+            prepare(stage, replace(before, state=state))
             for stage, before, state in zip(pipeline.stages, contexts, states, strict=False)
         ),
     )
@@ -234,11 +245,6 @@ def prepare_pipeline(
 
 def _table(stage: Stage) -> dict[str, Any]:
     return {"stage": stage.stage, **stage.model_dump(mode="json")}
-
-
-def prepare_stage(stage: Stage, context: Context) -> PreparedStage:
-    """A stage bound to one scan: its tables are made here."""
-    return PreparedStage(stage, context, stage.build(context))
 
 
 def _write_nothing(block: Block, stage: Stage, context: Context) -> None:

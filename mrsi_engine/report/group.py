@@ -42,6 +42,13 @@ _MOST_FAILURES, _MOST_OUTLIERS, _MOST_REASONS, _MOST_TESTS = 200, 100, 20, 40
 #: Coverage (%) from which a scan counts as one in which an amplitude is known.
 _COVERED = 50.0
 
+#: Roles of quantities in the table of coverage, by its headings.
+_KINDS = {
+    "Ratios": (Role.RATIO,),
+    "Concentrations": (Role.CONCENTRATION,),
+    "Amplitudes": AMPLITUDES,
+}
+
 #: What an error begins with: the file it is about.
 _FILE = re.compile(r"^\S+\.\w+: ")
 
@@ -61,7 +68,6 @@ class CoverageRow:
     """How well an amplitude or ratio is known over the scans."""
 
     title: str
-    role: str
     scans: int
     median: float
     lower: float
@@ -86,6 +92,7 @@ def write_group_page(table: GroupTable, methods: Methods, out: Path, *, title: s
         "title": title,
         "headlines": list(_headlines(table)),
         "strips": drawn,
+        "done": len(table.done),
         "quality": [c for c in columns if c.kind == "quality"],
         "amounts": [c for c in columns if c.kind == "amount"],
         "rule": (MAX_DEVIATIONS, FEWEST_USUAL),
@@ -96,7 +103,7 @@ def write_group_page(table: GroupTable, methods: Methods, out: Path, *, title: s
         "tested": len(tests),
         "differ": sum(t.p < FALSE_DISCOVERIES for t in tests),
         "test_rule": (FEWEST_IN_BATCH, FALSE_DISCOVERIES),
-        "coverage": list(coverage_table(table)),
+        "coverage": coverage_table(table),
         "covered": _COVERED,
         "limits": sorted({float(v) for v in table.done["crlb_limit"].dropna()}),
         "methods": methods,
@@ -120,7 +127,14 @@ def _headlines(table: GroupTable) -> Iterator[tuple[str, str, str]]:
     voxels = float(np.nansum(numbers(done, "usable")))
     yield number(int(voxels)), "usable voxels in all", "in the voxel dataset, with the others"
     seconds = float(np.nansum(numbers(frame, "task_seconds")))
-    yield f"{number(seconds / 3600)} h", "time of tasks", "summed over workers"
+    yield _duration(seconds), "time of tasks", "summed over workers"
+
+
+def _duration(seconds: float) -> str:
+    """A time for people."""
+    units = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
+    unit, length = next((u for u in units if seconds >= 2 * u[1]), units[-1])
+    return f"{number(seconds / length, 2)} {unit}"
 
 
 def _outlying(table: GroupTable, columns: Sequence[Measured]) -> dict[str, Any]:
@@ -178,18 +192,18 @@ def _failed(table: GroupTable) -> dict[str, Any]:
     }
 
 
-def coverage_table(table: GroupTable) -> Iterator[CoverageRow]:
-    """Amplitudes and sums, then ratios and concentrations, as far as any scan has them."""
-    done = table.done
-    roles = {**dict.fromkeys(AMPLITUDES, "Amplitudes"), Role.RATIO: "Ratios"}
-    roles[Role.CONCENTRATION] = "Concentrations"
-    for kind in dict.fromkeys(("Concentrations", "Ratios", "Amplitudes")):
-        found = [q for q in table.quantities if roles.get(q.role) == kind]
-        rows = [row for q in found if (row := _coverage(done, q, kind)) is not None]
-        yield from sorted(rows, key=lambda row: -row.coverage)
+def coverage_table(table: GroupTable) -> list[tuple[str, list[CoverageRow]]]:
+    """Ratios, concentrations and amplitudes as far as any scan has them, the best known first."""
+    found = []
+    for kind, roles in _KINDS.items():
+        quantities = [q for q in table.quantities if q.role in roles]
+        rows = [row for q in quantities if (row := _coverage(table.done, q)) is not None]
+        if rows:
+            found.append((kind, sorted(rows, key=lambda row: -row.coverage)))
+    return found
 
 
-def _coverage(done: pd.DataFrame, quantity: Quantity, kind: str) -> CoverageRow | None:
+def _coverage(done: pd.DataFrame, quantity: Quantity) -> CoverageRow | None:
     coverage = numbers(done, f"{quantity.name}_{COVERAGE.suffix}")
     known = np.isfinite(coverage)
     if not known.any():
@@ -198,10 +212,9 @@ def _coverage(done: pd.DataFrame, quantity: Quantity, kind: str) -> CoverageRow 
     finite = medians[np.isfinite(medians)]
     lower, middle, upper = np.percentile(finite, [25, 50, 75]) if finite.size else [math.nan] * 3
     # Amplitudes of different scanners have units of their own.
-    shown = kind != "Amplitudes"
+    shown = quantity.role not in AMPLITUDES
     return CoverageRow(
         title=quantity.label,
-        role=kind,
         scans=int(known.sum()),
         median=float(middle) if shown else math.nan,
         lower=float(lower) if shown else math.nan,

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, HoverTool, OpenURL, Range1d, TapTool
+from bokeh.models import BasicTicker, ColumnDataSource, HoverTool, OpenURL, Range1d, TapTool
 from bokeh.plotting import figure
 from bokeh.resources import Resources
+from bokeh.transform import linear_cmap
 from numpy.typing import NDArray
 
 from mrsi_engine.report.group_statistics import (
     Measured,
+    classes_of,
     numbers,
     outliers,
-    protocol_classes,
     usual_range,
 )
 from mrsi_engine.report.group_table import GroupTable
 
 #: Protocols that have a strip each; the rarer ones share one.
 MOST_STRIPS = 8
+
+#: Scans up to which each has a dot; of more, outliers and some of the others.
+MOST_DOTS = 20_000
 
 _DOT, _OUTLIER, _BAND, _INK, _MUTED, _RULE = (
     "#1f5a96", "#c8442e", "#e9eef5", "#1b2129", "#5f6873", "#e2e5ea",
@@ -44,30 +49,33 @@ class Strips:
     """Figures as a page takes them.
 
     ``library`` is the script that draws, ``script`` what it draws, ``figures`` the place of each by
-    its column. ``letters`` are what strips are called: letter, protocol, scans.
+    its column. ``letters`` are what strips are called: letter, protocol, scans. ``dots`` is the
+    number of scans that are drawn.
     """
 
     library: str
     script: str
     figures: dict[str, str]
     letters: list[tuple[str, str, int]]
+    dots: int
 
 
 def strips(table: GroupTable, columns: Sequence[Measured]) -> Strips:
     """A strip plot of each of the columns; a scan that is chosen in one is so in all."""
     letters, position = _strip_positions(table)
-    source = ColumnDataSource(_data(table, columns, position))
+    data, dots = _data(table, columns, position)
+    source = ColumnDataSource(data)
     drawn = {c.column: _strip(source, c, letters, table, position) for c in columns}
     script, figures = components(drawn) if drawn else ("", {})
     library = Resources(mode="inline", components=["bokeh"]).render_js() if drawn else ""
-    return Strips(library, script, figures, letters)
+    return Strips(library, script, figures, letters, dots)
 
 
 def _strip_positions(
     table: GroupTable,
 ) -> tuple[list[tuple[str, str, int]], NDArray[np.intp]]:
     """Letters of the strips, and the strip of each scan with results."""
-    classes = protocol_classes(table)
+    classes = classes_of(table, "protocol")
     alone = classes if len(classes) <= MOST_STRIPS else classes[: MOST_STRIPS - 1]
     letters = [(chr(65 + i), name or "unknown", n) for i, (name, n) in enumerate(alone)]
     rest = classes[len(alone) :]
@@ -81,24 +89,26 @@ def _strip_positions(
 
 def _data(
     table: GroupTable, columns: Sequence[Measured], position: NDArray[np.intp]
-) -> dict[str, object]:
+) -> tuple[dict[str, object], int]:
+    """What the dots are, and of how many scans: of very many some, and all outliers."""
     done = table.done
     protocols = done["protocol"].fillna("").to_numpy(dtype=str)
+    values = {c.column: numbers(done, c.column) for c in columns}
+    marked = {name: outliers(found, protocols) for name, found in values.items()}
+    kept = np.arange(len(done)) % math.ceil(max(len(done), 1) / MOST_DOTS) == 0
+    kept |= np.any(list(marked.values()), axis=0) if marked else False
+    few = done[kept]
+    links = zip(few["scan"], few["report"], strict=True)
     data: dict[str, object] = {
-        "scan": done["scan"].tolist(),
-        "protocol": protocols.tolist(),
-        "link": [
-            report if isinstance(report, str) else f"{scan}/"
-            for scan, report in zip(done["scan"], done["report"], strict=True)
-        ],
+        "scan": few["scan"].tolist(),
+        "protocol": protocols[kept].tolist(),
+        "link": [report if isinstance(report, str) else f"{scan}/" for scan, report in links],
     }
-    for column in columns:
-        values = numbers(done, column.column)
-        data[column.column] = values.astype(np.float32)
-        data[f"{column.column} at"] = _spread(values, position).astype(np.float32)
-        marked = outliers(values, protocols)
-        data[f"{column.column} colour"] = np.where(marked, _OUTLIER, _DOT).tolist()
-    return data
+    for name, found in values.items():
+        data[name] = found[kept].astype(np.float32)
+        data[f"{name} at"] = _spread(found[kept], position[kept]).astype(np.float32)
+        data[f"{name} outlier"] = marked[name][kept].astype(np.uint8)
+    return data, len(few)
 
 
 def _spread(values: NDArray[np.float64], position: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -143,8 +153,8 @@ def _strip(
         f"{column.column} at",
         column.column,
         source=source,
-        size=_size(len(table.done)),
-        fill_color=f"{column.column} colour",
+        size=_size(len(position)),
+        fill_color=linear_cmap(f"{column.column} outlier", [_DOT, _OUTLIER], 0, 1),
         fill_alpha=0.65,
         line_color=None,
         nonselection_fill_alpha=0.12,
@@ -154,7 +164,7 @@ def _strip(
         font=_FONT, title=column.title, column=column.column, unit=unit, muted=_MUTED
     )
     plot.add_tools(
-        HoverTool(renderers=[dots], tooltips=tooltip),
+        HoverTool(renderers=[dots], tooltips=tooltip, limit=3),
         TapTool(renderers=[dots], callback=OpenURL(url="@link")),
     )
     return plot
@@ -194,6 +204,7 @@ def _style(plot: figure, letters: Sequence[tuple[str, str, int]]) -> None:
     plot.ygrid.grid_line_color = _RULE
     plot.xaxis.ticker = list(range(len(letters)))
     plot.xaxis.major_label_overrides = {i: letter for i, (letter, _, _) in enumerate(letters)}
+    plot.yaxis.ticker = BasicTicker(desired_num_ticks=5)
     for axis in (*plot.xaxis, *plot.yaxis):
         axis.axis_line_color = None
         axis.major_tick_line_color = axis.minor_tick_line_color = None

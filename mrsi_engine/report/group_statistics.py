@@ -103,7 +103,8 @@ def measured_columns(table: GroupTable) -> list[Measured]:
         if name in known
     ]
     amounts = [q for q in table.quantities if q.role in (Role.RATIO, Role.CONCENTRATION)]
-    principal = _principal(done["nucleus"], {q.of for q in amounts})
+    present = {name for q in amounts for name in (q.of, q.reference)}
+    principal = _principal(done["nucleus"], present)
     for quantity in sorted(amounts, key=lambda q: q.role != Role.RATIO):
         name = f"{quantity.name}_{MEDIAN.suffix}"
         if quantity.of in principal and name in known:
@@ -121,9 +122,9 @@ def _principal(symbols: pd.Series, present: Collection[str]) -> set[str]:
     }
 
 
-def protocol_classes(table: GroupTable) -> list[tuple[str, int]]:
-    """Protocols of the scans with results, the most frequent first, and how many there are."""
-    counts = table.done["protocol"].fillna("").value_counts(sort=True)
+def classes_of(table: GroupTable, column: str) -> list[tuple[str, int]]:
+    """Words in a column of scans with results, the most frequent first, and how many have each."""
+    counts = table.done[column].fillna("").value_counts(sort=True)
     return [(str(name), int(count)) for name, count in counts.items()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,9 @@ from mrsi_engine.report.summary import ScanSummary
 
 #: What BIDS writes for a value that is not known.
 MISSING = "n/a"
+
+#: What would end a value or a line.
+_NO_WORD = r"[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+"
 
 #: Rows that are put into columns at a time: dictionaries take ten times the memory of columns.
 _CHUNK = 256
@@ -105,8 +109,14 @@ class GroupTable:
         return self.frame[self.frame["voxels"].notna()]
 
     def text(self) -> str:
-        """As tab-separated values, as BIDS has them."""
-        return self.frame.to_csv(sep="\t", index=False, na_rep=MISSING, float_format="%.6g")
+        """As tab-separated values, as BIDS has them: nothing is quoted."""
+        words = {c.name: self.frame[c.name] for c in self.columns.values() if not c.unit}
+        plain = {
+            name: column.str.replace(_NO_WORD, " ", regex=True) for name, column in words.items()
+        }
+        return self.frame.assign(**plain).to_csv(
+            sep="\t", index=False, na_rep=MISSING, float_format="%.6g", quoting=csv.QUOTE_NONE
+        )
 
     def sidecar(self) -> str:
         """What the columns are, as BIDS describes those of a table: JSON."""

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 #: Cited whatever was done: the format, and what a report of spectroscopy should say.
-_ALWAYS = ("clarke2022", "lin2021")
+_FORMAT, _REPORTING = "clarke2022", "lin2021"
 
 _LICENCE = (
     "This text is in the public domain (CC0): copy it into a manuscript and change it as you like."
@@ -49,6 +49,7 @@ class Methods:
 def methods_of(
     pipelines: Sequence[tuple[Mapping[str, Any], int]],
     protocols: Sequence[tuple[str, int]] = (),
+    bases: Sequence[tuple[str, int]] = (),
 ) -> Methods:
     """What scans of these pipelines went through.
 
@@ -56,19 +57,19 @@ def methods_of(
     ----------
     pipelines
         Settings as results keep them, and how many scans went through each.
-    protocols
-        Protocols in words, and how many scans each has.
+    protocols, bases
+        Protocols in words and names of bases, and how many scans each has.
     """
     cite = _Citations()
-    paragraphs = [_acquired(protocols)] if protocols else []
+    paragraphs = [f"Spectroscopic scans: {_counted(protocols)}."] if protocols else []
     paragraphs += [_processed(*one, cite, several=len(pipelines) > 1) for one in pipelines]
+    paragraphs += [f"Basis sets: {_counted(bases)}."] if bases else []
     found = tuple(_software())
+    data = f"Data were in NIfTI-MRS{cite.of([_FORMAT])}."
     names = ", ".join(f"{name} {number}{cite.of(_sources_of(name))}" for name, number in found)
-    paragraphs.append(f"Data were in NIfTI-MRS{cite.of(_ALWAYS[:1])}. Software: {names}.")
-    paragraphs.append(
-        "What a report of spectroscopy should say is listed by the experts' consensus"
-        f"{cite.of(_ALWAYS[1:])}. {_LICENCE}"
-    )
+    standard = "What a report of spectroscopy should say is listed by the experts' consensus"
+    paragraphs.append(f"{data} Software: {names}.")
+    paragraphs.append(f"{standard}{cite.of([_REPORTING])}. {_LICENCE}")
     return Methods(tuple(paragraphs), tuple(cite.keys), found)
 
 
@@ -95,9 +96,8 @@ class _Citations:
         return f" [{', '.join(map(str, numbers))}]" if numbers else ""
 
 
-def _acquired(protocols: Sequence[tuple[str, int]]) -> str:
-    named = [f"{words or 'protocol unknown'} ({_scans(count)})" for words, count in protocols]
-    return f"Spectroscopic scans: {'; '.join(named)}."
+def _counted(named: Sequence[tuple[str, int]]) -> str:
+    return "; ".join(f"{words or 'unknown'} ({_scans(count)})" for words, count in named)
 
 
 def _processed(settings: Mapping[str, Any], scans: int, cite: _Citations, *, several: bool) -> str:

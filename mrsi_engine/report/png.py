@@ -67,7 +67,7 @@ def indexed_png(index: NDArray[np.uint8], palette: bytes) -> bytes:
     chunks = (
         (b"IHDR", head),
         (b"PLTE", palette),
-        (b"IDAT", zlib.compress(lines, 6)),
+        (b"IDAT", zlib.compress(lines.tobytes(), 6)),
         (b"IEND", b""),
     )
     return _HEAD + b"".join(_chunk(kind, data) for kind, data in chunks)

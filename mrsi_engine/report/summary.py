@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -88,18 +88,20 @@ class _Estimates:
         return _Estimates(chosen, self.values[:, kept], self.sd[:, kept])
 
 
-def write_summary(folder: Path, result: xr.Dataset) -> dict[str, object]:
+def write_summary(
+    folder: Path, result: xr.Dataset, tissue: Mapping[str, _Values] | None = None
+) -> dict[str, object]:
     """Write ``summary.json`` into a scan's folder; returns the row.
 
     Beside the row stands what its columns are made of, so that a group table says what each is.
-    Tissue fractions are those of the scan store, if it is still there.
+    Tissue fractions are those of the scan store, if it is still there, unless they are given.
 
     Raises
     ------
     RunError
         If the file cannot be written.
     """
-    tissue = stored_tissue(result)
+    tissue = stored_tissue(result) if tissue is None else tissue
     row, quantities = _summarised(_loaded(result), tissue)
     content = {
         "version": SUMMARY_VERSION,
@@ -365,7 +367,7 @@ def _processing(result: xr.Dataset) -> dict[str, object]:
     devices = sorted({d for session in sessions for d in session.get("devices", ())})
     return {
         "pipeline": attrs.get("pipeline", {}).get("name"),
-        "basis": (attrs.get("basis") or {}).get("source"),
+        "basis": PurePath((attrs.get("basis") or {}).get("source", "")).name or None,
         "mask": attrs.get("mask_origin"),
         "crlb_limit": limits(result).max_crlb_percent,
         "engine_version": attrs.get("engine_version"),

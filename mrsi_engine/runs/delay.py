@@ -8,7 +8,6 @@ of percent. A fit that may choose the delay finds it to some microseconds.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -16,35 +15,22 @@ import xarray as xr
 from mrsi_engine.conventions import Flag
 from mrsi_engine.engine.revisit import fitted_delays
 from mrsi_engine.errors import InputError, RunError
-from mrsi_engine.io.result_store import ResultStore, open_result
-from mrsi_engine.io.scan_store import ScanStore
 from mrsi_engine.kernels.noise import MAD_TO_SD
 from mrsi_engine.report.tables import flags_of, measure
-from mrsi_engine.runs.folder import result_folder, scan_folder
+from mrsi_engine.runs.opened import OpenedRun
 
 #: Voxels that are asked, those of the highest SNR, and SDs from which their mean is believed.
 _ASKED, _SURE_SDS = 12, 5.0
 
 
-def note_delay(folder: Path) -> xr.Dataset:
-    """The results of a folder, with the delay of their FIDs (ms) among their attributes.
+def unstated_delay(run: OpenedRun) -> float:
+    """How much later the FIDs of a run begin than header and basis say, ms; 0 if that is not sure.
 
-    ``unstated_delay_ms`` is how much later they begin than header and basis say, 0 where that is
-    not sure.
+    Also where the voxels that would tell cannot be processed again.
     """
-    result = open_result(result_folder(folder))
-    if "unstated_delay_ms" in result.attrs:
-        return result
-    found = _unstated_delay(folder, result)
-    ResultStore.open(result_folder(folder)).annotate(unstated_delay_ms=found)
-    return open_result(result_folder(folder))
-
-
-def _unstated_delay(folder: Path, result: xr.Dataset) -> float:
-    voxels = _strongest(result)
+    voxels = _strongest(run.result)
     try:
-        store, scan = ResultStore.open(result_folder(folder)), ScanStore.open(scan_folder(folder))
-        delays, sds = fitted_delays(store, scan, voxels) if voxels else (np.zeros(0),) * 2
+        delays, sds = fitted_delays(run.store, run.scan, voxels) if voxels else (np.zeros(0),) * 2
     except (InputError, RunError):
         return 0.0
     known = np.isfinite(delays)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.io.nifti_mrs import stem_of
 from mrsi_engine.io.places import check_reachable, is_remote
 from mrsi_engine.io.result_store import RESULT_STORE
 from mrsi_engine.io.scan_store import SCAN_STORE
+from mrsi_engine.report.summary import SUMMARY_FILE
 
 
 def scan_folder(folder: Path) -> Path:
@@ -23,24 +23,11 @@ def result_folder(folder: Path) -> Path:
     return folder / "result.zarr"
 
 
-def folders_of(scans: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """The output folder of each scan: ``out`` for one, a folder by its name for each of several.
+#: Name of a run's report in its folder.
+REPORT = "report.html"
 
-    Raises
-    ------
-    InputError
-        If two scans would get the same folder.
-    """
-    if len(scans) == 1:
-        return {scans[0]: out}
-    folders = {scan: out / stem_of(scan) for scan in scans}
-    twice = [str(s) for s in scans if list(folders.values()).count(folders[s]) > 1]
-    if twice:
-        raise InputError(
-            f"{', '.join(twice)}: same name, so same output folder; run them apart, each with an "
-            "--out of its own"
-        )
-    return folders
+#: Files that a run writes into its folder beside stores and maps.
+_EXPORTS = ("voxels.parquet", REPORT)
 
 
 def check_folder(folder: Path, *, within: Path | None = None) -> None:
@@ -141,5 +128,13 @@ def remove_exports(folder: Path) -> None:
     for kept in ("maps", "signals"):
         for file in (folder / kept).glob("*_mrsi.*"):
             file.unlink()
-    for name in ("voxels.parquet", "report.html", "summary.json"):
+    for name in (*_EXPORTS, SUMMARY_FILE):
         (folder / name).unlink(missing_ok=True)
+
+
+def remove_killed_exports(folder: Path) -> None:
+    """Delete the beginnings of files that an export left which was killed as it wrote them."""
+    for written in (folder, folder / "maps", folder / "signals"):
+        for file in written.glob(".*.partial*"):
+            if file.is_file():
+                file.unlink()

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
-from mrsi_engine.choices import MIN_USABLE, Fill, Reports
+from mrsi_engine.choices import Reports
 from mrsi_engine.companions import TISSUE, CompanionFiles, Kind, companion, companions
 from mrsi_engine.conventions import Acquisition
-from mrsi_engine.engine.clusters import LOCAL, ClusterChoice, TLSFiles, warm_up
-from mrsi_engine.engine.devices import AUTO
+from mrsi_engine.engine.clusters import warm_up
 from mrsi_engine.engine.driver import PROCESSES_FROM, run
 from mrsi_engine.engine.events import DamageFound, Sink
-from mrsi_engine.engine.finish import Summary
 from mrsi_engine.engine.plan import Plan, plan
 from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import ScanLayout
@@ -32,14 +27,10 @@ from mrsi_engine.io.importing import changed_since, import_scan, timing_of
 from mrsi_engine.io.integrity import Damage, OnDamage
 from mrsi_engine.io.nifti_mrs import NIfTIMRSHeader, check_mappable, read_header
 from mrsi_engine.io.places import check_reachable
-from mrsi_engine.io.result_store import ResultStore, open_result
 from mrsi_engine.io.scan_store import SCAN_STORE, ScanStore, damaged_files
 from mrsi_engine.pipeline.pipeline import Pipeline
-from mrsi_engine.report.summary import write_summary
-from mrsi_engine.report.truth import result_truth_table
-from mrsi_engine.report.verdict import Verdict, verdict_on
 from mrsi_engine.runs.bases import BasisChoice, load_basis
-from mrsi_engine.runs.delay import note_delay
+from mrsi_engine.runs.finishing import Clock, FinishedRun, finish_scan
 from mrsi_engine.runs.folder import (
     check_folder,
     killed_imports,
@@ -47,7 +38,7 @@ from mrsi_engine.runs.folder import (
     result_folder,
     scan_folder,
 )
-from mrsi_engine.runs.reporting import export, report_on
+from mrsi_engine.runs.options import Options
 from mrsi_engine.spectra.basis import Basis
 
 
@@ -100,71 +91,6 @@ class Inputs:
         }
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to run: where, in what blocks, and what to keep.
-
-    ``cluster``, ``workers``, ``threads_per_worker`` and ``tls`` are those of
-    :class:`~mrsi_engine.engine.clusters.ClusterChoice`.
-    ``min_usable`` is the share of usable voxels from which a run is accepted.
-    """
-
-    cluster: str = LOCAL
-    workers: int | None = None
-    threads_per_worker: int = 1
-    tls: TLSFiles | None = None
-    block_size: int | None = None
-    device: str = AUTO
-    keep: tuple[str, ...] = ()
-    fill: Fill = "nan"
-    overwrite: bool = False
-    min_usable: float = MIN_USABLE
-
-    @property
-    def where(self) -> ClusterChoice:
-        """The cluster that is chosen."""
-        return ClusterChoice(self.cluster, self.workers, self.threads_per_worker, self.tls)
-
-    def check(self) -> Options:
-        """These options, once they are known to say a possible way to run.
-
-        Raises
-        ------
-        InputError
-            If a number is out of range, there is no such cluster or device, more workers than
-            GPUs are asked for, or a library that is needed is not installed.
-        """
-        if self.block_size is not None and self.block_size < 1:
-            raise InputError(f"block_size is {self.block_size}, expected at least 1")
-        if not 0 <= self.min_usable <= 1:
-            raise InputError(f"min_usable is {self.min_usable:g}, expected a share from 0 to 1")
-        self.where.check(self.device)
-        return self
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """What a finished run left: its stores, files, and seconds by step.
-
-    ``accepted`` says whether enough of it is usable, ``row`` is what ``summary.json`` says of it;
-    no ``report`` was made if none was wanted.
-    """
-
-    folder: Path
-    summary: Summary
-    report: Path | None
-    maps: list[Path]
-    verdict: Verdict
-    accepted: bool
-    timings: Mapping[str, float] = field(default_factory=dict)
-    row: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def result(self) -> xr.Dataset:
-        """The results, opened anew."""
-        return open_result(result_folder(self.folder))
-
-
 def process(
     inputs: Inputs,
     basis: BasisChoice | None,
@@ -175,6 +101,7 @@ def process(
     sinks: Sequence[Sink] = (),
     progress: Progress | None = None,
     truth: Mapping[str, np.ndarray] | None = None,
+    reports: Reports = "all",
 ) -> FinishedRun:
     """Import, process, export and report one scan; continues what an earlier call left undone.
 
@@ -190,6 +117,8 @@ def process(
         Told of every time point that is imported.
     truth
         Known amplitudes ``(x, y, z)`` by label, for the report.
+    reports
+        Whether to make one, see :func:`~mrsi_engine.runs.finishing.finish_scan`.
 
     Raises
     ------
@@ -209,7 +138,7 @@ def process(
     with clock("process"):
         planned = plan_scan(store, chosen, pipeline, folder, options, _teller(sinks))
         done = run(planned, choice=options.where, sinks=sinks)
-    return finish_scan(folder, done.summary, options, clock, truth=truth)
+    return finish_scan(folder, done.summary, options, clock, truth=truth, reports=reports)
 
 
 def check_scan(
@@ -351,50 +280,6 @@ def plan_scan(
     return planned
 
 
-def finish_scan(
-    folder: Path,
-    summary: Summary,
-    options: Options,
-    clock: Clock,
-    *,
-    truth: Mapping[str, np.ndarray] | None = None,
-    reports: Reports = "all",
-) -> FinishedRun:
-    """What follows once all blocks of a scan are done: delay, verdict, maps, tables and report.
-
-    Parameters
-    ----------
-    summary
-        What :func:`~mrsi_engine.engine.finish.finalise` said.
-    clock
-        Of the steps so far; the report shows them.
-    truth
-        As for :func:`process`.
-    reports
-        Whether a report is made: ``flagged`` makes one where the verdict has something to say.
-    """
-    result = note_delay(folder)
-    verdict = note_verdict(folder, result)
-    with clock("export"):
-        maps = export(result, folder, options.fill)
-    accepted, report = verdict.accepted(options.min_usable), None
-    flagged = not accepted or bool(verdict.advice or verdict.remarks)
-    if reports == "all" or (reports == "flagged" and flagged):
-        rows = result_truth_table(result, truth) if truth else None
-        report = report_on(folder, timings=clock.seconds, truth=rows)
-    # Last: where it is, all the rest is.
-    row = write_summary(folder, open_result(result_folder(folder)))
-    return FinishedRun(folder, summary, report, maps, verdict, accepted, clock.seconds, row)
-
-
-def note_verdict(folder: Path, result: xr.Dataset) -> Verdict:
-    """What is said of a result, kept among its attributes."""
-    verdict = verdict_on(result)
-    if result.attrs.get("verdict") != verdict.attributes():
-        ResultStore.open(result_folder(folder)).annotate(verdict=verdict.attributes())
-    return verdict
-
-
 def _teller(sinks: Sequence[Sink]) -> OnDamage:
     """Tells the sinks of a run what was damaged."""
 
@@ -439,24 +324,16 @@ def import_once(
             )
         damages = damaged_files(target)
         if not damages:
+            _remove_leftovers(target)
             return ScanStore.open(target)
         if on_damage is not None:
             on_damage(target, damages)
         overwrite = True
     store = import_scan(inputs.scan, target, overwrite=overwrite, progress=progress, **settings)
-    for leftover in killed_imports(target):
-        remove_leftover(leftover)
+    _remove_leftovers(target)
     return store
 
 
-class Clock:
-    """Seconds by step, in the order the steps were taken."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[step] = time.perf_counter() - started
+def _remove_leftovers(target: Path) -> None:
+    for leftover in killed_imports(target):
+        remove_leftover(leftover)

@@ -14,10 +14,9 @@ from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.fit.settings import FitSettings
 from mrsi_engine.io.lcmodel_results import read_lcmodel
 from mrsi_engine.io.maps import export_maps
-from mrsi_engine.io.result_store import ResultStore, open_result
-from mrsi_engine.io.scan_store import ScanStore
+from mrsi_engine.io.result_store import ResultStore, in_memory
 from mrsi_engine.io.signals import export_signals, signals_of
-from mrsi_engine.io.tables import write_table
+from mrsi_engine.io.tables import Tissue, write_table
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.pipeline.trace import StageTrace
 from mrsi_engine.report.compare import Comparison, compare_with_lcmodel
@@ -25,17 +24,15 @@ from mrsi_engine.report.examples import (
     SpectrumExample,
     choose_examples,
     example_voxels,
-    stored_examples,
+    spectrum_example,
     with_components,
 )
 from mrsi_engine.report.html import write_report
 from mrsi_engine.report.tables import nucleus_of
 from mrsi_engine.report.truth import TruthRow
-from mrsi_engine.runs.folder import check_links, result_folder, scan_folder
+from mrsi_engine.runs.folder import REPORT, check_links
+from mrsi_engine.runs.opened import OpenedRun, open_run
 from mrsi_engine.stages.quantify import Quantify
-
-#: Signals the report draws; recomputed for a few voxels, so that they need not be stored.
-_DRAWN = ("corrected", "fit", "baseline")
 
 
 def export(result: xr.Dataset, folder: Path, fill: Fill) -> list[Path]:
@@ -50,8 +47,15 @@ def export(result: xr.Dataset, folder: Path, fill: Fill) -> list[Path]:
     """
     check_links(folder)
     ResultStore.open(result.encoding["source"]).check()
+    return write_exports(in_memory(result), folder, fill)
+
+
+def write_exports(
+    result: xr.Dataset, folder: Path, fill: Fill, tissue: Tissue | None = None
+) -> list[Path]:
+    """Maps, table and signals of a result that is known to be whole; its tissue is read if None."""
     maps = export_maps(result, folder / "maps", fill=fill)
-    write_table(result, folder / "voxels.parquet")
+    write_table(result, folder / "voxels.parquet", tissue)
     if signals_of(result):
         export_signals(result, folder / "signals")
     return maps
@@ -60,14 +64,16 @@ def export(result: xr.Dataset, folder: Path, fill: Fill) -> list[Path]:
 def report_on(
     folder: Path,
     *,
+    run: OpenedRun | None = None,
     timings: Mapping[str, float] | None = None,
     truth: Sequence[TruthRow] | None = None,
     comparison: Comparison | None = None,
 ) -> Path:
     """Write the report of a finished run; a few voxels are processed again to be drawn.
 
-    ``timings`` are those of the stored sessions unless given. Where voxels cannot be processed
-    again, because the scan store is gone or an older version made the results, the report says so.
+    ``run`` is what stands in the folder, opened here unless given; ``timings`` are those of the
+    stored sessions unless given. Where voxels cannot be processed again, because the scan store is
+    gone or an older version made the results, the report says so.
 
     Raises
     ------
@@ -76,20 +82,19 @@ def report_on(
     InputError
         If a link leads out of the folder.
     """
-    check_links(folder)
-    result = open_result(result_folder(folder))
+    run = run or open_run(folder)
     examples: list[SpectrumExample] = []
     traces: tuple[StageTrace, ...] = ()
     remarks = []
     try:
-        examples, traces = fitted_examples(folder), traced_examples(folder)
+        examples, traces = fitted_examples(run), traced_examples(run)
     except (InputError, RunError) as error:
         remarks.append(f"No spectra are drawn, as their voxels cannot be processed again: {error}")
     return write_report(
-        result,
-        folder / "report.html",
+        run.result,
+        folder / REPORT,
         examples=examples,
-        timings=timings or _stored_timings(result),
+        timings=timings or _stored_timings(run.result),
         truth_table=truth,
         comparison=comparison,
         traces=traces,
@@ -102,41 +107,43 @@ def _stored_timings(result: xr.Dataset) -> dict[str, float]:
     return {"process": sum(session["seconds"] for session in sessions)} if sessions else {}
 
 
-def fitted_examples(folder: Path) -> list[SpectrumExample]:
+def fitted_examples(run: OpenedRun) -> list[SpectrumExample]:
     """Spectra of the best, median and worst voxel with their fits, for the report.
 
     The median one comes with its individual metabolites. Fitting voxels again costs milliseconds;
     keeping every signal would cost a scan's size.
     """
-    result = open_result(result_folder(folder))
-    voxels = sorted(set(choose_examples(result).values()))
+    result, chosen = run.result, choose_examples(run.result)
+    voxels = sorted(set(chosen.values()))
     if not voxels:
         return []
-    scan = ScanStore.open(scan_folder(folder))
-    store = ResultStore.open(result_folder(folder))
-    signals = repeat_voxels(store, scan, voxels).signals
-    few = result.isel(voxel=voxels).drop_vars(signals, errors="ignore")
-    drawn = {n: (("voxel", "time"), s) for n, s in signals.items() if s.ndim == 2}
-    pipeline = Pipeline.from_settings(few.attrs["pipeline"])
-    examples = stored_examples(few.assign(drawn), _fit_window(pipeline, result))
-    if not any(isinstance(stage, Quantify) for stage in pipeline.stages):
-        return examples
-    median = choose_examples(result)["median"]
-    details = detail_voxels(store, scan, [median])
-    return [
-        with_components(e, result, median, details) if e.title == "Median voxel" else e
-        for e in examples
-    ]
+    signals = repeat_voxels(run.store, run.scan, voxels).signals
+    pipeline = Pipeline.from_settings(result.attrs["pipeline"])
+    window = _fit_window(pipeline, result)
+    drawn = [n for n in ("corrected", "fit", "baseline") if n in signals and signals[n].ndim == 2]
+    if not {"corrected", "fit"} <= {*drawn}:
+        return []
+    examples = {
+        name: spectrum_example(
+            result,
+            voxel,
+            {signal: signals[signal][voxels.index(voxel)] for signal in drawn},
+            f"{name.capitalize()} voxel",
+            window,
+        )
+        for name, voxel in chosen.items()
+    }
+    if any(isinstance(stage, Quantify) for stage in pipeline.stages):
+        median = chosen["median"]
+        details = detail_voxels(run.store, run.scan, [median])
+        examples["median"] = with_components(examples["median"], result, median, details)
+    return list(examples.values())
 
 
-def traced_examples(folder: Path) -> tuple[StageTrace, ...]:
+def traced_examples(run: OpenedRun) -> tuple[StageTrace, ...]:
     """The voxels that the report shows before and after each stage; empty where there is none."""
-    result = open_result(result_folder(folder))
-    voxels = list(example_voxels(result))
-    if not voxels:
-        return ()
-    scan, store = ScanStore.open(scan_folder(folder)), ResultStore.open(result_folder(folder))
-    return trace_voxels(store, scan, voxels)
+    voxels = list(example_voxels(run.result))
+    return trace_voxels(run.store, run.scan, voxels) if voxels else ()
 
 
 def compare_run(
@@ -153,7 +160,8 @@ def compare_run(
 
     Arguments as for :func:`~mrsi_engine.report.compare.compare_with_lcmodel`.
     """
-    result = open_result(result_folder(folder))
+    run = open_run(folder)
+    result = run.result
     comparison = compare_with_lcmodel(
         result,
         read_lcmodel(table, nucleus_of(result).symbol),
@@ -163,7 +171,7 @@ def compare_run(
         z=z,
         voxel=voxel,
     )
-    report_on(folder, comparison=comparison)
+    report_on(folder, run=run, comparison=comparison)
     return comparison
 
 

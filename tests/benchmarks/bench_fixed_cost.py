@@ -42,6 +42,9 @@ STEPS = (
     ("run", "engine.driver", "run"),
     ("finalise", "engine.finish", "finalise"),
     ("delay", "runs.delay", "note_delay"),
+    ("delay", "runs.delay", "unstated_delay"),
+    ("open result", "runs.opened", "open_run"),
+    ("summary", "report.summary", "write_summary"),
     ("verdict", "report.verdict", "verdict_on"),
     ("open result", "io.result_store", "open_result"),
     ("maps", "io.maps", "export_maps"),
@@ -54,6 +57,10 @@ STEPS = (
     ("figures", "report.svg", "chart_uri"),
     ("mosaics", "report.pictures", "picture"),
 )
+
+
+#: Voxels of the scan that makes the process warm.
+_WARM = (8, 8, 1)
 
 
 class Clock:
@@ -131,7 +138,8 @@ def measure(
     clock, told = Clock(), []
     profiler = cProfile.Profile(time.process_time) if profile else None
     with tempfile.TemporaryDirectory() as folder:
-        inputs = [_simulated(Path(folder, f"scan{n}"), shape, n) for n in range(scans + 1)]
+        shapes = [_WARM, *[shape] * scans]
+        inputs = [_simulated(Path(folder, f"scan{n}"), s, n) for n, s in enumerate(shapes)]
         watch(clock)
         run = one_scan.process
         for n, scan in enumerate(inputs):

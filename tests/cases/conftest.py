@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mrsi_engine.runs import one_scan
+from mrsi_engine.runs import finishing
 from mrsi_engine.runs.demo import simulate_scan
 from mrsi_engine.spectra.phantom import PhantomSettings
 from tests.cases.engine import Engine
@@ -65,5 +65,5 @@ def engine(
     basis_cache: Path,
 ) -> Engine:
     """Runs the command line in this process, without the report's drawings."""
-    monkeypatch.setattr(one_scan, "report_on", write_quick_report)
+    monkeypatch.setattr(finishing, "report_on", write_quick_report)
     return Engine(capsys, tmp_path, record_property)

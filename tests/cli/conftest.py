@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mrsi_engine.runs import one_scan
+from mrsi_engine.runs import finishing
 from tests.cli.helpers import Mrsi, of_phantom, run_quickly, write_quick_report
 
 
@@ -19,7 +19,7 @@ def mrsi(capsys: pytest.CaptureFixture[str]) -> Mrsi:
 @pytest.fixture
 def quick_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report takes longer than all the rest and is tested elsewhere."""
-    monkeypatch.setattr(one_scan, "report_on", write_quick_report)
+    monkeypatch.setattr(finishing, "report_on", write_quick_report)
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 from mrsi_engine import cli
-from mrsi_engine.runs import one_scan
+from mrsi_engine.runs import finishing
 
 BASIS = "press-3t-te30"
 
 #: What progress bars leave on a standard error that is no terminal.
-PROGRESS = re.compile(r"(import|prepare|fit|dashboard:|damaged,)\s.*|\s*")
+PROGRESS = re.compile(
+    r"(import|prepare|fit|dashboard:|damaged,|group level:|\d+ of \d+ scans|goes on)\s.*|\s*"
+)
 
 
 class Mrsi:
@@ -64,7 +66,7 @@ def write_quick_report(folder: Path, **content: object) -> Path:
 def run_quickly(command: Sequence[object]) -> None:
     """A command that succeeds, with a quick report; for fixtures that outlive a test."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one_scan, "report_on", write_quick_report)
+        patch.setattr(finishing, "report_on", write_quick_report)
         cli.main([str(part) for part in command])
 
 

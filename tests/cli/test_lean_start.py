@@ -26,3 +26,12 @@ def test_nothing_heavy_is_imported(command: str) -> None:
     imported = done.stdout.splitlines()[-1].split()
     assert imported[0] == "imported:"
     assert not set(HEAVY) & set(imported)
+
+
+def test_workers_of_blocks_do_without_what_only_finishing_needs() -> None:
+    program = (
+        "import sys, mrsi_engine.engine.blocks, mrsi_engine.engine.passes; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not {"matplotlib", "nibabel", "pandas", "xarray"} & set(done.stdout.split())

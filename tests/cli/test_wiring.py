@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from mrsi_engine.cli import output
+from mrsi_engine.cohort import run as cohort_run
+from mrsi_engine.cohort.options import CohortOptions
+from mrsi_engine.cohort.run import CohortOutcome
 from mrsi_engine.runs import demo as runs_demo
 from mrsi_engine.runs import one_scan, reporting
 from mrsi_engine.runs.bases import BasisChoice
@@ -39,8 +42,13 @@ class TestWiring:
     def process(self, monkeypatch: pytest.MonkeyPatch) -> Recorder:
         recorder = Recorder(SimpleNamespace(accepted=True))
         monkeypatch.setattr(one_scan, "process", recorder)
-        monkeypatch.setattr(one_scan, "check_scan", lambda *arguments: None)
         monkeypatch.setattr(output, "announce", lambda outcome: None)
+        return recorder
+
+    @pytest.fixture
+    def cohort(self, monkeypatch: pytest.MonkeyPatch) -> Recorder:
+        recorder = Recorder(CohortOutcome(Path("c")))
+        monkeypatch.setattr(cohort_run, "run_cohort", recorder)
         return recorder
 
     def test_run_by_default(self, mrsi: Mrsi, process: Recorder) -> None:
@@ -91,15 +99,52 @@ class TestWiring:
         assert "give tissue fractions once" in error
         assert not process.calls
 
-    def test_a_folder_a_scan(self, mrsi: Mrsi, process: Recorder) -> None:
-        mrsi("run", "x/a.nii.gz", "x/b.nii", "--basis", "b", "--out", "c", "--scheduler", "tcp://h")
-        assert [call[0][3] for call in process.calls] == [Path("c/a"), Path("c/b")]
-        assert {call[0][4].cluster for call in process.calls} == {"tcp://h"}
+    def test_several_scans_are_a_cohort(
+        self, mrsi: Mrsi, process: Recorder, cohort: Recorder, tmp_path: Path
+    ) -> None:
+        mrsi(
+            *["run", "x/a.nii.gz", "x/b.nii", "--basis", "b", "--out", "c", "--mask", "m"],
+            *["--scheduler", "tcp://h", "--points", 256, "--keep-personal"],
+        )
+        [((rows, folder), given)] = cohort.calls
+        here = Path.cwd()
+        assert [(row.folder, row.scan) for row in rows] == [
+            ("a", str(here / "x/a.nii.gz")),
+            ("b", str(here / "x/b.nii")),
+        ]
+        assert [row.files for row in rows] == [{"mask": str(here / "m")}] * 2
+        assert folder == Path("c")
+        assert given["basis"] == BasisChoice("b")
+        options = CohortOptions(Options("tcp://h"), points=256, keep_personal=True)
+        assert given["options"] == options
+        assert not process.calls
 
     def test_scans_of_one_name(self, mrsi: Mrsi, process: Recorder) -> None:
         error = mrsi.refused("run", "x/a.nii.gz", "y/a.nii", "--basis", "b", "--out", "c")
-        assert "x/a.nii.gz, y/a.nii: same name" in error
-        assert not process.calls
+        assert "y/a.nii: the same output folder a as" in error
+        assert not Path("c").exists()
+
+    def test_cohort_by_default(self, mrsi: Mrsi, cohort: Recorder) -> None:
+        mrsi("cohort", "t.tsv", "--out", "c")
+        [((table, folder), given)] = cohort.calls
+        assert (table, folder) == (Path("t.tsv"), Path("c"))
+        assert given["basis"] is None
+        assert given["pipeline"] == "brain-1h-3t"
+        assert given["options"] == CohortOptions()
+        assert len(given["sinks"]) == 1
+
+    def test_cohort_with_everything(self, mrsi: Mrsi, cohort: Recorder, tmp_path: Path) -> None:
+        mrsi(
+            *["cohort", "t.tsv", "--out", "c", "--basis", "b", "--pipeline", "minimal"],
+            *["--rerun", "failed", "--retries", 3, "--reports", "flagged", "--dry-run"],
+            *["--stop-on-first-failure", "--points", 256, "--keep-personal", "--overwrite"],
+            *["--workers", 2, "--log", tmp_path / "log.jsonl"],
+        )
+        [(_, given)] = cohort.calls
+        assert given["options"] == CohortOptions(
+            Options(workers=2, overwrite=True), 256, True, "failed", 3, "flagged", True, True
+        )
+        assert len(given["sinks"]) == 2
 
     def test_import(self, mrsi: Mrsi, monkeypatch: pytest.MonkeyPatch, phantom: Path) -> None:
         store = one_scan.import_once(Inputs(phantom / "scan.nii.gz"), phantom / "wired.zarr")

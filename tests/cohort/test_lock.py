@@ -95,7 +95,11 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
         assert holder_of(tmp_path / "out") is not None
         lock.renew()
         assert [p.name for p in (tmp_path / "out").iterdir()] == [LOCK]
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "other").mkdir()
+    with locked(tmp_path / "other"):
+        pass
+    assert (tmp_path / "other").exists()
 
 
 def test_this_process_does_not_take_it_twice(tmp_path: Path) -> None:

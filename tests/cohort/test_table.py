@@ -13,6 +13,7 @@ from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.cohort.table import RESERVED, column_meant, read_table, write_table
 from mrsi_engine.companions import Companion, Kind, register, unregister
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.places import place
 
 
 def _table(folder: Path, text: str, name: str = "cohort.tsv") -> Path:
@@ -210,3 +211,12 @@ def test_what_no_table_can_hold_is_refused(tmp_path: Path) -> None:
         write_table([ScanRow("/a.nii", metadata={"note": "a\tb"})], tmp_path / "c.tsv")
     with pytest.raises(InputError, match="names of columns"):
         write_table([ScanRow("/a.nii", metadata={"mask": "b"})], tmp_path / "c.tsv")
+
+
+def test_a_table_on_an_object_store_is_relative_to_its_prefix() -> None:
+    path = place("memory://tables/cohort.tsv")
+    write_table([ScanRow("memory://tables/data/a.nii", files={"mask": "/local/m.nii"})], path)
+    (row,) = read_table(path)
+    assert (row.scan, row.files) == ("memory://tables/data/a.nii", {"mask": "/local/m.nii"})
+    path.write_bytes(b"scan\nb/c.nii\n")
+    assert read_table(path)[0].scan == "memory://tables/b/c.nii"

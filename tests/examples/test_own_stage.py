@@ -13,7 +13,7 @@ import pytest
 from mrsi_engine import cli
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.pipeline.stage import Stage
-from mrsi_engine.runs import one_scan
+from mrsi_engine.runs import finishing
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own_stage.py"
 
@@ -43,7 +43,7 @@ def test_it_is_under_forty_lines_and_runs(capsys: pytest.CaptureFixture[str]):
 def test_it_runs_from_the_command_line(
     way: str, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(one_scan, "report_on", lambda folder, **_: Path(folder, "report.html"))
+    monkeypatch.setattr(finishing, "report_on", lambda folder, **_: Path(folder, "report.html"))
     monkeypatch.syspath_prepend(EXAMPLE.parent)
     if way == "environment":
         monkeypatch.setenv("MRSI_ENGINE_PLUGINS", "own_stage")

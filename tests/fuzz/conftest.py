@@ -11,7 +11,7 @@ from types import FrameType
 import pytest
 
 from mrsi_engine import cli
-from mrsi_engine.runs import one_scan
+from mrsi_engine.runs import finishing
 from mrsi_engine.runs.demo import simulate_scan
 from mrsi_engine.spectra.phantom import PhantomSettings
 from tests.cases.scan import Scan
@@ -40,7 +40,7 @@ def _limited() -> Iterator[None]:
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """Exit code and text of a command: one of 0, 1, 2 and 3, no traceback, no defect, no hang."""
-    monkeypatch.setattr(one_scan, "report_on", write_quick_report)
+    monkeypatch.setattr(finishing, "report_on", write_quick_report)
 
     def run(*arguments: object) -> tuple[int, str]:
         capsys.readouterr()

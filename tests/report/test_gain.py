@@ -14,7 +14,8 @@ from mrsi_engine.pipeline.pipeline import Pipeline, prepare_pipeline
 from mrsi_engine.pipeline.stage import Block, Context
 from mrsi_engine.pipeline.trace import trace_pipeline
 from mrsi_engine.report.gain import gain_table, measure_line
-from mrsi_engine.runs import one_scan
+from mrsi_engine.runs import finishing, one_scan
+from mrsi_engine.runs.opened import open_run
 from mrsi_engine.runs.reporting import traced_examples
 from mrsi_engine.stages.averaging import Averaging
 from mrsi_engine.stages.first_order_phase import FirstOrderPhase
@@ -102,15 +103,19 @@ def test_raw_transients_gain_step_by_step(tmp_path: Path, monkeypatch: pytest.Mo
     """4 coils of 16 transients at 7 T. Measured: SNR 14.4 of one transient of the best coil, 51.7
     of their mean, 70 combined, 69 cleaned (1 % uncertain); width 12.5 to 11.8 Hz by eddy currents.
     """
-    monkeypatch.setattr(one_scan, "report_on", lambda folder, **content: folder)
+    monkeypatch.setattr(finishing, "report_on", lambda folder, **content: folder)
     svs = Pipeline.load("svs")
     left_out = ("water_removal", "quantify", "quality_control")
     cleaning = [stage for stage in svs.stages if stage.stage not in left_out]
     inputs = one_scan.Inputs.of(RAW / "metab_raw.nii.gz", water=RAW / "wref_raw.nii.gz")
     one_scan.process(
-        inputs, None, Pipeline(name="clean", stages=cleaning), tmp_path / "o", one_scan.Options(0)
+        inputs,
+        None,
+        Pipeline(name="clean", stages=cleaning),
+        tmp_path / "o",
+        one_scan.Options(workers=0),
     )
-    found = gain_table(traced_examples(tmp_path / "o"))
+    found = gain_table(traced_examples(open_run(tmp_path / "o")))
     assert found is not None
     rows = {row.step: row for row in found.rows}
     combined, eddy, aligned = (rows[f"{n}. {name}"] for n, name in _STEPS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from base64 import b64decode
 
 import numpy as np
 import pytest
@@ -11,14 +10,8 @@ import xarray as xr
 from matplotlib.image import imread
 
 from mrsi_engine.errors import InputError
-from mrsi_engine.report.mosaic import (
-    BACKGROUND,
-    COLOUR_MAPS,
-    PIXELS_ACROSS,
-    png_uri,
-    robust_range,
-    view_of,
-)
+from mrsi_engine.report.mosaic import PIXELS_ACROSS, robust_range, view_of
+from mrsi_engine.report.png import BACKGROUND, COLOUR_MAPS, indexed_png, palette_of, png, shades
 
 SHAPE = (6, 8, 4)
 
@@ -118,29 +111,38 @@ def test_caption_of_a_single_slice() -> None:
 def test_pixels_keep_the_proportions_of_the_voxel() -> None:
     affine = np.diag([5.0, 10.0, 10.0, 1])
     view = view_of(scan((8, 8, 1), affine))
-    height, width = view.mosaic(np.ones((8, 8, 1))).shape
+    height, width = view.mosaic(np.ones((8, 8, 1), np.uint8)).shape
     assert height / width == pytest.approx(2.0, abs=0.05)
     assert height < 0.8 * PIXELS_ACROSS, "tall maps are made narrower"
     flat = view_of(scan((8, 4, 1), affine))
-    height, width = flat.mosaic(np.ones((8, 4, 1))).shape
+    height, width = flat.mosaic(np.ones((8, 4, 1), np.uint8)).shape
     assert height / width == pytest.approx(1.0, abs=0.02)
     assert width <= PIXELS_ACROSS
 
 
 def test_a_row_of_voxels_is_still_visible() -> None:
-    canvas = view_of(scan((100, 1, 1), ORIENTATIONS["RAS"])).mosaic(np.ones((100, 1, 1)))
-    assert np.isfinite(canvas).any(axis=1).sum() >= 24
+    view = view_of(scan((100, 1, 1), ORIENTATIONS["RAS"]))
+    canvas = view.mosaic(np.ones((100, 1, 1), np.uint8))
+    assert (canvas > 0).any(axis=1).sum() >= 24
 
 
 def test_no_number_shows_the_ground_and_limits_clip() -> None:
     canvas = np.array([[np.nan, -5.0, 0.0, 1.0, 99.0]])
-    uri = png_uri(canvas, (0.0, 1.0), COLOUR_MAPS["amplitude"])
-    pixels = imread(io.BytesIO(b64decode(uri.split(",")[1])), format="png")[0, :, :3]
+    image = png(shades(canvas, (0.0, 1.0)), "amplitude")
+    pixels = imread(io.BytesIO(image), format="png")[0, :, :3]
     ground = [int(BACKGROUND[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     np.testing.assert_allclose(pixels[0], ground, atol=1e-6)
     np.testing.assert_allclose(pixels[1], pixels[2])
     np.testing.assert_allclose(pixels[3], pixels[4])
     assert not np.allclose(pixels[2], pixels[3])
+
+
+def test_every_row_of_an_image_comes_back() -> None:
+    index = np.random.default_rng(1).integers(0, 3, (5, 7)).astype(np.uint8)
+    colours = ["#ff0000", "#00ff00"]
+    pixels = imread(io.BytesIO(indexed_png(index, palette_of(colours))), format="png")
+    assert (pixels[..., 0] == 1).tolist() == (index == 1).tolist()
+    assert (pixels[..., 1] == 1).tolist() == (index == 2).tolist()
 
 
 @pytest.mark.parametrize("kind", COLOUR_MAPS)

@@ -123,6 +123,15 @@ class TestRow:
         assert (row["fitted"], row["usable"], row["snr_median"]) == (0, 0, None)
         assert row["NAANAAG_coverage"] is None
 
+    def test_a_scan_that_was_only_corrected_has_a_row(self, result: xr.Dataset) -> None:
+        clean = result.sel(parameter=["shift", "phase"]).assign(
+            status=("voxel", np.full(result.sizes["voxel"], Status.CORRECTED, np.uint8))
+        )
+        row = summarise_scan(clean, {"gm": np.ones(result.sizes["voxel"])})
+        assert row["ratio_to"] is None
+        assert row["shift_median"] is not None
+        assert not [name for name in row if name.endswith("_coverage")]
+
     def test_it_is_cheap(self) -> None:
         """Bound of a loaded machine; on an idle one it takes 20 ms of CPU."""
         brain = brain_result((16, 16, 6))
@@ -186,8 +195,10 @@ class TestFile:
             "InstitutionName": "St Elsewhere",
             "private_note": "seen by Dr House",
         }
-        kept = result.assign_attrs(header=header, source="/home/jane/doe.nii.gz")
+        basis = {**result.attrs["basis"], "source": "bases of jane/te30.basis"}
+        kept = result.assign_attrs(header=header, source="/home/jane/doe.nii.gz", basis=basis)
         row = write_summary(tmp_path, kept)
+        assert row["basis"] == "te30.basis"
         assert (row["manufacturer"], row["sequence"]) == ("Siemens", "svs_slaser")
         assert row["protocol"] == "1H 2.9 T svs_slaser TE 30 ms TR 1500 ms"
         text = (tmp_path / SUMMARY_FILE).read_text().lower()

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from mrsi_engine.pipeline.pipeline import Pipeline
-from mrsi_engine.runs import one_scan
+from mrsi_engine.runs import finishing
 from mrsi_engine.runs.one_scan import FinishedRun, Options, process
 from tests.runs.phantom_run import BASIS, KEPT, inputs_of, truth_of
 
@@ -22,7 +22,7 @@ def _basis_cache(basis_cache: Path) -> None:
 def quick_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report takes longer than all the rest; one test draws it."""
     monkeypatch.setattr(
-        one_scan, "report_on", lambda folder, **content: Path(folder, "report.html")
+        finishing, "report_on", lambda folder, **content: Path(folder, "report.html")
     )
 
 

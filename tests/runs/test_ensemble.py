@@ -13,7 +13,7 @@ import pytest
 from mrsi_engine.networks.model import load_model, save_model
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.report.html import write_report
-from mrsi_engine.runs import one_scan
+from mrsi_engine.runs import finishing
 from mrsi_engine.runs.one_scan import FinishedRun, Inputs, Options, process
 from tests.runs.phantom_run import BASIS, volume
 
@@ -33,7 +33,7 @@ def told(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun
     pipeline = Pipeline.from_settings({"name": "network", "stages": [settings]})
     inputs = Inputs.of(phantom / "scan.nii.gz", mask=phantom / "mask.nii.gz")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one_scan, "report_on", lambda folder, **content: Path(folder, "report.html"))
+        patch.setattr(finishing, "report_on", lambda folder, **content: Path(folder, "report.html"))
         return process(inputs, BASIS, pipeline, folder / "out", Options(workers=0))
 
 

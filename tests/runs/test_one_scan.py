@@ -21,9 +21,10 @@ from mrsi_engine.engine.events import Event, RunStarted
 from mrsi_engine.errors import InputError
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.report.examples import stored_examples
-from mrsi_engine.runs import reporting
-from mrsi_engine.runs.folder import folders_of, result_folder, scan_folder
+from mrsi_engine.runs import opened, reporting
+from mrsi_engine.runs.folder import result_folder, scan_folder
 from mrsi_engine.runs.one_scan import FinishedRun, Inputs, Options, import_once, process
+from mrsi_engine.runs.opened import open_run
 from mrsi_engine.runs.reporting import export, fitted_examples, report_on, traced_examples
 from tests.runs.phantom_run import BASIS, KEPT, inputs_of, truth_of, volume
 
@@ -181,7 +182,7 @@ class TestSignals:
     ) -> None:
         """The report draws fits made anew, of the same voxels with the same numbers."""
         kept = {e.title: e for e in stored_examples(result, (0.5, 4.0))}
-        anew = fitted_examples(outcome.folder)
+        anew = fitted_examples(open_run(outcome.folder))
         assert [example.title for example in anew] == list(kept)
         for example in anew:
             assert example.voxel == kept[example.title].voxel
@@ -189,22 +190,22 @@ class TestSignals:
             np.testing.assert_allclose(example.fit, kept[example.title].fit, atol=1e-3 * scale)
 
     def test_the_report_shows_them_before_and_after_each_stage(self, outcome: FinishedRun) -> None:
-        traces = traced_examples(outcome.folder)
+        traces = traced_examples(open_run(outcome.folder))
         assert {trace.name: trace.changed for trace in traces}.items() >= {
             ("water_removal", True),
             ("quantify", False),
         }
-        page = outcome.report.read_text()
+        page = Path(outcome.folder, "report.html").read_text()
         for trace in traces:
             assert (f'alt="Before and after stage {trace.name}"' in page) == trace.changed
-        assert len(traces[-1].after) == len(fitted_examples(outcome.folder))
+        assert len(traces[-1].after) == len(fitted_examples(open_run(outcome.folder)))
 
     def test_a_report_without_the_scan_says_what_it_lacks(
         self, outcome: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         said: dict[str, Any] = {}
         monkeypatch.setattr(reporting, "write_report", lambda *_, **content: said.update(content))
-        monkeypatch.setattr(reporting, "scan_folder", lambda folder: tmp_path / "gone.zarr")
+        monkeypatch.setattr(opened, "scan_folder", lambda folder: tmp_path / "gone.zarr")
         report_on(outcome.folder)
         assert (said["examples"], said["traces"]) == ([], ())
         (remark,) = said["remarks"]
@@ -249,22 +250,6 @@ class TestAgain:
         assert store.mask_origin == "signal energy"
 
 
-@pytest.mark.usefixtures("quick_report")
-def test_several_scans_get_a_folder_each(phantom: Path, tmp_path: Path) -> None:
-    scans = [tmp_path / name for name in ("first.nii.gz", "second.nii.gz")]
-    for scan in scans:
-        shutil.copy(phantom / "scan.nii.gz", scan)
-    values = []
-    for scan, folder in folders_of(scans, tmp_path / "out").items():
-        inputs = Inputs.of(scan, mask=phantom / "mask.nii.gz")
-        done = process(inputs, BASIS, Pipeline.load("minimal"), folder, Options(workers=0))
-        assert done.folder == tmp_path / "out" / scan.name.removesuffix(".nii.gz")
-        assert all(path.name.startswith(f"{folder.name}_space-orig") for path in done.maps)
-        values.append(done.result["estimate"].values)
-    np.testing.assert_array_equal(*values)
-    assert folders_of(scans[:1], tmp_path / "one") == {scans[0]: tmp_path / "one"}
-
-
 class TestPythonInterface:
     def test_lazy_result_is_that_of_the_run(self, outcome: FinishedRun, result: xr.Dataset) -> None:
         scan = me.open_scan(scan_folder(outcome.folder))
@@ -292,7 +277,9 @@ class TestVerdict:
         assert outcome.accepted
         assert re.match(r"\d+ of \d+ voxels usable", outcome.verdict.text)
         assert outcome.result.attrs["verdict"]["text"] == outcome.verdict.text
-        assert f'<p class="verdict">{outcome.verdict.text}' in outcome.report.read_text("utf-8")
+        assert f'<p class="verdict">{outcome.verdict.text}' in Path(
+            outcome.folder, "report.html"
+        ).read_text("utf-8")
 
     def test_a_share_is_a_share(self) -> None:
         with pytest.raises(InputError, match=r"min_usable is 20, expected a share from 0 to 1"):

@@ -6,6 +6,7 @@ from mrsi_engine.runs.one_scan import FinishedRun
 
 
 def test_report_stands_alone_and_shows_everything(outcome: FinishedRun) -> None:
+    assert outcome.report is not None
     page = outcome.report.read_text()
     for part in ("tNAA", "Glx", "16 in the mask", "Best voxel", "Worst voxel", "Truth"):
         assert part.lower() in page.lower()

@@ -2,7 +2,7 @@
 
 from mrsi_engine.engine.clusters.certificates import TLSFiles
 from mrsi_engine.engine.clusters.choice import LOCAL, ClusterChoice, Need, OpenCluster, Tell
-from mrsi_engine.engine.clusters.dashboards import dashboard_link
+from mrsi_engine.engine.clusters.dashboards import dashboard_link, ssh_line
 from mrsi_engine.engine.clusters.existing import connected
 from mrsi_engine.engine.clusters.local import default_workers, gpu_cluster, local_cluster, warm_up
 from mrsi_engine.engine.clusters.memory import bytes_needed, least_bytes
@@ -32,6 +32,7 @@ __all__ = [
     "profile_names",
     "profile_text",
     "refill_of",
+    "ssh_line",
     "summary_of",
     "try_cluster",
     "warm_up",

@@ -21,20 +21,34 @@ JOB_LOGS = Path("logs", "workers")
 
 #: Arguments for a cluster class: from those of the profile, a folder that this machine and the
 #: workers share and that others may not read, and certificates.
-Arguments = Callable[[Mapping[str, Any], Path, Security | None], dict[str, Any]]
+Arguments = Callable[[Mapping[str, Any], Path | None, Security | None], dict[str, Any]]
 
 
 def arguments_for(kind: str) -> Arguments:
     """How the arguments of a cluster class are made, by its library."""
-    return _BY_LIBRARY.get(kind.partition(".")[0], _as_they_are)
+    return _BY_LIBRARY.get(_library(kind), _as_they_are)
 
 
-def _of_jobs(given: Mapping[str, Any], shared: Path, security: Security | None) -> dict[str, Any]:
+def shares_a_folder(kind: str) -> bool:
+    """Whether workers of a cluster class take certificates from a folder that we share with them.
+
+    Those of services (Kubernetes, a gateway) have a network, or certificates, of their own.
+    """
+    return _library(kind) in ("dask_jobqueue", "distributed")
+
+
+def _library(kind: str) -> str:
+    return kind.partition(".")[0]
+
+
+def _of_jobs(
+    given: Mapping[str, Any], shared: Path | None, security: Security | None
+) -> dict[str, Any]:
     """dask-jobqueue: scheduler in this process, every worker a job."""
     exports = [f"export {k}={shlex.quote(v)}" for k, v in remote_environment().items()]
     return {
         "processes": 1,
-        "log_directory": str(shared.parent / JOB_LOGS),
+        **({} if shared is None else {"log_directory": str(shared.parent / JOB_LOGS)}),
         **given,
         # What the profile says comes later and wins.
         "job_script_prologue": [*exports, *given.get("job_script_prologue", ())],
@@ -47,7 +61,9 @@ def _of_jobs(given: Mapping[str, Any], shared: Path, security: Security | None) 
     }
 
 
-def _of_pods(given: Mapping[str, Any], shared: Path, security: Security | None) -> dict[str, Any]:
+def _of_pods(
+    given: Mapping[str, Any], shared: Path | None, security: Security | None
+) -> dict[str, Any]:
     """dask-kubernetes: only pods of the cluster reach its network."""
     environment = given.get("env", {})
     if isinstance(environment, Mapping):
@@ -56,7 +72,9 @@ def _of_pods(given: Mapping[str, Any], shared: Path, security: Security | None) 
     return {**given, "env": [*told, *environment]}
 
 
-def _of_hosts(given: Mapping[str, Any], shared: Path, security: Security | None) -> dict[str, Any]:
+def _of_hosts(
+    given: Mapping[str, Any], shared: Path | None, security: Security | None
+) -> dict[str, Any]:
     """Clusters of distributed itself on other machines, reached by ssh."""
     workers = dict(given.get("worker_options", {}))
     protocol = {"protocol": "tls://" if security is not None else "tcp://"}
@@ -77,7 +95,7 @@ def _of_hosts(given: Mapping[str, Any], shared: Path, security: Security | None)
 
 
 def _as_they_are(
-    given: Mapping[str, Any], shared: Path, security: Security | None
+    given: Mapping[str, Any], shared: Path | None, security: Security | None
 ) -> dict[str, Any]:
     return dict(given)
 

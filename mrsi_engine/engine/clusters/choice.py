@@ -9,7 +9,7 @@ from pathlib import Path
 from distributed import Client
 
 from mrsi_engine.choices import AUTO
-from mrsi_engine.engine.clusters.certificates import TLSFiles
+from mrsi_engine.engine.clusters.certificates import TLSFiles, security_of
 from mrsi_engine.engine.clusters.libraries import check_keys
 from mrsi_engine.engine.clusters.profiles import Profile, is_address, load_profile
 from mrsi_engine.engine.devices import check_device, gpu_workers
@@ -62,7 +62,8 @@ class ClusterChoice:
         ------
         InputError
             If there is no such profile, its file says what its library does not know, the library
-            is not installed, or this machine is to compute and lacks what is asked for.
+            is not installed, an address asks for certificates and there are none, or this machine
+            is to compute and lacks what is asked for.
         """
         for name, least in (("workers", 0), ("threads_per_worker", 1)):
             value = getattr(self, name)
@@ -77,7 +78,9 @@ class ClusterChoice:
         check_device(device, here=profile.here)
         if profile.here:
             gpu_workers(device, self.workers)
-        if profile.kind is not None:
+        if profile.address is not None:
+            security_of(profile.address, profile.tls)
+        else:
             check_keys(profile)
         return self
 

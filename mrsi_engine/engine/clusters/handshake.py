@@ -47,6 +47,14 @@ class Report:
     notes: tuple[str, ...] = ()
 
 
+class _Unloadable(Exception):
+    """A worker that cannot load what it is asked to run."""
+
+    def __init__(self, error: Exception, version: object) -> None:
+        super().__init__(str(error))
+        self.error, self.version = error, version
+
+
 def wait_for_workers(
     client: Client,
     heart: Heart,
@@ -143,9 +151,9 @@ async def _ask(
 
     async def both(worker: str) -> Seen | Exception:
         answer = await one(worker, look_beside, token, device)
-        if isinstance(answer, ImportError | AttributeError):
+        if isinstance(answer, Exception) and not isinstance(answer, OSError):
             # Another version of this package, or none: which, says Python's own library.
-            return RuntimeError(await one(worker, version, "mrsi-engine"))
+            return _Unloadable(answer, await one(worker, version, "mrsi-engine"))
         return answer
 
     answers = await asyncio.gather(*map(both, workers))
@@ -163,9 +171,11 @@ def _report(address: str, limit: int, answer: Seen | Exception, need: Need, mine
 
 
 def _said(answer: Exception, mine: Seen) -> str:
-    if isinstance(answer, RuntimeError):
+    if isinstance(answer, _Unloadable):
+        there = answer.version if isinstance(answer.version, str) else "not installed"
         return (
-            f"other version: mrsi-engine is {answer} there and {mine.versions['mrsi-engine']} here"
+            f"cannot load mrsi_engine ({answer.error}): {there} there, "
+            f"{mine.versions['mrsi-engine']} here; install the same version"
         )
     if isinstance(answer, TimeoutError):
         return f"does not answer within {_ANSWER_SECONDS:g} s"

@@ -14,6 +14,10 @@ BEAT_SECONDS = 30.0
 _SILENT = 30.0
 
 
+#: So many workers lost without a block having ended are no accident.
+_AGAIN_AND_AGAIN = 3
+
+
 class Heart:
     """Says every half minute what a cluster is doing.
 
@@ -27,6 +31,8 @@ class Heart:
         A few words of the batch system, such as jobs by state.
     tell
         Told the line.
+    needed
+        Memory that a worker needs, in bytes; 0 if not known.
     here
         Whether the workers are of this machine: of them it only speaks if nothing moves.
     """
@@ -36,9 +42,11 @@ class Heart:
         client: Client,
         queue: Callable[[], str],
         tell: Callable[[str], None],
+        needed: int = 0,
         here: bool = False,
     ) -> None:
-        self._client, self._queue, self._tell, self._here = client, queue, tell, here
+        self._client, self._queue, self._tell = client, queue, tell
+        self._needed, self._here = needed, here
         self._started = self._last = self._looked = time.monotonic()
         self._blocks = 0
         self._known: set[str] = set()
@@ -49,11 +57,6 @@ class Heart:
         """Count a block, or a part of a pass; workers that were lost before it are forgiven."""
         self._blocks += 1
         self._lost = 0
-
-    @property
-    def lost(self) -> int:
-        """Workers that went since the last block ended."""
-        return self._lost
 
     def beat(self) -> None:
         """Look at the cluster, and speak if it is time to."""
@@ -95,5 +98,8 @@ class Heart:
         parts += [f"{address} silent for {age:.0f} s" for address, age in silent.items()]
         if self._lost:
             parts.append(f"{self._lost} lost since the last block ended")
+        if self._lost >= _AGAIN_AND_AGAIN:
+            memory = f" (one needs {self._needed >> 20} MiB)" if self._needed else ""
+            parts.append(f"they are killed, for their memory{memory}, or crash: see their logs")
         total = time.monotonic() - self._started
         return f"cluster after {total:.0f} s: {'; '.join(part for part in parts if part)}"

@@ -12,14 +12,14 @@ from collections.abc import Iterable
 
 _MIB = 1 << 20
 
-#: A process that has imported everything, and its first tables.
-_PROCESS = 440 * _MIB
+#: A process that has imported everything.
+_PROCESS = 420 * _MIB
 
-#: Copies of a block in single precision that its stages hold at the same time.
-_COPIES = 17
+#: Copies of a block that its stages hold at the same time; more while dimensions are combined.
+_COPIES, _COPIES_COMBINED = 17, 30
 
 #: Tables of a metabolite by the point, bytes; those of a small basis are no smaller.
-_TABLES, _FEWEST = 1600, 20
+_TABLES, _FEWEST = 3300, 20
 
 _COMPLEX64 = 8
 
@@ -51,6 +51,8 @@ def bytes_needed(
     threads
         Blocks that the worker does at once.
     """
-    block = block_size * math.prod(dimensions) * points * _COMPLEX64
+    signals = math.prod(dimensions)
+    block = block_size * signals * points * _COMPLEX64
     tables = max(metabolites, _FEWEST) * points * _TABLES
-    return _PROCESS + tables + threads * _COPIES * block
+    copies = _COPIES if signals == 1 else _COPIES_COMBINED
+    return _PROCESS + tables + threads * copies * block

@@ -8,13 +8,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import inf
-from pathlib import Path, PosixPath, WindowsPath
+from pathlib import Path
 from typing import Any
 
 import dask
 from distributed import Client, SpecCluster
+from distributed.system import MEMORY_LIMIT
 
-from mrsi_engine.engine.clusters.arguments import JOB_LOGS, arguments_for
+from mrsi_engine.engine.clusters.arguments import JOB_LOGS, arguments_for, shares_a_folder
 from mrsi_engine.engine.clusters.certificates import made_for, settings_of
 from mrsi_engine.engine.clusters.choice import ClusterChoice, Need, OpenCluster, Tell
 from mrsi_engine.engine.clusters.existing import connected
@@ -31,7 +32,8 @@ from mrsi_engine.engine.clusters.pool import Pool, Served
 from mrsi_engine.engine.clusters.profiles import Profile
 from mrsi_engine.engine.clusters.settings import QUEUED_SETTINGS
 from mrsi_engine.engine.devices import gpu_workers, gpus_here
-from mrsi_engine.errors import InputError, RunError
+from mrsi_engine.errors import InputError, MRSIError, RunError
+from mrsi_engine.io.places import is_remote
 
 #: How long a run goes on without any worker on this machine, and waits for the first one (s).
 _WITHOUT_WORKERS, _START = 600.0, 120.0
@@ -76,8 +78,8 @@ def open_cluster(choice: ClusterChoice, need: Need, tell: Tell = silent) -> Iter
     """
     profile = choice.profile
     with _client(profile, choice, need) as client, _pool(client, profile, need) as pool:
-        heart = Heart(client, pool.state, tell, here=profile.here)
-        if profile.here and not need.processes:
+        heart = Heart(client, pool.state, tell, need.bytes, here=profile.here)
+        if client.scheduler is not None and client.scheduler.address.startswith("inproc"):
             # Threads of this process see what it sees.
             yield OpenCluster(client, heart.beat, heart.block_ended, _WITHOUT_WORKERS)
             return
@@ -145,59 +147,73 @@ def _pool(client: Client, profile: Profile, need: Need) -> Iterator[Pool | Serve
     if not isinstance(client.cluster, SpecCluster):
         yield Served()
         return
-    pool = Pool(
-        client.cluster, Path(profile.arguments.get("log_directory", need.folder / JOB_LOGS))
-    )
+    logs = profile.arguments.get("log_directory", _on_disk(need.folder) / JOB_LOGS)
+    pool = Pool(client.cluster, Path(logs))
     with pool.kept():
         yield pool
 
 
 @contextmanager
 def _opened_here(profile: Profile, choice: ClusterChoice, need: Need) -> Iterator[Client]:
-    arguments = dict(profile.arguments)
-    workers = choice.workers or arguments.pop("n_workers", None)
+    arguments = {"processes": need.processes, **profile.arguments}
+    given = arguments.pop("n_workers", None)
     threads = max(choice.threads_per_worker, arguments.pop("threads_per_worker", 1))
+    workers = choice.workers or given
     gpus = gpu_workers(need.device, workers)
     if profile.kind == "dask_cuda.LocalCUDACluster":
         gpus = workers or gpus_here("cuda")
         if not gpus:
             raise InputError(f"{profile.name}: torch sees no GPU on this machine")
     if gpus:
-        with gpu_cluster(gpus, threads, secure=profile.secure, **arguments) as client:
-            yield client
-        return
-    # Without a GPU a worker has a core; one GPU is kept busy by one worker.
-    workers = workers or (1 if gpus_here(need.device) else default_workers())
-    arguments.setdefault("processes", need.processes)
-    with local_cluster(workers, threads, secure=profile.secure, **arguments) as client:
+        del arguments["processes"]
+        cluster = gpu_cluster(gpus, threads, secure=profile.secure, **arguments)
+    else:
+        # Without a GPU a worker has a core; one GPU is kept busy by one worker.
+        workers = workers or (1 if gpus_here(need.device) else _that_fit(need))
+        if arguments["processes"]:
+            arguments.setdefault("memory_limit", MEMORY_LIMIT // workers)
+        cluster = local_cluster(workers, threads, secure=profile.secure, **arguments)
+    with ExitStack() as stack:
+        with _explained(profile):
+            client = stack.enter_context(cluster)
         yield client
+
+
+def _that_fit(need: Need) -> int:
+    """Workers of this machine: one a core, as far as its memory goes."""
+    most = MEMORY_LIMIT // need.bytes if need.bytes and need.processes else default_workers()
+    return max(1, min(default_workers(), most))
 
 
 @contextmanager
 def _opened_elsewhere(profile: Profile, choice: ClusterChoice, need: Need) -> Iterator[Client]:
-    make = cluster_class(profile)
+    make, kind = cluster_class(profile), profile.kind or ""
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(QUEUED_SETTINGS))
-        shared = Path(stack.enter_context(_private_folder(need.folder)))
-        security = made_for(shared) if profile.secure else None
+        shared = security = None
+        if shares_a_folder(kind):
+            shared = Path(stack.enter_context(_private_folder(need.folder)))
+            security = made_for(shared) if profile.secure else None
         if security is not None:
             stack.enter_context(dask.config.set(settings_of(security)))
-        prepared = arguments_for(profile.kind or "")(profile.arguments, shared, security)
-        cluster = stack.enter_context(_started(make, prepared, profile))
+        with _explained(profile):
+            cluster = make(**arguments_for(kind)(profile.arguments, shared, security))
+        stack.enter_context(cluster)
         _scale(cluster, profile, choice.workers)
         yield stack.enter_context(Client(cluster, set_as_default=False))
 
 
 @contextmanager
-def _started(make: Any, arguments: Mapping[str, Any], profile: Profile) -> Iterator[Any]:
+def _explained(profile: Profile) -> Iterator[None]:
+    """What goes wrong while a cluster starts, as errors that name its profile."""
     try:
-        cluster = make(**arguments)
+        yield
+    except MRSIError:
+        raise
     except (TypeError, ValueError) as error:
         raise InputError(f"{profile.name}: {profile.kind} refuses its keys: {error}") from error
     except Exception as error:
         raise RunError(f"{profile.name}: {profile.kind} does not start: {error}") from error
-    with cluster:
-        yield cluster
 
 
 def _scale(cluster: Any, profile: Profile, workers: int | None) -> None:
@@ -210,11 +226,15 @@ def _scale(cluster: Any, profile: Profile, workers: int | None) -> None:
         cluster.scale(1)
 
 
+def _on_disk(folder: Path) -> Path:
+    """A folder, or the user's own if it is on an object store."""
+    return Path.home() if is_remote(folder) else folder
+
+
 @contextmanager
 def _private_folder(folder: Path) -> Iterator[str]:
     """A folder for certificates where the workers see it and other users do not."""
-    on_disk = isinstance(folder, PosixPath | WindowsPath)
-    inside = folder if on_disk else Path.home()
+    inside = _on_disk(folder)
     inside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=".cluster-", dir=inside, ignore_cleanup_errors=True

@@ -127,7 +127,7 @@ class TestRefusals:
         raw = bytearray(scan.read_bytes())
         raw[-6] ^= 1
         scan.write_bytes(raw)
-        refused("truncated or damaged.*CRC", scan)
+        refused("truncated or damaged.*incorrect data check", scan)
 
     def test_truncated_nii(self, tmp_path, scan_file, data):
         scan = scan_file(tmp_path / "s.nii", data)
