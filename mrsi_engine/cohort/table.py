@@ -264,7 +264,7 @@ def _files(
 
 def _located(text: str, folder: Path) -> str:
     """A path of the table, or an address of an object store, by itself."""
-    return text if "://" in text else str(folder / text)
+    return text if "://" in text or text.startswith("/") else str(folder / text)
 
 
 def _is_file(pipeline: str) -> bool:
