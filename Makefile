@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slurm lint cases reference bench bench-calibration bench-networks lock clean
+.PHONY: demo test test-slurm lint cases reference bench bench-calibration bench-networks bench-cohort chaos lock clean
 
 demo: $(INSTALLED)            ## simulate a brain, fit it, write maps and report to demo-out/
 	$(BIN)/mrsi demo --out demo-out
@@ -41,11 +41,20 @@ bench-calibration: $(INSTALLED)  ## are the error bars true? tables, and figures
 bench-networks: $(INSTALLED)  ## train on the published simulation and measure, an hour of a core
 	$(BIN)/python tests/benchmarks/bench_networks.py --out networks
 
+bench-cohort: $(INSTALLED)    ## what a cohort costs beside its kernels; figures in cohort-bench/
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_fixed_cost.py
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_cohort.py --out cohort-bench
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_cohort_engine.py
+
+SEED ?= 1
+chaos: $(INSTALLED)           ## 100 SIGKILLs, frozen workers and full disks over 30 scans; SEED=1
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.chaos --seed $(SEED)
+
 lock:                         ## write constraints.txt and constraints-cuda.txt again; needs uv
 	.ci/lock
 
 clean:
-	rm -rf .venv demo-out bench.json calibration networks
+	rm -rf .venv demo-out bench.json calibration networks cohort-bench
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -12,10 +12,9 @@ from typing import Any
 from mrsi_engine.bids.index import BIDSFile, Index
 from mrsi_engine.bids.rules import Rules, ScanRule, Where, fits, shared
 from mrsi_engine.bids.sidecars import (
+    Sidecars,
     acquisition_fields,
-    read_sidecar,
     reference_files,
-    shown_fields,
 )
 from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.cohort.table import NOTHING, column_meant, label
@@ -64,10 +63,11 @@ def discover(index: Index, rules: Rules, wanted: Wanted | None = None) -> Discov
     by_subject: dict[str, list[BIDSFile]] = {}
     for file in index.files(subjects):
         by_subject.setdefault(file["sub"], []).append(file)
+    sidecars = Sidecars(index.root)
     rows, notes = [], [*index.notes, *_unread(wanted.filters, rules)]
     participants, seen = _participants(index.root), set()
     for subject, files in sorted(by_subject.items()):
-        search = _Search(index.root, rules, wanted.filters, files)
+        search = _Search(index.root, sidecars, rules, wanted.filters, files)
         for scan, rule in search.scans():
             seen.add(scan["ses"])
             if sessions and scan["ses"] not in sessions:
@@ -127,9 +127,15 @@ class _Search:
     """The files of one subject, searched by the rules."""
 
     def __init__(
-        self, root: Path, rules: Rules, filters: Mapping[str, Where], files: Sequence[BIDSFile]
+        self,
+        root: Path,
+        sidecars: Sidecars,
+        rules: Rules,
+        filters: Mapping[str, Where],
+        files: Sequence[BIDSFile],
     ) -> None:
-        self._root, self._rules, self._filters, self._files = root, rules, filters, files
+        self._root, self._sidecars, self._rules = root, sidecars, rules
+        self._filters, self._files = filters, files
         self._used: set[Path] = set()
 
     def scans(self) -> Iterator[tuple[BIDSFile, ScanRule]]:
@@ -147,19 +153,18 @@ class _Search:
         wrong = ""
         try:
             label(scan["ses"] or "none", "ses")
-            sidecar = read_sidecar(scan.path, self._root)
+            sidecar = self._sidecars.of(scan.path)
             files = dict(self._companions(scan, sidecar))
             water = files.get(WATER.name)
             stated = {"scan": acquisition_fields(sidecar)}
             if isinstance(water, str):
-                stated[WATER.name] = acquisition_fields(read_sidecar(Path(water), self._root))
+                stated[WATER.name] = acquisition_fields(self._sidecars.of(Path(water)))
         except InputError as error:
             wrong = str(error)
         several = isinstance(files.get(TISSUE.name), str)
         metadata = {
             **participant,
             **{name: scan[name] for name in _SHOWN if scan[name]},
-            **shown_fields(sidecar),
         }
         return ScanRow(
             str(scan.path),

@@ -1,9 +1,10 @@
-"""What sidecars say of a scan: fields that its header may lack, and what the tables show of it."""
+"""What sidecars say of a scan: fields that its header may lack, and its water reference."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,40 +28,49 @@ _FIELDS = {
     "ChemicalShiftOffset": "SpecFreqChemShift",
     "WaterSuppression": "WaterSuppressed",
     "EditPulse": "EditPulse",
+    "Manufacturer": "Manufacturer",
 }
+
+#: Folders whose lists of sidecars are kept: those above a subject are asked for every scan.
+_LISTED = 64
 
 #: What names the sequence: that which says its family first.
 _SEQUENCE = ("PulseSequenceType", "SequenceName", "PulseSequenceDetails")
 
-#: Fields by which a group may differ, for its tables; none that names a person or a place.
-_SHOWN = {
-    "Manufacturer": "manufacturer",
-    "MagneticFieldStrength": "field_strength",
-    "PulseSequenceType": "pulse_sequence",
-}
 
-
-def read_sidecar(path: Path, root: Path) -> dict[str, Any]:
-    """All fields of the sidecars of a file, inherited from ``root`` down as BIDS says.
+class Sidecars:
+    """Reads the sidecars of a dataset's files; folders of many files are listed once.
 
     Not by bids2table, which passes over sidecars that are broken and remembers those it has read.
-
-    Raises
-    ------
-    InputError
-        If one of them is no JSON of named fields.
     """
-    own = set(_entities(path).items())
-    suffix = ("suffix", _entities(path).get("suffix", ""))
-    folders = [path.parent, *path.parent.parents]
-    inherited = folders[: folders.index(root) + 1] if root in folders else folders[:1]
-    found: dict[str, Any] = {}
-    for folder in reversed(inherited):
-        beside = {f: set(_entities(f).items()) for f in folder.glob("*.json")}
-        alike = [f for f, named in beside.items() if {suffix} <= named <= own]
-        for file in sorted(alike, key=lambda file: (len(beside[file]), file.name)):
-            found |= _read(file)
-    return found
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._beside = lru_cache(maxsize=_LISTED)(_json_files)
+
+    def of(self, path: Path) -> dict[str, Any]:
+        """All fields of the sidecars of a file, inherited from the dataset down as BIDS says.
+
+        Raises
+        ------
+        InputError
+            If one of them is no JSON of named fields.
+        """
+        own = _entities(path)
+        above = [path.parent, *path.parent.parents]
+        folders = above[: above.index(self._root) + 1] if self._root in above else above[:1]
+        found: dict[str, Any] = {}
+        for folder in reversed(folders):
+            for entities, file in self._beside(folder):
+                if own["suffix"] == entities.get("suffix") and entities.items() <= own.items():
+                    found |= _read(file)
+        return found
+
+
+def _json_files(folder: Path) -> list[tuple[dict[str, str], Path]]:
+    """JSON files of a folder by their entities, those of fewest entities first."""
+    listed = [(_entities(file), file) for file in sorted(folder.glob("*.json"))]
+    return sorted(listed, key=lambda entry: len(entry[0]))
 
 
 def _entities(path: Path) -> dict[str, str]:
@@ -87,15 +97,6 @@ def acquisition_fields(sidecar: Mapping[str, Any]) -> dict[str, Any]:
     if named:
         found["SequenceName"] = next(filter(sequence_family, named), named[0])
     return found
-
-
-def shown_fields(sidecar: Mapping[str, Any]) -> dict[str, str]:
-    """What the tables of a group show of a sidecar."""
-    return {
-        column: " ".join(str(sidecar[name]).split())
-        for name, column in _SHOWN.items()
-        if sidecar.get(name) not in (None, "")
-    }
 
 
 def reference_files(sidecar: Mapping[str, Any], root: Path) -> list[Path]:

@@ -90,9 +90,11 @@ def drawn(status: Status) -> Group:
 def _counts(status: Status) -> RenderableType:
     from rich.table import Table
 
+    from mrsi_engine.cohort.status import state_in_words
+
     table = Table(title=escape(status.out))
-    for name in (*status.counts, "scans"):
-        table.add_column(str(name), justify="right")
+    for name in (*map(state_in_words, status.counts), "scans"):
+        table.add_column(name, justify="right")
     table.add_row(*map(str, (*status.counts.values(), status.total)))
     return table
 

@@ -38,6 +38,8 @@ class Choice:
         Folders of those that are done and whose files and settings are the same.
     left
         Folders of those that the user wants left as they are.
+    changed
+        Folders of those to be run that were done by other files, settings or revisions.
     touched
         Records of finished scans whose files have other dates but the same content, with these.
     """
@@ -45,6 +47,7 @@ class Choice:
     todo: tuple[ScanRow, ...]
     finished: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
     touched: tuple[Record, ...] = field(default=())
 
 
@@ -76,16 +79,18 @@ def choose_scans(
         todo=tuple(row for row, _, want in chosen if want),
         finished=tuple(row.folder for row, one, _ in chosen if one.finished),
         left=tuple(row.folder for row, one, want in chosen if not (want or one.finished)),
+        changed=tuple(row.folder for row, one, want in chosen if one.changed and want),
         touched=tuple(one.record for _, one, want in chosen if one.record and not want),
     )
 
 
 @dataclass(frozen=True)
 class _Found:
-    """How a scan was found: finished, or lost (else missing); a record to be written anew."""
+    """How a scan was found: finished, lost, or changed (else missing); a record to write anew."""
 
     finished: bool = False
     lost: bool = False
+    changed: bool = False
     record: Record | None = None
 
 
@@ -116,7 +121,7 @@ class _Look:
             return _Found(finished=True)
         if now["settings"] == before.get("settings") and self._same_content(row):
             return _Found(finished=True, record=replace(record, identity=now, time=""))
-        return _Found()
+        return _Found(changed=True)
 
     def _is_there(self, row: ScanRow, record: Record) -> bool:
         """Whether a scan's folder holds what the options ask for."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from mrsi_engine.cohort.ledger import LOST
 from mrsi_engine.cohort.rows import ScanRow
-from mrsi_engine.cohort.voxels import SCAN_TABLE, ScanVoxels, write_voxels
+from mrsi_engine.cohort.voxels import SCAN_TABLE, VOXELS, ScanVoxels, write_voxels
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
 from mrsi_engine.report.group import write_group_page
@@ -20,6 +20,7 @@ from mrsi_engine.report.group_statistics import classes_of
 from mrsi_engine.report.group_table import GroupScan, GroupTable, group_table
 from mrsi_engine.report.methods import Methods, methods_of
 from mrsi_engine.report.summary import SUMMARY_FILE, read_summary
+from mrsi_engine.runs.folder import check_links
 
 #: What the files of the group level are called, before their suffixes.
 GROUP = "group_mrsi"
@@ -76,10 +77,12 @@ def write_group(
     Raises
     ------
     InputError
-        If voxel tables do not go together.
+        If voxel tables do not go together, or a link leads out of the folder.
     RunError
         If a file cannot be written.
     """
+    for folder in (out / VOXELS, out / _LOGS):
+        check_links(folder, within=out)
     table = group_table(_scans(out, rows, states))
     protocols, bases = (classes_of(table, column) for column in ("protocol", "basis"))
     methods = methods_of(table.pipelines, protocols, bases)

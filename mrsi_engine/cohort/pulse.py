@@ -6,23 +6,23 @@ import threading
 from pathlib import Path
 from typing import Self
 
+from mrsi_engine.cohort.crash import write_failed
 from mrsi_engine.cohort.events import CohortEvent
-from mrsi_engine.cohort.ledger import Ledger
+from mrsi_engine.cohort.ledger import LOST, Ledger, Record
 from mrsi_engine.cohort.lock import RENEWED_EVERY, CohortLock, LockLost, holder_of
 from mrsi_engine.cohort.status import status_of
 from mrsi_engine.cohort.status_page import RELOAD, write_status_page
-from mrsi_engine.errors import RunError
 
 
 class Pulse:
-    """Renews the lock and writes ``status.html``, in a thread of its own; the page at the end, too.
+    """Renews the lock and writes ``status.html`` and ``failed.tsv``, in a thread and at the end.
 
     Parameters
     ----------
     out
         Folder of the cohort.
     beat, renewed_every
-        How often (s) the page is written, and the lock renewed.
+        How often (s) the page is written, and the lock renewed. The table is where it changed.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Pulse:
     ) -> None:
         self._out, self._ledger, self._lock = out, ledger, lock
         self._beat, self._beats = beat, max(1, round(renewed_every / beat))
+        self._told: tuple[Record, ...] | None = None
         self._lost: LockLost | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
@@ -74,15 +75,19 @@ class Pulse:
             self._lock.renew()
         except LockLost as error:
             self._lost = error
-        except (RunError, OSError):
-            # A server that does not answer now may do so at the next beat.
+        except Exception:
+            # A disk that is full or a server that does not answer may be well at the next beat.
             return
 
     def _show(self, ended: bool = False) -> None:
         driver = None if ended else holder_of(self._out)
         try:
             self._ledger.flush()
-            write_status_page(self._out, status_of(self._out, self._ledger.story, driver))
-        except (RunError, OSError):
-            # A full disk ends the run where it writes results, not where it paints a page.
+            story = self._ledger.story
+            write_status_page(self._out, status_of(self._out, story, driver))
+            if (lost := story.of(*LOST)) != self._told:
+                write_failed(self._out, lost)
+                self._told = lost
+        except Exception:
+            # A page is not worth a run: what is wrong ends it where it writes results.
             return

@@ -14,7 +14,7 @@ from distributed import Client
 
 from mrsi_engine.choices import DEFAULT_PIPELINE
 from mrsi_engine.cohort.choice import Choice, choose_scans
-from mrsi_engine.cohort.crash import Crashes, flags_of, versions, write_failed
+from mrsi_engine.cohort.crash import Crashes, flags_of, versions
 from mrsi_engine.cohort.events import CohortEvent, CohortSink, CohortStarted, ScanFailed, Step
 from mrsi_engine.cohort.fingerprint import Fingerprints
 from mrsi_engine.cohort.group import write_group, write_settings
@@ -218,7 +218,7 @@ class _Cohort:
         client: Client | None,
         sinks: Sequence[CohortSink],
     ) -> None:
-        """Run the scans that can, and write down which failed."""
+        """Run the scans that can."""
         waiting = len(checked.scans) + len(checked.refused)
         _tell_all(sinks, CohortStarted(waiting, len(self.rows) - waiting))
         try:
@@ -228,13 +228,17 @@ class _Cohort:
                 self._live(checked.scans, client, sinks)
         finally:
             interrupt_open(ledger)
-            write_failed(self.out, ledger.story.of(*LOST))
 
     def choose(self, known: Mapping[str, Record]) -> Choice:
         """Which scans are to be run."""
         chosen = choose_scans(self.rows, known, self.out, self.options, self._fingerprints)
         if chosen.finished:
             self.tell(f"{len(chosen.finished)} of {len(self.rows)} scans are done already")
+        if chosen.changed and self.options.rerun != "all":
+            self.tell(
+                f"{len(chosen.changed)} scans were done with other files, settings or revisions of "
+                "stages; what no longer holds is refused (--overwrite does it again)"
+            )
         if chosen.left:
             self.tell(f"{len(chosen.left)} scans are left as they are (--rerun)")
         return chosen

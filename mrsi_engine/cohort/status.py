@@ -141,9 +141,13 @@ def status_of(
 
 def counts_in_words(counts: Mapping[State, int]) -> str:
     """``12 scans: 10 done, 1 of no use, 1 failed``."""
-    words = {State.UNUSABLE: "of no use"}
-    told = [f"{count} {words.get(state, str(state))}" for state, count in counts.items()]
+    told = [f"{count} {state_in_words(state)}" for state, count in counts.items()]
     return f"{sum(counts.values())} scans: {', '.join(told) or 'none'}"
+
+
+def state_in_words(state: State) -> str:
+    """A state as people read it."""
+    return "of no use" if state is State.UNUSABLE else str(state)
 
 
 def pace_in_words(status: Status) -> str:

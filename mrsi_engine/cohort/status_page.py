@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mrsi_engine.cohort.crash import CRASH, crash_name
-from mrsi_engine.cohort.ledger import Record, State, now
-from mrsi_engine.cohort.status import Status, pace_in_words
+from mrsi_engine.cohort.ledger import FINISHED, LOST, Record, State, now
+from mrsi_engine.cohort.status import Status, pace_in_words, state_in_words
 from mrsi_engine.io.files import write_atomically
 
 #: Name of the page in the folder of a cohort.
@@ -20,6 +20,9 @@ RELOAD = 5
 
 #: Scans a table of the page lists before it only counts them.
 _LISTED = 200
+
+#: States from what ended to what is to come.
+_BAR = (*FINISHED, *LOST, State.INTERRUPTED, State.RUNNING, State.WAITING)
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem;
@@ -70,11 +73,11 @@ def status_page(status: Status) -> str:
 
 def _bar(status: Status) -> str:
     total = max(status.total, 1)
-    parts = [(state, status.counts[state]) for state in State if status.counts.get(state)]
+    parts = [(state, status.counts[state]) for state in _BAR if status.counts.get(state)]
     bar = "".join(
         f'<span class="{s}" style="width:{100 * n / total:.2f}%"></span>' for s, n in parts
     )
-    key = "".join(f'<li><i class="{state}"></i>{count} {state}</li>' for state, count in parts)
+    key = "".join(f'<li><i class="{s}"></i>{n} {state_in_words(s)}</li>' for s, n in parts)
     return f'<div class="bar">{bar}</div><ul class="key">{key}</ul>'
 
 

@@ -7,7 +7,6 @@ that every reader opens the whole, and nobody has to ask it for a union.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
 from mrsi_engine.io.places import is_remote, written_at
+from mrsi_engine.io.tables import as_parquet
 
 #: The dataset's folder in that of a cohort, and a scan's own table.
 VOXELS = "voxels"
@@ -126,16 +126,14 @@ def _linked(source: Path, target: Path) -> bool:
 def _widened(source: Path, union: pa.Schema) -> bytes:
     """A scan's table with the columns of all, null where it has none."""
     with source.open("rb") as file:
-        table = pq.read_table(file)
+        table = pq.ParquetFile(file).read()
     own = {name: table.field(name) for name in table.column_names}
     columns = [
         table[f.name].cast(f.type) if f.name in own else pa.nulls(len(table), f.type) for f in union
     ]
     told = [f.with_metadata(own[f.name].metadata) if f.name in own else f for f in union]
     schema = pa.schema(told, metadata=table.schema.metadata)
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
-    return buffer.getvalue()
+    return as_parquet(pa.table(columns, schema=schema))
 
 
 def _remove_others(folder: Path, places: set[str]) -> None:

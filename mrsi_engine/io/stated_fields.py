@@ -18,13 +18,13 @@ from mrsi_engine.io.header_fields import first
 _SAME = 1e-3
 
 #: Names that are not spelled alike everywhere: only taken where the header has none.
-_FREE_TEXT = ("SequenceName",)
+_FREE_TEXT = ("SequenceName", "Manufacturer")
 
-#: What BIDS states of the array itself.
-_POINTS, _MATRIX = "NumberOfSpectralPoints", "MatrixSize"
+#: The echo time, and what BIDS states of the array itself.
+_ECHO, _POINTS, _MATRIX = "EchoTime", "NumberOfSpectralPoints", "MatrixSize"
 
-#: Compared with the dwell time afterwards, which every file has: it says nothing new.
-_WIDTH = "SpectralWidth"
+#: Not worth a note: what the dwell time says, which every file has, and what changes no number.
+_UNSAID = ("SpectralWidth", "Manufacturer")
 
 
 def missing_fields(
@@ -49,21 +49,23 @@ def missing_fields(
     InputError
         If both say something else.
     """
-    found = {}
+    found, notes = {}, []
     for key, value in stated.items():
         own = {_POINTS: shape[3], _MATRIX: list(shape[:3])}.get(key, fields.get(key))
         if own is None:
             found[key] = value
+            if key not in _UNSAID:
+                said = f"{key} {json.dumps(value)} is that of the sidecar, the header states none"
+                notes.append(said)
+        elif key == _ECHO and own == 0:
+            # BIDS has no echo time of 0: a FID states its acquisition delay there.
+            notes.append(f"{key} {value} of the sidecar is not used: the header states 0 s")
         elif key not in _FREE_TEXT and not _same(own, value):
             raise InputError(
                 f"{path}: {key} is {json.dumps(own)} in the file and {json.dumps(value)} in its "
                 "sidecar (or the table's column 'stated'); correct one of the two"
             )
-    return found, [
-        f"{key} {json.dumps(value)} is that of the sidecar, the header states none"
-        for key, value in found.items()
-        if key != _WIDTH
-    ]
+    return found, notes
 
 
 def _same(one: Any, other: Any) -> bool:

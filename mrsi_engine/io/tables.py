@@ -44,9 +44,15 @@ def write_table(result: xr.Dataset, path: Path, tissue: Tissue | None = None) ->
     RunError
         If the file cannot be written.
     """
+    return write_atomically(path, as_parquet(voxel_table(result, tissue)))
+
+
+def as_parquet(table: pa.Table) -> bytes:
+    """A voxel table as a file; numbers without a dictionary, which would have one entry each."""
+    words = [f.name for f in table.schema if pa.types.is_dictionary(f.type)]
     buffer = io.BytesIO()
-    pq.write_table(voxel_table(result, tissue), buffer, compression="zstd")
-    return write_atomically(path, buffer.getvalue())
+    pq.write_table(table, buffer, compression="zstd", use_dictionary=words or False)
+    return buffer.getvalue()
 
 
 def voxel_table(result: xr.Dataset, tissue: Tissue | None = None) -> pa.Table:

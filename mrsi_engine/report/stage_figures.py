@@ -80,11 +80,11 @@ def matrix_figure(before: NDArray[np.floating], after: NDArray[np.floating]) -> 
     lowest = float(np.nanpercentile(both, 1)) if np.isfinite(both).any() else 0.0
     limits = (min(lowest, 0.99), 1.0)
     parts = [
-        _similarities(matrix, Box(30 + n * 254, 20, 224, 224), limits, title)
+        _similarities(matrix, Box(30 + n * 254, 20, 216, 216), limits, title)
         for n, (matrix, title) in enumerate(((before, "before"), (after, "after")))
     ]
     ticks = round_ticks(*limits, 8)
-    bar = Box(526, 42, 12, 180)
+    bar = Box(522, 40, 12, 176)
     return figure_uri(
         (8.2, 3.7), [*parts, scale_parts(bar, limits, ticks, "similarity", "quality")]
     )

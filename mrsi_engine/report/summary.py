@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -367,7 +367,7 @@ def _processing(result: xr.Dataset) -> dict[str, object]:
     devices = sorted({d for session in sessions for d in session.get("devices", ())})
     return {
         "pipeline": attrs.get("pipeline", {}).get("name"),
-        "basis": (attrs.get("basis") or {}).get("source"),
+        "basis": PurePath((attrs.get("basis") or {}).get("source", "")).name or None,
         "mask": attrs.get("mask_origin"),
         "crlb_limit": limits(result).max_crlb_percent,
         "engine_version": attrs.get("engine_version"),

@@ -15,7 +15,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from mrsi_engine.cohort.ledger import read_ledger
+from mrsi_engine.cohort.ledger import FINISHED, LedgerReader
+from mrsi_engine.io.result_store import ResultStore
 from tests.chaos.made_cohort import make_cohort
 from tests.chaos.watched import Watched, watch
 
@@ -45,14 +46,13 @@ def measure(scratch: Path, scans: int, workers: int, reports: str, out: Path) ->
     first, again = watch(command), watch(command)
     if first.code not in (0, 1) or len(cohort.good) + len(cohort.broken) != scans:
         sys.exit(first.output)
-    states = read_ledger(scratch / "out").states
-    finished = sum(state.state in ("done", "unusable") for state in states.values())
-    kernel = sum(state.kernel_seconds for state in states.values())
+    finished = LedgerReader(scratch / "out").read().of(*FINISHED)
+    kernel = sum(kernel_seconds(scratch / "out" / record.scan) for record in finished)
     plot_memory(first, out / "driver-memory.png")
     return {
         "scans": scans,
-        "finished": finished,
-        "lost though good": len(cohort.good) - finished,
+        "finished": len(finished),
+        "lost though good": len(cohort.good) - len(finished),
         "wall s": first.seconds,
         "CPU s": first.cpu_seconds,
         "CPU s of the driver": first.driver_cpu_seconds,
@@ -64,6 +64,12 @@ def measure(scratch: Path, scans: int, workers: int, reports: str, out: Path) ->
         "wall s of the second run": again.seconds,
         "CPU s of the second run": again.cpu_seconds,
     }
+
+
+def kernel_seconds(folder: Path) -> float:
+    """Time that stages took in the blocks and passes of a scan, s."""
+    store = ResultStore.open(folder / "result.zarr")
+    return sum(session["kernel_seconds"] for session in store.attributes["timings"])
 
 
 def plot_memory(run: Watched, path: Path) -> None:

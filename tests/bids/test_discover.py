@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -186,16 +187,20 @@ def test_participants_sessions_and_filters(tmp_path: Path) -> None:
 def test_sidecars_are_inherited_and_stated(tmp_path: Path) -> None:
     root = empty_dataset(tmp_path / "ds", [f"{SCAN}_mrsi.nii.gz", f"{SCAN}_mrsref.nii.gz"])
     (root / "mrsi.json").write_text(
-        json.dumps({"EchoTime": 0.03, "PulseSequenceType": "sLASER", "Manufacturer": "S  1"})
+        json.dumps({"EchoTime": 0.03, "PulseSequenceType": "sLASER", "Manufacturer": "S"})
     )
     (root / f"{SCAN}_mrsi.json").write_text(json.dumps({"EchoTime": 0.04, "FlipAngle": 60}))
     (root / f"{SCAN}_mrsref.json").write_text(json.dumps({"RepetitionTime": 5}))
     (row,) = found_in(root).rows
     assert row.stated == {
-        "scan": {"EchoTime": 0.04, "SequenceName": "sLASER", "ExcitationFlipAngle": 60},
+        "scan": {
+            "EchoTime": 0.04,
+            "SequenceName": "sLASER",
+            "Manufacturer": "S",
+            "ExcitationFlipAngle": 60,
+        },
         "water": {"RepetitionTime": 5},
     }
-    assert row.metadata == {"manufacturer": "S 1", "pulse_sequence": "sLASER"}
     (root / f"{SCAN}_mrsi.json").write_text("{")
     assert "not JSON" in found_in(root).rows[0].refused
 
@@ -209,3 +214,11 @@ def test_a_scan_twice_is_refused_and_folders_without_a_label_are_told(tmp_path: 
     (row,) = found.rows
     assert "same output folder" in row.refused
     assert any("sub-0_2: left out" in note for note in found.notes)
+
+
+def test_the_rules_of_the_documentation_are_rules() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "bids.md").read_text("utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    rules = default_rules().with_changes(tomllib.loads(block)["bids"], "docs")
+    assert [rule.pipeline for rule in rules.scans] == [None, "brain-31p-7t"]
+    assert set(rules.companions) == set(default_rules().companions)

@@ -18,7 +18,9 @@ from mrsi_engine.runs import finishing
 BASIS = "press-3t-te30"
 
 #: What progress bars leave on a standard error that is no terminal.
-PROGRESS = re.compile(r"(import|prepare|fit|dashboard:|damaged,)\s.*|\s*")
+PROGRESS = re.compile(
+    r"(import|prepare|fit|dashboard:|damaged,|group level:|\d+ of \d+ scans|goes on)\s.*|\s*"
+)
 
 
 class Mrsi:

@@ -14,9 +14,8 @@ import pytest
 
 from mrsi_engine.cohort.group import write_group, write_settings
 from mrsi_engine.cohort.rows import ScanRow
+from mrsi_engine.errors import InputError
 from mrsi_engine.pipeline.pipeline import Pipeline
-from mrsi_engine.report.summary import write_summary
-from mrsi_engine.runs import one_scan
 from mrsi_engine.runs.one_scan import Options, process
 from tests.runs.phantom_run import BASIS, inputs_of
 
@@ -49,16 +48,11 @@ STATES = {
 def runs(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A run by each of two pipelines, whose tables have different columns."""
     made = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one_scan, "report_on", lambda folder, **content: folder / "report.html")
-        for name in ("brain-1h-3t", "minimal"):
-            folder = tmp_path_factory.mktemp("runs") / name
-            done = process(
-                inputs_of(phantom), BASIS, Pipeline.load(name), folder, Options(workers=0)
-            )
-            write_summary(folder, done.result)
-            (folder / "report.html").write_text("<title>its own</title>")
-            made[name] = folder
+    for name in ("brain-1h-3t", "minimal"):
+        made[name] = tmp_path_factory.mktemp("runs") / name
+        pipeline, where = Pipeline.load(name), Options(workers=0)
+        process(inputs_of(phantom), BASIS, pipeline, made[name], where, reports="none")
+        (made[name] / "report.html").write_text("<title>its own</title>")
     return made
 
 
@@ -115,6 +109,15 @@ def test_results_of_an_earlier_run_of_a_scan_that_failed_are_none(out: Path) -> 
     write_group(out, ROWS, {**STATES, ROWS[0].folder: Outcome("failed", "disk full")})
     assert table_of(out)["voxels"].isna().tolist() == [True, False, False, True]
     assert len(pd.read_parquet(out / "voxels")) == 32
+
+
+def test_a_link_out_of_the_folder_is_not_followed(out: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (out / "voxels").symlink_to(elsewhere)
+    with pytest.raises(InputError, match="outside the output folder"):
+        write_group(out, ROWS, STATES)
+    assert not any(elsewhere.iterdir())
 
 
 def test_what_to_cite_goes_by_what_was_done(out: Path) -> None:

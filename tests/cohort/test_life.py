@@ -26,7 +26,7 @@ from mrsi_engine.cohort.events import (
 )
 from mrsi_engine.cohort.job import ScanJob
 from mrsi_engine.cohort.life import live
-from mrsi_engine.engine.clusters import local_cluster
+from mrsi_engine.engine.clusters import local_cluster, refill_of
 from mrsi_engine.errors import RunError
 from mrsi_engine.io import result_store
 from tests.cohort.small_cohort import (
@@ -47,7 +47,11 @@ def two_processes() -> Iterator[Client]:
 
 @pytest.fixture
 def processes(two_processes: Client) -> Client:
-    two_processes.wait_for_workers(2, timeout=60)
+    refill = refill_of(two_processes)
+    assert refill is not None
+    while len(two_processes.nthreads()) < 2:
+        refill()
+        threading.Event().wait(0.1)
     return two_processes
 
 

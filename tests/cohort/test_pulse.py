@@ -52,8 +52,9 @@ def page(out: Path) -> str:
 def test_the_page_follows_the_ledger(tmp_path: Path, pulse: Pulse, ledger: Ledger) -> None:
     assert "0 of 1 scans ended" in page(tmp_path)
     assert 'http-equiv="refresh"' in page(tmp_path)
-    ledger.write(Record("a", State.DONE, attempt=1))
+    ledger.write(Record("a", State.FAILED, attempt=1, error="it broke"))
     until(lambda: "1 of 1 scans ended" in page(tmp_path))
+    until(lambda: "it broke" in (tmp_path / "failed.tsv").read_text())
 
 
 def test_the_lock_is_renewed(tmp_path: Path, pulse: Pulse) -> None:

@@ -5,12 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from mrsi_engine.conventions import Acquisition
+from mrsi_engine.engine.clusters import refill_of
 from mrsi_engine.io.scan_store import ScanStore
 from mrsi_engine.spectra.basis import Basis
 
@@ -65,6 +68,24 @@ def basis():
     rng = np.random.default_rng(1)
     fids = rng.normal(size=(2, 32)) + 1j * rng.normal(size=(2, 32))
     return Basis(("NAA", "Cr"), fids, ACQUISITION, sequence="press", source="test basis")
+
+
+def whole_again(client, workers=2):
+    """A client's local cluster, once what a test before stopped or killed was replaced."""
+    refill = refill_of(client)
+    while any(_is_down(nanny) for nanny in list(client.cluster.workers.values())) or (
+        len(client.nthreads()) < workers
+    ):
+        refill()
+        threading.Event().wait(0.1)
+    return client
+
+
+def _is_down(nanny):
+    try:
+        return psutil.Process(nanny.pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    except (psutil.NoSuchProcess, TypeError):
+        return True
 
 
 def drive_until_killed(scan, out, pipeline, workers=0, blocks=-1):

@@ -6,7 +6,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 import scripted
-from conftest import drive_until_killed, write_scan
+from conftest import drive_until_killed, whole_again, write_scan
 from distributed import Client
 from test_blocks import MOMENTS, assert_same, maps, run_all
 
@@ -44,9 +44,7 @@ def two_processes():
 
 @pytest.fixture
 def processes(two_processes):
-    # A test before may have killed one.
-    two_processes.wait_for_workers(2, timeout=30)
-    return two_processes
+    return whole_again(two_processes)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +155,7 @@ def test_stalled_blocks_are_sent_again(scan, expected, tmp_path, processes):
 def test_block_that_stalls_again_fails_alone(scan, tmp_path, processes):
     pipeline = scripted_pipeline(tmp_path / "log", {20: ["sleep 60"]})
     todo = plan(scan.path, pipeline, None, tmp_path / "out", block_size=10)
-    with pytest.raises(RunError, match=r"block 2 .*: it took longer than 0\.5 s, 3 times"):
+    with pytest.raises(RunError, match=r"block 2 .*: it took longer than .* s, 3 times"):
         run(todo, client=processes, patience=Patience(unknown=60.0, least=0.5))
     assert todo.store.missing() == [2]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import acts
 import dask
-import psutil
 import pytest
+from conftest import whole_again
 
 from mrsi_engine.engine.clusters import DASK_SETTINGS, local, local_cluster, refill_of
 from mrsi_engine.engine.patience import Patience
@@ -36,18 +36,7 @@ def two_processes():
 
 @pytest.fixture
 def processes(two_processes):
-    """Two workers; those that a test before stopped or killed were replaced."""
-    while any(is_down(nanny) for nanny in list(two_processes.cluster.workers.values())):
-        threading.Event().wait(0.05)
-    two_processes.wait_for_workers(2, timeout=60)
-    return two_processes
-
-
-def is_down(nanny):
-    try:
-        return psutil.Process(nanny.pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
-    except (psutil.NoSuchProcess, TypeError):
-        return True
+    return whole_again(two_processes)
 
 
 def acting(folder, scripts, count=6):
@@ -103,6 +92,11 @@ def test_what_goes_wrong_comes_back_as_text(where, request):
     assert found["any"].error == "ValueError: a any error"
     assert "in fail" in found["any"].traceback
     assert (found["any"].worker is None) == (client is None)
+
+
+def test_tasks_of_the_same_name_are_two(threads):
+    tasks = [Task("give", "same", partial(acts.give, n), of=n) for n in range(12)]
+    assert outcomes(tasks, threads) == {n: n for n in range(12)}
 
 
 def test_what_was_begun_goes_first(tmp_path):

@@ -195,8 +195,10 @@ class TestFile:
             "InstitutionName": "St Elsewhere",
             "private_note": "seen by Dr House",
         }
-        kept = result.assign_attrs(header=header, source="/home/jane/doe.nii.gz")
+        basis = {**result.attrs["basis"], "source": "bases of jane/te30.basis"}
+        kept = result.assign_attrs(header=header, source="/home/jane/doe.nii.gz", basis=basis)
         row = write_summary(tmp_path, kept)
+        assert row["basis"] == "te30.basis"
         assert (row["manufacturer"], row["sequence"]) == ("Siemens", "svs_slaser")
         assert row["protocol"] == "1H 2.9 T svs_slaser TE 30 ms TR 1500 ms"
         text = (tmp_path / SUMMARY_FILE).read_text().lower()
