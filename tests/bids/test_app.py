@@ -13,6 +13,7 @@ from mrsi_engine.bids.app import DatasetChoice, run_group, run_participants
 from mrsi_engine.bids.dataset import check_output, describe_output
 from mrsi_engine.cohort.ledger import State
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.places import place
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.runs.folder import result_folder
@@ -142,3 +143,13 @@ def test_filter_files(phantom: Path, tmp_path: Path) -> None:
     filters.write_text('["mrsi"]')
     with pytest.raises(InputError, match="expected JSON of entities"):
         choice.find(PIPELINE)
+
+
+def test_results_on_an_object_store_say_what_they_are(phantom: Path, tmp_path: Path) -> None:
+    root = phantom_dataset(tmp_path / "ds", phantom, ["01"])
+    choice = DatasetChoice(root, place("memory://results/study"))
+    assert run_dataset(choice).counts == {State.DONE: 1}
+    described = json.loads((choice.out / "dataset_description.json").read_text())
+    assert described["DatasetLinks"] == {"raw": root.as_uri()}
+    assert (choice.out / "logs" / "bids_index.parquet").is_file()
+    assert run_group(choice, choice.find(PIPELINE)).is_file()
