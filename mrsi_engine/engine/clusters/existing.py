@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import dask
 from distributed import Client
 
 from mrsi_engine.engine.clusters.certificates import TLSFiles, security_of
+from mrsi_engine.engine.clusters.settings import SHORT_MEMORY
 from mrsi_engine.errors import RunError
 
 
@@ -26,7 +28,8 @@ def connected(
     """
     security = security_of(scheduler, tls)
     try:
-        client = Client(scheduler, timeout=timeout, security=security, set_as_default=False)
+        with dask.config.set(SHORT_MEMORY):
+            client = Client(scheduler, timeout=timeout, security=security, set_as_default=False)
     except (OSError, ValueError) as error:
         raise RunError(
             f"{scheduler}: no Dask scheduler answers at this address ({error}); start one with: "

@@ -28,6 +28,9 @@ WORKER_ENVIRONMENT: Mapping[str, str] = {
     "MALLOC_MMAP_THRESHOLD_": str(_GIB),
 }
 
+#: Client and scheduler remember so many of their last messages, each up to a megabyte of tasks.
+SHORT_MEMORY: Mapping[str, object] = {"distributed.admin.low-level-log-length": 20}
+
 #: Dask settings of a scheduler and its workers. A saturation of 1 keeps blocks that wait off the
 #: workers, so that one that kills its worker takes no neighbour with it.
 DASK_SETTINGS: Mapping[str, object] = {
@@ -42,6 +45,7 @@ DASK_SETTINGS: Mapping[str, object] = {
     "distributed.worker.memory.pause": False,
     # A receipt on a worker that died is given up after this long, and its block done again.
     "distributed.comm.timeouts.connect": "10s",
+    **SHORT_MEMORY,
     "distributed.nanny.pre-spawn-environ": dict(WORKER_ENVIRONMENT),
     STARTED_BY: "forkserver" if CAN_FORK else "spawn",
 }
