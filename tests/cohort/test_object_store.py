@@ -37,7 +37,7 @@ def results_below(out: Path) -> dict[str, bytes]:
 def test_a_cohort_on_an_object_store_loses_nothing(s3: str, tmp_path: Path) -> None:
     pipeline = scripted_pipeline(tmp_path / "log", {6: ["kill", ""], 106: ["fail", ""]}, passes=1)
     rows = []
-    for job in jobs_of(tmp_path, pipeline, 3):
+    for job in jobs_of(tmp_path, pipeline, 2):
         scan = place(f"{s3}/cohort/in/{Path(job.row.scan).name}")
         scan.write_bytes(Path(job.row.scan).read_bytes())
         rows.append(replace(job.row, scan=str(scan)))
@@ -51,9 +51,9 @@ def test_a_cohort_on_an_object_store_loses_nothing(s3: str, tmp_path: Path) -> N
     assert scripted.runs(tmp_path / "log")[6] > 1, "it killed a worker and was done by another"
     again = run_cohort(table, out, pipeline=pipeline, options=OPTIONS)
     assert again.exit_code == 0
-    assert read_status(place(out)).counts[State.DONE] == 3
-    assert (place(out) / "group_mrsi.tsv").read_text().count("\n") == 4
+    assert read_status(place(out)).counts[State.DONE] == 2
+    assert (place(out) / "group_mrsi.tsv").read_text().count("\n") == 3
     run_cohort(rows, tmp_path / "out", pipeline=pipeline, options=OPTIONS)
     found = results_below(place(out))
-    assert len(found) > 50
+    assert len(found) > 30
     assert found == results_below(tmp_path / "out")
