@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -33,7 +35,7 @@ from mrsi_engine.cohort.ledger import (
 from mrsi_engine.cohort.life import live
 from mrsi_engine.cohort.lock import CohortLock, locked
 from mrsi_engine.cohort.options import CohortOptions
-from mrsi_engine.cohort.preflight import CheckedScan, Preflight, preflight
+from mrsi_engine.cohort.preflight import THREADS, CheckedScan, Preflight, preflight
 from mrsi_engine.cohort.pulse import Pulse
 from mrsi_engine.cohort.recorder import Recorder, interrupt_open
 from mrsi_engine.cohort.rows import ScanRow
@@ -44,7 +46,7 @@ from mrsi_engine.errors import UNUSABLE, InputError, RunError
 from mrsi_engine.io.places import check_reachable, is_remote, place
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.runs.bases import BasisChoice
-from mrsi_engine.runs.folder import check_links
+from mrsi_engine.runs.folder import check_links, remove_run
 
 #: The table of a cohort as it was run, and the folder of logs, in that of the cohort.
 TABLE, LOGS = "cohort.tsv", "logs"
@@ -259,7 +261,7 @@ class _Cohort:
         unusable = tuple(record.scan for record in told.of(State.UNUSABLE))
         return CohortOutcome(self.out, told.counts, failures, unusable)
 
-    @property
+    @cached_property
     def _fingerprints(self) -> Fingerprints:
         return Fingerprints(self.basis, self.pipeline, self.options)
 
@@ -300,6 +302,9 @@ class _Cohort:
     ) -> None:
         if not scans:
             return
+        if self.options.rerun == "all":
+            with ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(lambda scan: remove_run(self.out / scan.row.folder), scans))
         with open_where(self.options.scan, scans, self.out, client, self.tell) as where:
             heard = [*sinks, where.heard]
             live(
@@ -314,14 +319,13 @@ class _Cohort:
 
     def _job(self, scan: CheckedScan) -> ScanJob:
         options = self.options
-        anew = options.scan.overwrite or options.rerun == "all"
         out = self.out if is_remote(self.out) else self.out.absolute()
         return ScanJob.of(
             scan.row,
             out,
             scan.pipeline,
             self._basis_of(scan.row),
-            replace(options.scan, overwrite=anew),
+            options.scan,
             points=options.points,
             keep_personal=options.keep_personal,
             reports=options.reports,

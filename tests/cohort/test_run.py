@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import mrsi_engine as me
 from mrsi_engine.cohort.events import CohortEvent, CohortStarted
 from mrsi_engine.cohort.job import ScanJob
 from mrsi_engine.cohort.ledger import Ledger, LedgerReader, Record, Session, State
@@ -37,6 +38,10 @@ def states(out: Path) -> dict[str, str]:
 def imported(job: ScanJob) -> None:
     """The scan store of a job, for those who look into it."""
     import_once(job.inputs, scan_folder(job.folder))
+
+
+def test_it_is_of_the_public_functions() -> None:
+    assert me.run_cohort is run_cohort
 
 
 class TestWhatIsWritten:
@@ -80,7 +85,7 @@ class TestWhatIsWritten:
         assert "--pipeline minimal --basis press-3t-te30" in (crash / "repeat.sh").read_text()
         lives.failing = set()
         assert run().exit_code == 0
-        assert not crash.exists()
+        assert not crash.parent.exists()
 
     def test_done_is_not_written_where_no_summary_is_seen(
         self, run: Run, out: Path, lives: Lives, monkeypatch: pytest.MonkeyPatch
@@ -132,7 +137,15 @@ class TestWhatIsRunAgain:
         lives.pop()
         run("a", "b", "c", "d", options=replace(HERE, rerun=rerun))
         assert lives.pop() == expected
-        assert lives.jobs[-1].options.overwrite == (rerun == "all")
+
+    def test_all_from_scratch(self, run: Run, lives: Lives, out: Path) -> None:
+        lives.after = imported
+        run("a")
+        (out / "a" / "mine.txt").write_text("a note")
+        found: list[str] = []
+        lives.before = lambda name: found.extend(path.name for path in (out / name).iterdir())
+        run("a", options=replace(HERE, rerun="all"))
+        assert found == ["mine.txt"]
 
     def test_one_whose_folder_is_gone(self, run: Run, lives: Lives, out: Path) -> None:
         run()
