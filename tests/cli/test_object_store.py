@@ -71,9 +71,9 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_run_whose_worker_and_driver_are_killed_goes_on_to_the_same_files(
     mrsi: Mrsi, s3: str, phantom: Path, tmp_path: Path
 ) -> None:
-    inputs = on_store(f"{s3}/killed/in", phantom, ("scan", "mask", "water"))
+    inputs = on_store(f"{s3}/killed/in", phantom, ("scan", "mask"))
     out = f"{s3}/killed/out"
-    run = ["--mask", inputs["mask"], "--water", inputs["water"], "--basis", BASIS]
+    run = ["--mask", inputs["mask"], "--basis", BASIS, "--pipeline", "minimal"]
     command = ["run", inputs["scan"], *run, "--block-size", "1", "--out"]
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
