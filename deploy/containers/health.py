@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 from urllib.request import urlopen
@@ -18,10 +19,11 @@ _PORTS = {"scheduler": 8787, "worker": 8788}
 def role(commands: list[list[str]]) -> str | None:
     """``scheduler`` or ``worker``, if one of the processes is that of Dask's."""
     for words in commands:
-        if any(Path(word).name in ("dask", "distributed") or "dask_" in word for word in words):
-            found = [part for part in _PORTS if any(part in word for word in words)]
-            if found:
-                return found[0]
+        for program, argument in zip(words, [*words[1:], ""], strict=True):
+            name = re.split(r"[./]", program)[-1]
+            for part in _PORTS:
+                if name in (f"dask_{part}", f"dask-{part}") or (name, argument) == ("dask", part):
+                    return part
     return None
 
 

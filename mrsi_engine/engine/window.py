@@ -127,7 +127,7 @@ def run_tasks(
     RunError
         If the scheduler is lost, or no worker comes, or all hang.
     """
-    with stoppable() as stop:
+    with stoppable() as stop, stop.gently():
         if client is None:
             yield from _done_here(source, stop)
         else:
