@@ -15,7 +15,7 @@ from tests.object_store import s3_server
 
 # The same examples everywhere: what passed here passes on another machine. Search for new ones
 # with: pytest --hypothesis-profile=default
-settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from mrsi_engine.bids.rules import default_rules, read_filters, read_rules
 from mrsi_engine.cohort.group import write_group
 from mrsi_engine.cohort.ledger import LedgerReader
 from mrsi_engine.cohort.run import LOGS, CohortOutcome
-from mrsi_engine.errors import InputError
+from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.pipeline.pipeline import Pipeline
 
 #: How results lie in the output folder: as this engine has them, or for MRSIPrep beside that.
@@ -108,7 +109,9 @@ def run_participants(
         if choice.layout == "mrsiprep":
             write_layout(choice.out, found.rows, choice.dataset)
     finally:
-        describe_output(choice.out, choice.dataset)
+        # A full disk was told already, by what failed.
+        with suppress(RunError):
+            describe_output(choice.out, choice.dataset)
     return outcome
 
 

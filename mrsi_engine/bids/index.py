@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import bids2table
@@ -67,9 +68,10 @@ class Index:
         table = self.table
         if subjects is not None:
             table = table.filter(pc.is_in(table["sub"], pa.array(subjects, pa.string())))
+        folders = _by_name(self.root, self.derivatives)
         for batch in table.to_batches(max_chunksize=4096):
             for record in batch.to_pylist():
-                yield _file(record)
+                yield _file(record, folders)
 
 
 def index_datasets(
@@ -103,7 +105,7 @@ def index_datasets(
     for folder in below:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder of derivatives")
-    found = {RAW: root, **{folder.name: folder for folder in below}}
+    found = _by_name(root, below)
     if len(found) <= len(below):
         raise InputError(f"{', '.join(map(str, below))}: two derivatives of the same name")
     state = _state(found)
@@ -117,12 +119,13 @@ def index_datasets(
     return Index(root, tuple(below), table, tuple(_skipped(found)))
 
 
+def _by_name(root: Path, derivatives: Sequence[Path]) -> dict[str, Path]:
+    return {RAW: root, **{folder.name: folder for folder in derivatives}}
+
+
 def _check_dataset(root: Path) -> None:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give that of a BIDS dataset")
-    name = root.absolute().name
-    if root.suffix or name.startswith("."):
-        raise InputError(f"{root}: a BIDS dataset whose name has a dot is not indexed; rename it")
     if not any(root.glob("sub-*/")):
         raise InputError(f"{root}: no folder sub-...; give that of a BIDS dataset")
 
@@ -167,7 +170,7 @@ def _cached(cache: Path | None, state: bytes) -> pa.Table | None:
 def _indexed(folders: Mapping[str, Path]) -> pa.Table:
     tables = []
     for name, root in folders.items():
-        table = bids2table.index_dataset(root)
+        table = _listed(root)
         names = pa.array([name] * len(table), pa.string())
         table = table.set_column(table.schema.get_field_index("dataset"), "dataset", names)
         nifti = pc.match_substring_regex(table["ext"], r"^\.nii(\.gz)?$")
@@ -175,11 +178,19 @@ def _indexed(folders: Mapping[str, Path]) -> pa.Table:
     return pa.concat_tables(tables).combine_chunks()
 
 
-def _file(record: Mapping[str, Any]) -> BIDSFile:
-    path = Path(record["root"]) / record["path"]
+def _listed(root: Path) -> pa.Table:
+    """The files of a dataset, whatever it is called: bids2table finds none in ``fmriprep-23.2``."""
+    with TemporaryDirectory() as folder:
+        link = Path(folder) / "dataset"
+        link.symlink_to(root, target_is_directory=True)
+        return bids2table.index_dataset(link).drop_columns(["root"])
+
+
+def _file(record: Mapping[str, Any], folders: Mapping[str, Path]) -> BIDSFile:
+    path = folders[record["dataset"]] / record["path"]
     known = {name: str(value) for name, value in record.items() if value is not None}
     extra = dict(record["extra_entities"] or ())
-    for name in ("root", "path", "extra_entities"):
+    for name in ("path", "extra_entities"):
         known.pop(name, None)
     return BIDSFile(path, {**known, **extra})
 

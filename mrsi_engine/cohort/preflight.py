@@ -35,6 +35,8 @@ _T = TypeVar("_T")
 #: Files read at once: on a network each waits for its server.
 THREADS = 16
 
+_UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+
 #: Refused scans that are named.
 MOST_TOLD = 20
 
@@ -146,9 +148,10 @@ class Preflight:
             yield f"  and {len(self.refused) - MOST_TOLD} more"
 
     def _time(self, workers: int | None) -> str:
-        cpu = f"{self.seconds / 3600:.3g} CPU hours"
-        shared = self.seconds / 3600 / max(workers or 1, 1)
-        return cpu if workers is None else f"{shared:.3g} hours on {workers} workers ({cpu})"
+        alone = f"{_duration(self.seconds)} of one core"
+        if not workers:
+            return alone
+        return f"{_duration(self.seconds / workers)} on {workers} workers ({alone})"
 
 
 def preflight(
@@ -194,7 +197,7 @@ class _Checks:
         self._out, self._basis, self._options = out, basis, options
         self._pipelines = _Once[Pipeline]()
         self._bases = _Once[Basis | None]()
-        self._shares = _Once[float]()
+        self._shares: dict[Hashable, float] = {}
         self._pipelines(None, lambda: pipeline)
 
     def read(self, row: ScanRow) -> tuple[Inputs, NIfTIMRSHeader, Protocol]:
@@ -240,8 +243,9 @@ class _Checks:
         if mask is None or isinstance(mask, Mapping):
             return everything
         here = (key, header.grid.shape)
-        share = self._shares(here, lambda: float(read_mask(place(mask), header.grid)[0].mean()))
-        return max(1, round(share * everything))
+        if here not in self._shares:
+            self._shares[here] = float(read_mask(place(mask), header.grid)[0].mean())
+        return max(1, round(self._shares[here] * everything))
 
 
 def protocol_class(
@@ -261,6 +265,12 @@ def protocol_class(
         None if choice is None else choice.source,
         pipeline.name,
     )
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in a unit that suits them, three digits."""
+    unit, size = next((u, s) for u, s in _UNITS if seconds >= s or s == 1)
+    return f"{seconds / size:.3g} {unit}"
 
 
 class _Once(Generic[_T]):

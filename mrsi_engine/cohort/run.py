@@ -39,6 +39,7 @@ from mrsi_engine.cohort.recorder import Recorder, interrupt_open
 from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.cohort.table import clashes, read_table, write_table
 from mrsi_engine.cohort.where import open_where
+from mrsi_engine.engine.interrupts import interruptible
 from mrsi_engine.errors import UNUSABLE, InputError, RunError
 from mrsi_engine.io.places import check_reachable, is_remote, place
 from mrsi_engine.pipeline.pipeline import Pipeline
@@ -94,6 +95,7 @@ class CohortOutcome:
         return UNUSABLE if total and len(self.unusable) == total else 0
 
 
+@interruptible
 def run_cohort(
     table: str | Path | Sequence[ScanRow],
     out: str | Path,

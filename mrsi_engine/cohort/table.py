@@ -264,7 +264,8 @@ def _files(
 
 def _located(text: str, folder: Path) -> str:
     """A path of the table, or an address of an object store, by itself."""
-    return text if "://" in text else str(folder / text)
+    # A whole local path stays one also where the table lies on an object store.
+    return text if "://" in text or Path(text).is_absolute() else str(folder / text)
 
 
 def _is_file(pipeline: str) -> bool:

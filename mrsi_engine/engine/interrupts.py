@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from types import FrameType
+from typing import ParamSpec, TypeVar
 
 from mrsi_engine.errors import Interrupted
+
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -49,6 +54,15 @@ class Stop:
         finally:
             self._at_once = before
 
+    @contextmanager
+    def gently(self) -> Iterator[None]:
+        """Within it whoever holds the stop asks for it, whatever is so around it."""
+        before, self._at_once = self._at_once, False
+        try:
+            yield
+        finally:
+            self._at_once = before
+
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """The handler of a signal."""
         again, self._asked_by = self.asked, signal.Signals(number).name
@@ -78,3 +92,17 @@ def stoppable() -> Iterator[Stop]:
         for number, handler in before.items():
             # None is a handler that was not set from Python, and cannot be set again.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def interruptible(function: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
+    """Makes the first signal to end raise :class:`~mrsi_engine.errors.Interrupted` inside it.
+
+    Windows of tasks inside let running ones end first.
+    """
+
+    @wraps(function)
+    def stoppable_function(*given: _Given.args, **named: _Given.kwargs) -> _Found:
+        with stoppable() as stop, stop.at_once():
+            return function(*given, **named)
+
+    return stoppable_function

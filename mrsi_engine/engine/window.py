@@ -127,7 +127,7 @@ def run_tasks(
     RunError
         If the scheduler is lost, or no worker comes, or all hang.
     """
-    with stoppable() as stop:
+    with stoppable() as stop, stop.gently():
         if client is None:
             yield from _done_here(source, stop)
         else:
@@ -284,12 +284,13 @@ class _Window:
             flights = [flight for flight in batch if flight.task.begun is begun]
             if not flights:
                 continue
-            # Unique keys: the scheduler may still remember an earlier attempt.
-            attempt_id = uuid4().hex[:8]
+            # Unique keys: the scheduler may still remember an earlier attempt, and names of two
+            # scans of one file are the same.
+            sent = uuid4().hex[:8]
             futures = self._client.map(
                 attempt,
                 [flight.task.do for flight in flights],
-                key=[f"{f.task.kind}-{f.task.name}-{attempt_id}" for f in flights],
+                key=[f"{f.task.kind}-{f.task.name}-{sent}-{n}" for n, f in enumerate(flights)],
                 pure=False,
                 priority=int(begun),
                 **self._elsewhere(),

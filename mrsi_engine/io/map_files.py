@@ -22,6 +22,9 @@ from mrsi_engine.io.volumes import Grid, set_position
 #: What MRSIPrep expects where a CRLB (percent) is unknown; also the largest it is given.
 MRSIPREP_CRLB = 999.0
 
+#: Of gzip, as nibabel has it: estimates hardly compress, and more effort takes three times as long.
+_LEVEL = 1
+
 #: Beginning and end of JSON, between which that of two objects is joined.
 _OPENED, _CLOSED = "{", "\n}\n"
 
@@ -107,7 +110,7 @@ def write_map(result: xr.Dataset, described: Map, base: Path, fill: Fill, frame:
     sidecar = f"{own.removesuffix(_CLOSED)},{common.removeprefix(_OPENED)}"
     write_atomically(base.with_name(f"{base.name}_mrsi.json"), sidecar.encode())
     samples = data.astype("<f4", copy=False).tobytes(order="F")
-    return write_atomically(path, gzip.compress(frame.header + samples, 6, mtime=0))
+    return write_atomically(path, gzip.compress(frame.header + samples, _LEVEL, mtime=0))
 
 
 def plain(value: Any) -> Any:

@@ -2,10 +2,10 @@
 
 The signal of the scalp leaks into the brain through the point-spread function, so the lipids of a
 brain voxel are a combination ``B c`` of those of scalp voxels. An L2 penalty on ``c`` (Bilgic et
-al., Magn Reson Med 2014;72:1381) finds it; but metabolites are not orthogonal to lipids, which have
-a line at 2.0 ppm beside NAA, so that a penalty alone takes metabolites, and more of them the less
-lipid there is. Here the voxel is modelled as both (the union of subspaces of Ma et al., Magn Reson
-Med 2017;77:508, with covariances for subspaces):
+al., J Magn Reson Imaging 2014;40:181) finds it; but metabolites are not orthogonal to lipids, which
+have a line at 2.0 ppm beside NAA, so that a penalty alone takes metabolites, and more of them the
+less lipid there is. Here the voxel is modelled as both (the union of subspaces of Ma et al., Magn
+Reson Med 2016;75:488, with covariances for subspaces):
 
     fid = B c + background,    c ~ N(0, level),    background ~ N(0, C)
 

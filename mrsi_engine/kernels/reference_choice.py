@@ -1,6 +1,6 @@
 """One signal as reference, chosen by k-means: how the published deep spectral registration does it.
 
-Shamaei et al., Comput Biol Med 2023;158:106837: two clusters of magnitude FIDs, of which the one
+Shamaei et al., Magn Reson Med 2023;89:1221: two clusters of magnitude FIDs, of which the one
 that starts lower holds the signals without water and lipids; in it the signal of the highest SNR.
 """
 

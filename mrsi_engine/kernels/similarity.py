@@ -1,6 +1,6 @@
 """How alike signals are: the matrix behind the similarity index of a set.
 
-Shamaei et al., Comput Biol Med 2023;158:106837: normalised scalar products of the spectra within
+Shamaei et al., Magn Reson Med 2023;89:1221: normalised scalar products of the spectra within
 a window (2.5-3.5 ppm there), all pairs. Correction raises them where it aligns signals.
 """
 

@@ -1,6 +1,6 @@
 """What an encoder's outputs mean in frequency and phase correction, and what teaches it.
 
-Four decoders are those of Shamaei et al., Comput Biol Med 2023;158:106837, learned without labels:
+Four decoders are those of Shamaei et al., Magn Reson Med 2023;89:1221, learned without labels:
 
 - ``dCrR``: phase, shift, amplitude and damping of one Lorentzian line, creatine at 3.027 ppm. The
   signal times ``exp(-500 t)`` is taken as it is, as a rough account of all that decays fast;

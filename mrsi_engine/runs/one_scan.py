@@ -16,6 +16,7 @@ from mrsi_engine.conventions import Acquisition
 from mrsi_engine.engine.clusters import warm_up
 from mrsi_engine.engine.driver import PROCESSES_FROM, run
 from mrsi_engine.engine.events import DamageFound, Sink
+from mrsi_engine.engine.interrupts import interruptible
 from mrsi_engine.engine.plan import Plan, plan
 from mrsi_engine.engine.procedure import procedure_for
 from mrsi_engine.engine.voxels import ScanLayout
@@ -91,6 +92,7 @@ class Inputs:
         }
 
 
+@interruptible
 def process(
     inputs: Inputs,
     basis: BasisChoice | None,

@@ -1,6 +1,6 @@
 """Transients with known shift and phase: the yardstick of frequency and phase correction.
 
-The simulation of Shamaei et al. (Comput Biol Med 2023;158:106837; code: isi-nmr/DeepFPC, MIT): one
+The simulation of Shamaei et al. (Magn Reson Med 2023;89:1221; code: isi-nmr/DeepFPC, MIT): one
 rat-brain spectrum at 9.4 T, varied in amplitude, shift, phase and damping, some with a water or a
 lipid signal, white noise last, then divided by the largest magnitude. Where the published code
 errs it is not followed: signs are those of :mod:`mrsi_engine.conventions`, the share of signals

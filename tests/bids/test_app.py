@@ -13,6 +13,7 @@ from mrsi_engine.bids.app import DatasetChoice, run_group, run_participants
 from mrsi_engine.bids.dataset import check_output, describe_output
 from mrsi_engine.cohort.ledger import State
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.places import place
 from mrsi_engine.io.result_store import open_result
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.runs.folder import result_folder
@@ -61,29 +62,21 @@ def test_a_finished_dataset_is_not_run_again(finished: FinishedDataset) -> None:
     assert not [note for note in found.notes if "mrsi_engine" in note]
 
 
-def test_a_scan_that_cannot_run_hinders_no_other(phantom: Path, tmp_path: Path) -> None:
+def test_sidecars_fill_headers_or_refuse_their_scan_which_hinders_no_other(
+    phantom: Path, tmp_path: Path
+) -> None:
     root = phantom_dataset(tmp_path / "ds", phantom, ["01"])
+    (root / "mrsi.json").write_text('{"PulseSequenceType": "PRESS", "FlipAngle": 60}')
     add_scan(root, "sub-02/mrs/sub-02_mrsi.nii.gz", phantom / "scan.nii.gz", EchoTime=0.144)
     outcome = run_dataset(DatasetChoice(root, tmp_path / "out"))
     assert outcome.counts == {State.DONE: 1, State.REFUSED: 1}
-    assert "EchoTime is 0.03 in the file and 0.144" in outcome.failures["sub-02/sub-02"]
     assert outcome.exit_code == 1
-    assert validator_errors(tmp_path / "out") == []
-
-
-def test_what_the_header_lacks_is_taken_from_the_sidecar_and_said(
-    phantom: Path, tmp_path: Path
-) -> None:
-    root = tmp_path / "ds"
-    describe(root)
-    name = "sub-01/mrs/sub-01_mrsi.nii.gz"
-    add_scan(root, name, phantom / "scan.nii.gz", PulseSequenceType="PRESS", FlipAngle=60)
-    choice = DatasetChoice(root, tmp_path / "out")
-    assert run_dataset(choice).exit_code == 0
-    result = open_result(result_folder(tmp_path / "out/sub-01/sub-01"))
+    assert "EchoTime is 0.03 in the file and 0.144" in outcome.failures["sub-02/sub-02"]
+    result = open_result(result_folder(tmp_path / "out/sub-01/ses-1/sub-01_ses-1"))
     notes = "\n".join(result.attrs["notes"])
     assert 'SequenceName "PRESS" is that of the sidecar, the header states none' in notes
     assert "ExcitationFlipAngle 60 degrees" in notes
+    assert validator_errors(tmp_path / "out") == []
 
 
 def test_the_folder_says_what_it_is_even_when_a_run_fails(phantom: Path, tmp_path: Path) -> None:
@@ -101,6 +94,14 @@ def test_the_folder_says_what_it_is_even_when_a_run_fails(phantom: Path, tmp_pat
     assert validator_errors(choice.out) == []
     with pytest.raises(InputError, match="no scan was run here"):
         run_group(choice, found)
+
+
+def test_a_dataset_with_a_doi_is_named_by_it(tmp_path: Path) -> None:
+    describe(tmp_path / "raw", DatasetDOI="doi:10.0/x")
+    describe_output(tmp_path / "out", tmp_path / "raw")
+    described = json.loads((tmp_path / "out" / "dataset_description.json").read_text())
+    assert described["SourceDatasets"] == [{"DOI": "doi:10.0/x"}]
+    assert described["Name"] == "Metabolite maps of raw"
 
 
 def test_folders_of_something_else_are_refused(tmp_path: Path) -> None:
@@ -142,3 +143,13 @@ def test_filter_files(phantom: Path, tmp_path: Path) -> None:
     filters.write_text('["mrsi"]')
     with pytest.raises(InputError, match="expected JSON of entities"):
         choice.find(PIPELINE)
+
+
+def test_results_on_an_object_store_say_what_they_are(phantom: Path, tmp_path: Path) -> None:
+    root = phantom_dataset(tmp_path / "ds", phantom, ["01"])
+    choice = DatasetChoice(root, place("memory://results/study"))
+    assert run_dataset(choice).counts == {State.DONE: 1}
+    described = json.loads((choice.out / "dataset_description.json").read_text())
+    assert described["DatasetLinks"] == {"raw": root.as_uri()}
+    assert (choice.out / "logs" / "bids_index.parquet").is_file()
+    assert run_group(choice, choice.find(PIPELINE)).is_file()

@@ -51,7 +51,7 @@ def test_a_scan_that_can_run(good: ScanRow, tmp_path: Path) -> None:
         "1 of 1 scans can run",
         "TE 30 ms",
         "16 voxels; with 1 mask, 1 water",
-        "hours on 2",
+        "1 seconds on 2 workers",
     ):
         assert said in text
     assert not list(tmp_path.iterdir())
@@ -92,6 +92,16 @@ def test_what_cannot_run_is_told_and_hinders_nobody(good: ScanRow, tmp_path: Pat
         assert said in found.refused[row.folder]
     assert "10 refused" in list(found.lines())
     assert _check(list(broken.values()), tmp_path / "out").exit_code == 2
+
+
+def test_a_mask_of_nothing_refuses_its_own_scan_only(good: ScanRow, tmp_path: Path) -> None:
+    grid = nib.load(good.scan)
+    zeros = np.zeros(grid.shape[:3], np.uint8)
+    nothing = str(write_volume(tmp_path / "nothing.nii.gz", zeros, grid.affine))
+    first = replace(good, subject="00", files={**good.files, "mask": nothing})
+    found = _check([first, good], tmp_path / "out")
+    assert "selects no voxel" in found.refused[first.folder]
+    assert [scan.voxels for scan in found.scans] == [16]
 
 
 def test_what_is_refused_already_stays_so(good: ScanRow, tmp_path: Path) -> None:

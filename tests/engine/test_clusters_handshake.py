@@ -221,6 +221,17 @@ def test_heart_speaks_of_what_is_lost_and_silent_and_how_fast_it_goes(monkeypatc
             assert "lost" not in until("blocks/s") or until("1 worker; 2 pending")
 
 
+def test_workers_that_are_lost_again_and_again(quick):
+    told = []
+    with foreign_scheduler() as (address, _), Client(address) as client:
+        beating = Heart(client, str, told.append, needed=700 << 20)
+        beating._known = {"tcp://a:1", "tcp://b:1", "tcp://c:1"}
+        time.sleep(0.15)
+        beating.beat()
+    assert "3 lost since the last block ended" in told[0]
+    assert "they are killed, for their memory (one needs 700 MiB), or crash" in told[0]
+
+
 def test_heart_is_quiet_on_this_machine_while_blocks_end(quick):
     told = []
     with foreign_scheduler(1, processes=False) as (address, _), Client(address) as client:

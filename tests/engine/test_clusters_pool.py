@@ -3,14 +3,15 @@
 import os
 import signal
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 import pytest
 
-from mrsi_engine.engine.clusters import ClusterChoice, Need, open_cluster, queues
+from mrsi_engine.engine.clusters import ClusterChoice, Need, open_cluster, opening, queues
 from mrsi_engine.engine.clusters.pool import Pool
 from mrsi_engine.engine.clusters.queues import Queue
+from mrsi_engine.errors import RunError
 
 
 @pytest.fixture
@@ -36,8 +37,8 @@ def test_workers_that_are_killed_while_they_start_are_replaced(need):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
+        wait_until(lambda: cluster.workers.get(0, first) is not first)
         wait_until(lambda: len(opened.client.nthreads()) == 2)
-        assert cluster.workers[0] is not first
         assert opened.client.submit(os.getpid, pure=False).result(timeout=60)
 
 
@@ -56,6 +57,52 @@ def test_threads_are_open_at_once_and_asked_nothing(tmp_path):
     with open_cluster(ClusterChoice(workers=1, threads_per_worker=2), need) as opened:
         assert sum(opened.client.nthreads().values()) == 2
         assert not need.folder.exists()
+
+
+def test_no_more_workers_than_fit_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "MEMORY_LIMIT", 3000 << 20)
+    monkeypatch.setattr(opening, "default_workers", lambda: 8)
+    asked = []
+
+    @contextmanager
+    def recorded(workers, threads, **options):
+        asked.append((workers, options["memory_limit"] >> 20))
+        raise InterruptedError
+        yield
+
+    monkeypatch.setattr(opening, "local_cluster", recorded)
+
+    def opened(choice, needed):
+        with pytest.raises(RunError), open_cluster(choice, Need(tmp_path, bytes=needed << 20)):
+            pass
+        return asked[-1]
+
+    assert opened(ClusterChoice(), 1000) == (3, 1000)
+    assert opened(ClusterChoice(), 100) == (8, 375)
+    assert opened(ClusterChoice(), 4000) == (1, 3000)
+    assert opened(ClusterChoice(workers=5), 1000) == (5, 600)
+
+
+def test_what_a_profile_says_of_this_machine_counts(tmp_path):
+    profile = tmp_path / "mine.toml"
+    profile.write_text(
+        'class = "distributed.LocalCluster"\n[cluster]\nn_workers = 2\nprocesses = false\n'
+        "threads_per_worker = 3\n"
+    )
+    with open_cluster(ClusterChoice(str(profile)), Need(tmp_path / "out")) as opened:
+        assert list(opened.client.nthreads().values()) == [3, 3]
+    with open_cluster(ClusterChoice(str(profile), workers=1), Need(tmp_path / "out")) as opened:
+        assert list(opened.client.nthreads().values()) == [3]
+
+
+def test_a_cluster_that_does_not_start_names_its_profile(tmp_path):
+    profile = tmp_path / "mine.toml"
+    profile.write_text('class = "distributed.LocalCluster"\n[cluster]\nhost = "256.0.0.1"\n')
+    with (
+        pytest.raises(RunError, match=r"mine\.toml: distributed\.LocalCluster does not start"),
+        open_cluster(ClusterChoice(str(profile)), Need(tmp_path / "out")),
+    ):
+        pass
 
 
 SQUEUE = "11|RUNNING|None\n12|PENDING|Priority\n13|COMPLETING|None\n99|RUNNING|None\n"

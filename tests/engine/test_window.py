@@ -94,6 +94,11 @@ def test_what_goes_wrong_comes_back_as_text(where, request):
     assert (found["any"].worker is None) == (client is None)
 
 
+def test_tasks_of_the_same_name_are_two(threads):
+    tasks = [Task("give", "same", partial(acts.give, n), of=n) for n in range(12)]
+    assert outcomes(tasks, threads) == {n: n for n in range(12)}
+
+
 def test_what_was_begun_goes_first(tmp_path):
     gate = tmp_path / "gate"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -332,12 +333,10 @@ def test_a_failed_write_leaves_the_old_file(
 ) -> None:
     path = write_atomically(tmp_path / "a.txt", b"old")
 
-    def no_space(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[:1])
+    def no_space(source: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", no_space)
+    monkeypatch.setattr(os, "replace", no_space)
     with pytest.raises(RunError, match="No space left"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

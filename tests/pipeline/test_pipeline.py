@@ -97,7 +97,7 @@ def test_unknown_key_of_a_stage(tmp_path):
 
 def test_unknown_key_of_the_pipeline(tmp_path):
     message = refusal(tmp_path, TEXT.replace("block_size", "blocksize"))
-    allowed = "block_size, description, name, nucleus, stages"
+    allowed = "bids, block_size, description, name, nucleus, stages"
     assert f"unknown key 'blocksize'; allowed are {allowed}" in message
 
 

@@ -76,7 +76,7 @@ def local_cluster(
             **{
                 "memory_limit": "auto" if processes else 0,
                 "dashboard_address": SEEN_HERE_ONLY,
-                **(_closed(secure) if processes else {"protocol": "inproc://"}),
+                **(_apart(secure) if processes else {"protocol": "inproc://"}),
                 **arguments,
             },
         )
@@ -116,6 +116,12 @@ def gpu_cluster(
 def default_workers() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _apart(secure: bool) -> dict[str, Any]:
+    """What processes are told that threads of this one know."""
+    # What they are forked from may have begun before credentials and the like were set.
+    return {**_closed(secure), "env": dict(os.environ)}
 
 
 def _closed(secure: bool) -> dict[str, Any]:
