@@ -99,7 +99,7 @@ def _run(choice: DatasetChoice, found: Discovery, scans: Scans, where: Where) ->
     output.say_notes(check_layout(choice, found))
 
     def run() -> CohortOutcome:
-        with cohort_progress(where.log) as sinks:
+        with cohort_progress(where.log, scans.metrics) as sinks:
             return run_cohort(
                 found.rows,
                 choice.out,
