@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mrsi_engine.bids.dataset import check_output, describe_output, read_description
 from mrsi_engine.bids.discover import Discovery, Wanted, discover
 from mrsi_engine.bids.index import index_datasets
 from mrsi_engine.bids.mrsiprep import check_sessions, write_layout
 from mrsi_engine.bids.rules import default_rules, read_filters, read_rules
+from mrsi_engine.cohort.dataset import check_output, describe_output, read_description
 from mrsi_engine.cohort.group import write_group
 from mrsi_engine.cohort.ledger import FINISHED, LedgerReader
 from mrsi_engine.cohort.run import LOGS, CohortOutcome

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from mrsi_engine.bids.dataset import describe_output
+from mrsi_engine.cohort.dataset import describe_output
 from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically

@@ -17,6 +17,7 @@ from distributed import Client
 from mrsi_engine.choices import DEFAULT_PIPELINE
 from mrsi_engine.cohort.choice import Choice, choose_scans
 from mrsi_engine.cohort.crash import Crashes, flags_of, versions
+from mrsi_engine.cohort.dataset import check_output, describe_output, read_description
 from mrsi_engine.cohort.events import CohortEvent, CohortSink, CohortStarted, ScanFailed, Step
 from mrsi_engine.cohort.fingerprint import Fingerprints
 from mrsi_engine.cohort.group import write_group, write_settings
@@ -202,15 +203,19 @@ class _Cohort:
         checked = self.check(chosen.todo)
         if checked.refused and not checked.scans and not (chosen.finished or chosen.left):
             raise InputError(_all_refused(checked))
+        if group:
+            check_output(self.out)
         as_before = self._write_down(command) and before.grouped and not chosen.todo
         session = Session(now(), socket.gethostname(), os.getpid(), command, versions())
         with _begun(Ledger(self.out, session, before)) as ledger:
             del before
             self._open(ledger, chosen)
+            if group:
+                self._describe()
             with Pulse(self.out, ledger, lock) as pulse:
                 self._run(checked, ledger, client, [pulse.check, self._recorder(ledger), *sinks])
             if group and not as_before:
-                page = write_group(self.out, self.rows, ledger.story.scans)
+                page = write_group(self.out, _known_rows(self.out / TABLE), ledger.story.scans)
                 ledger.write_grouped()
                 self.tell(f"group level: {page}")
             return ledger.story
@@ -276,6 +281,13 @@ class _Cohort:
         ledger.write(*(replace(r, state=State.INTERRUPTED, time="") for r in left_open))
         ledger.write(*chosen.touched)
         ledger.write(*(Record(row.folder, State.WAITING) for row in chosen.todo))
+
+    def _describe(self) -> None:
+        """Let the folder say what it is, unless it says so as results of a BIDS dataset."""
+        if "DatasetLinks" not in read_description(self.out):
+            tops = {row.folder.split("/")[0] for row in _known_rows(self.out / TABLE)}
+            others = [name for name in tops if not name.startswith("sub-")]
+            describe_output(self.out, others=others)
 
     def _write_down(self, command: str) -> bool:
         """Keep the table with all scans of the folder, and the settings of this run.

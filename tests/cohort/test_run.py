@@ -22,6 +22,7 @@ from mrsi_engine.errors import InputError, Interrupted
 from mrsi_engine.runs.folder import scan_folder
 from mrsi_engine.runs.one_scan import import_once
 from mrsi_engine.stages.quantify import Quantify
+from tests.bids.datasets import validator_errors
 from tests.cohort.conftest import Run
 from tests.cohort.lives import HERE, Lives, rows
 
@@ -58,6 +59,20 @@ class TestWhatIsWritten:
         assert "3 of 3 scans ended" in (out / "status.html").read_text()
         assert grouped == [["a", "b", "c"]]
         assert holder_of(out) is None
+
+    def test_the_folder_is_a_valid_dataset(self, run: Run, out: Path) -> None:
+        run("a", "b")
+        run("c")
+        assert validator_errors(out) == []
+        assert {"a", "b", "c"} < set((out / ".bidsignore").read_text().splitlines())
+
+    def test_a_folder_of_other_results_is_refused(self, run: Run, out: Path) -> None:
+        out.mkdir()
+        other = {"Name": "x", "BIDSVersion": "1.10.0", "GeneratedBy": [{"Name": "fmriprep"}]}
+        (out / "dataset_description.json").write_text(json.dumps(other))
+        with pytest.raises(InputError, match="made by fmriprep"):
+            run("a")
+        assert [path.name for path in out.iterdir()] == ["dataset_description.json"]
 
     def test_a_record_says_all_there_is(self, run: Run, out: Path) -> None:
         run("a")
@@ -107,7 +122,7 @@ class TestWhatIsWritten:
         run("a", "b")
         assert run("c").counts == {State.DONE: 1}
         assert [row.folder for row in read_table(out / "cohort.tsv")] == ["a", "b", "c"]
-        assert grouped == [["a", "b"], ["c"]]
+        assert grouped == [["a", "b"], ["a", "b", "c"]]
 
 
 class TestWhatIsRunAgain:
