@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -32,7 +31,7 @@ def bids_command(
     session_label: _Labels = (),
     bids_filter_file: LocalPlace | None = None,
     bids_rules: LocalPlace | None = None,
-    derivatives: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] | None = None,
+    derivatives: Annotated[tuple[LocalPlace, ...], Parameter(consume_multiple=True)] | None = None,
     bids_index_dir: LocalPlace | None = None,
     layout: Literal["mrsi", "mrsiprep"] = "mrsi",
     scans: Scans = SCANS,
@@ -100,7 +99,7 @@ def _run(choice: DatasetChoice, found: Discovery, scans: Scans, where: Where) ->
     output.say_notes(check_layout(choice, found))
 
     def run() -> CohortOutcome:
-        with cohort_progress(where.log) as sinks:
+        with cohort_progress(where.log, scans.metrics) as sinks:
             return run_cohort(
                 found.rows,
                 choice.out,
