@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mrsi_engine.bids.dataset import check_output, describe_output, read_description
 from mrsi_engine.bids.discover import Discovery, Wanted, discover
 from mrsi_engine.bids.index import index_datasets
 from mrsi_engine.bids.mrsiprep import check_sessions, write_layout
 from mrsi_engine.bids.rules import default_rules, read_filters, read_rules
+from mrsi_engine.cohort.dataset import check_output, describe_output, read_description
 from mrsi_engine.cohort.group import write_group
-from mrsi_engine.cohort.ledger import LedgerReader
+from mrsi_engine.cohort.ledger import FINISHED, LedgerReader
 from mrsi_engine.cohort.run import LOGS, CohortOutcome
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.pipeline.pipeline import Pipeline
@@ -107,7 +107,9 @@ def run_participants(
     try:
         outcome = run()
         if choice.layout == "mrsiprep":
-            write_layout(choice.out, found.rows, choice.dataset)
+            states = LedgerReader(choice.out).read().scans
+            done = {name for name, record in states.items() if record.state in FINISHED}
+            write_layout(choice.out, found.rows, done, choice.dataset)
     finally:
         # A full disk was told already, by what failed.
         with suppress(RunError):

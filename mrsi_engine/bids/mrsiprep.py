@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from mrsi_engine.bids.dataset import describe_output
+from mrsi_engine.cohort.dataset import describe_output
 from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.files import write_atomically
 from mrsi_engine.io.maps import export_maps
 from mrsi_engine.io.nifti_mrs import stem_of
-from mrsi_engine.io.result_store import RESULT_STORE, open_result
+from mrsi_engine.io.result_store import open_result
 from mrsi_engine.runs.folder import result_folder
 
 #: Name of the folder, in that of derivatives where MRSIPrep looks.
@@ -68,10 +68,21 @@ def check_sessions(rows: Sequence[ScanRow]) -> list[str]:
     return notes
 
 
-def write_layout(out: Path, rows: Sequence[ScanRow], dataset: Path | None = None) -> Path:
-    """Write the maps of all finished scans as MRSIPrep reads them; returns the folder.
+def write_layout(
+    out: Path, rows: Sequence[ScanRow], done: Collection[str], dataset: Path | None = None
+) -> Path:
+    """Write the maps of scans as MRSIPrep reads them; returns the folder.
 
-    What an earlier call left of a scan is replaced.
+    What an earlier call left of a scan is replaced, or taken away where it is not done any more.
+
+    Parameters
+    ----------
+    out, rows
+        Folder and scans of the cohort.
+    done
+        Folders of the scans whose results count.
+    dataset
+        What results are made of.
 
     Raises
     ------
@@ -84,16 +95,15 @@ def write_layout(out: Path, rows: Sequence[ScanRow], dataset: Path | None = None
     folder = out / FOLDER
     describe_output(folder, dataset, _README)
     for row in _imaging(rows):
-        result = result_folder(out / row.folder)
-        if RESULT_STORE.holds(result):
-            _write_scan(out / row.folder, folder, row)
+        target = folder.joinpath(*_prefix(row).split("_"))
+        for old in list(target.glob("*_mrsi.*")) if target.is_dir() else ():
+            old.unlink()
+        if row.folder in done:
+            _write_scan(out / row.folder, target, row)
     return folder
 
 
-def _write_scan(scan: Path, folder: Path, row: ScanRow) -> None:
-    target = folder.joinpath(*_prefix(row).split("_"))
-    for old in target.glob("*_mrsi.*") if target.is_dir() else ():
-        old.unlink()
+def _write_scan(scan: Path, target: Path, row: ScanRow) -> None:
     maps = list(_finite_maps(scan / "maps"))
     if not maps:
         result = open_result(result_folder(scan))

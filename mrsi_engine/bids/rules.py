@@ -13,7 +13,7 @@ from typing import Any
 import bids2table
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from mrsi_engine.bids.index import BIDSFile
+from mrsi_engine.bids.index import RAW, BIDSFile
 from mrsi_engine.companions import companion
 from mrsi_engine.errors import InputError
 
@@ -34,7 +34,10 @@ class _Table(BaseModel):
 
 
 class ScanRule(_Table):
-    """Files that are scans, and the basis and pipeline of these if they have their own."""
+    """Files that are scans, and the basis and pipeline of these if they have their own.
+
+    Those of the dataset itself unless ``where`` names another: maps of derivatives end alike.
+    """
 
     where: Where
     basis: str | None = None
@@ -43,7 +46,7 @@ class ScanRule(_Table):
     @field_validator("where", mode="before")
     @classmethod
     def _spelled(cls, value: Any) -> Where:
-        return where(value)
+        return {"dataset": (RAW,), **where(value)}
 
 
 class Rules(_Table):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -32,7 +31,7 @@ def bids_command(
     session_label: _Labels = (),
     bids_filter_file: LocalPlace | None = None,
     bids_rules: LocalPlace | None = None,
-    derivatives: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] | None = None,
+    derivatives: Annotated[tuple[LocalPlace, ...], Parameter(consume_multiple=True)] | None = None,
     bids_index_dir: LocalPlace | None = None,
     layout: Literal["mrsi", "mrsiprep"] = "mrsi",
     scans: Scans = SCANS,

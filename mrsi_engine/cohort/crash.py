@@ -14,6 +14,7 @@ from mrsi_engine.cohort.options import CohortOptions
 from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.cohort.table import write_table
 from mrsi_engine.io.files import make_folder, remove_leftover, write_atomically
+from mrsi_engine.io.places import is_remote
 from mrsi_engine.runs.bases import BasisChoice
 
 #: Folder of crashes, and the table of scans that failed, in that of a cohort.
@@ -61,6 +62,8 @@ class Crashes:
         folder = self.out / CRASH / crash_name(row.folder)
         if folder.is_dir():
             remove_leftover(folder)
+            if not is_remote(folder) and not any(folder.parent.iterdir()):
+                folder.parent.rmdir()
 
     def _script(self, row: ScanRow) -> str:
         given = ("scan.tsv", "--out", "again", *self.flags, "--workers", "0", "--debug")

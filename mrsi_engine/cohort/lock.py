@@ -182,7 +182,7 @@ class CohortLock:
         return self._path.with_name(f"{LOCK}.{holder.token if holder else 'unreadable'}")
 
     def _lives(self, path: Path, holder: Holder | None) -> bool:
-        if holder is not None and holder.is_here:
+        if holder is not None and _can_be_asked(path, holder):
             return holder.runs
         return self._age(path) < self._limit
 
@@ -204,7 +204,7 @@ class CohortLock:
                 f"{self._limit:.0f} s"
             )
         head = f"{path.parent}: {_named(holder)} runs this cohort; mrsi status shows how far it is"
-        if holder.is_here:
+        if holder.is_here and holder.runs:
             return f"{head}. Wait for it, stop it (kill {holder.pid}), or give another --out"
         age = self._age(path)
         return (
@@ -237,7 +237,7 @@ def holder_of(out: Path) -> Holder | None:
 
 def holder_lives(out: Path, holder: Holder, renewed_every: float = RENEWED_EVERY) -> bool:
     """Whether the holder of a lock lives, as far as a reader can tell who writes nothing."""
-    if holder.is_here:
+    if _can_be_asked(out / LOCK, holder):
         return holder.runs
     try:
         age = time.time() - (out / LOCK).stat().st_mtime
@@ -253,6 +253,17 @@ def this_machine() -> str:
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return socket.gethostname()
+
+
+def _can_be_asked(path: Path, holder: Holder) -> bool:
+    """Whether this machine knows for sure if a holder lives: it may hide processes of others."""
+    if not holder.is_here:
+        return False
+    try:
+        owner = getattr(path.stat(), "st_uid", None)
+    except OSError:
+        owner = None
+    return holder.runs or owner in (None, os.getuid())
 
 
 def _named(holder: Holder) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +17,7 @@ from distributed import Client
 from mrsi_engine.choices import DEFAULT_PIPELINE
 from mrsi_engine.cohort.choice import Choice, choose_scans
 from mrsi_engine.cohort.crash import Crashes, flags_of, versions
+from mrsi_engine.cohort.dataset import check_output, describe_output, read_description
 from mrsi_engine.cohort.events import CohortEvent, CohortSink, CohortStarted, ScanFailed, Step
 from mrsi_engine.cohort.fingerprint import Fingerprints
 from mrsi_engine.cohort.group import write_group, write_settings
@@ -33,7 +36,7 @@ from mrsi_engine.cohort.ledger import (
 from mrsi_engine.cohort.life import live
 from mrsi_engine.cohort.lock import CohortLock, locked
 from mrsi_engine.cohort.options import CohortOptions
-from mrsi_engine.cohort.preflight import CheckedScan, Preflight, preflight
+from mrsi_engine.cohort.preflight import THREADS, CheckedScan, Preflight, preflight
 from mrsi_engine.cohort.pulse import Pulse
 from mrsi_engine.cohort.recorder import Recorder, interrupt_open
 from mrsi_engine.cohort.rows import ScanRow
@@ -44,7 +47,7 @@ from mrsi_engine.errors import UNUSABLE, InputError, RunError
 from mrsi_engine.io.places import check_reachable, is_remote, place
 from mrsi_engine.pipeline.pipeline import Pipeline
 from mrsi_engine.runs.bases import BasisChoice
-from mrsi_engine.runs.folder import check_links
+from mrsi_engine.runs.folder import check_links, remove_run
 
 #: The table of a cohort as it was run, and the folder of logs, in that of the cohort.
 TABLE, LOGS = "cohort.tsv", "logs"
@@ -200,15 +203,19 @@ class _Cohort:
         checked = self.check(chosen.todo)
         if checked.refused and not checked.scans and not (chosen.finished or chosen.left):
             raise InputError(_all_refused(checked))
+        if group:
+            check_output(self.out)
         as_before = self._write_down(command) and before.grouped and not chosen.todo
         session = Session(now(), socket.gethostname(), os.getpid(), command, versions())
         with _begun(Ledger(self.out, session, before)) as ledger:
             del before
             self._open(ledger, chosen)
+            if group:
+                self._describe()
             with Pulse(self.out, ledger, lock) as pulse:
                 self._run(checked, ledger, client, [pulse.check, self._recorder(ledger), *sinks])
             if group and not as_before:
-                page = write_group(self.out, self.rows, ledger.story.scans)
+                page = write_group(self.out, _known_rows(self.out / TABLE), ledger.story.scans)
                 ledger.write_grouped()
                 self.tell(f"group level: {page}")
             return ledger.story
@@ -259,7 +266,7 @@ class _Cohort:
         unusable = tuple(record.scan for record in told.of(State.UNUSABLE))
         return CohortOutcome(self.out, told.counts, failures, unusable)
 
-    @property
+    @cached_property
     def _fingerprints(self) -> Fingerprints:
         return Fingerprints(self.basis, self.pipeline, self.options)
 
@@ -274,6 +281,13 @@ class _Cohort:
         ledger.write(*(replace(r, state=State.INTERRUPTED, time="") for r in left_open))
         ledger.write(*chosen.touched)
         ledger.write(*(Record(row.folder, State.WAITING) for row in chosen.todo))
+
+    def _describe(self) -> None:
+        """Let the folder say what it is, unless it says so as results of a BIDS dataset."""
+        if "DatasetLinks" not in read_description(self.out):
+            tops = {row.folder.split("/")[0] for row in _known_rows(self.out / TABLE)}
+            others = [name for name in tops if not name.startswith("sub-")]
+            describe_output(self.out, others=others)
 
     def _write_down(self, command: str) -> bool:
         """Keep the table with all scans of the folder, and the settings of this run.
@@ -300,6 +314,9 @@ class _Cohort:
     ) -> None:
         if not scans:
             return
+        if self.options.rerun == "all":
+            with ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(lambda scan: remove_run(self.out / scan.row.folder), scans))
         with open_where(self.options.scan, scans, self.out, client, self.tell) as where:
             heard = [*sinks, where.heard]
             live(
@@ -314,14 +331,13 @@ class _Cohort:
 
     def _job(self, scan: CheckedScan) -> ScanJob:
         options = self.options
-        anew = options.scan.overwrite or options.rerun == "all"
         out = self.out if is_remote(self.out) else self.out.absolute()
         return ScanJob.of(
             scan.row,
             out,
             scan.pipeline,
             self._basis_of(scan.row),
-            replace(options.scan, overwrite=anew),
+            options.scan,
             points=options.points,
             keep_personal=options.keep_personal,
             reports=options.reports,

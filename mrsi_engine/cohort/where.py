@@ -10,11 +10,13 @@ from pathlib import Path
 from distributed import Client
 
 from mrsi_engine.cohort.events import CohortEvent, ScanAdvanced
+from mrsi_engine.cohort.job import WHOLE_VOXELS
 from mrsi_engine.cohort.preflight import CheckedScan
 from mrsi_engine.engine.clusters import (
     Need,
     Tell,
     bytes_needed,
+    bytes_of_scan,
     dashboard_link,
     open_cluster,
     ssh_line,
@@ -94,10 +96,14 @@ def _need(options: Options, scans: Sequence[CheckedScan], out: Path) -> Need:
 
 
 def _bytes(scan: CheckedScan, options: Options) -> int:
+    """Most memory of a task of a scan: the whole of a small one, else a block."""
     layout = ScanLayout(tuple(scan.protocol.dimensions))
-    return bytes_needed(
+    whole = scan.voxels <= WHOLE_VOXELS
+    block = options.block_size or default_block_size(scan.pipeline, scan.voxels, layout)
+    needed = bytes_of_scan if whole else bytes_needed
+    return needed(
         scan.protocol.points,
-        options.block_size or default_block_size(scan.pipeline, scan.voxels, layout),
+        scan.voxels if whole else block,
         [length for _, length in layout.dimensions],
         len(scan.basis.names) if scan.basis is not None else 0,
         options.threads_per_worker,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mrsi_engine.errors import InputError
+from mrsi_engine.io.files import remove_whole
 from mrsi_engine.io.places import check_reachable, is_remote
 from mrsi_engine.io.result_store import RESULT_STORE
 from mrsi_engine.io.scan_store import SCAN_STORE
@@ -130,6 +131,21 @@ def remove_exports(folder: Path) -> None:
             file.unlink()
     for name in (*_EXPORTS, SUMMARY_FILE):
         (folder / name).unlink(missing_ok=True)
+
+
+def remove_run(folder: Path) -> None:
+    """Delete all that a run left in its folder, stores included; what else is there stays.
+
+    Raises
+    ------
+    InputError
+        If a link leads out of the folder.
+    """
+    check_links(folder)
+    remove_exports(folder)
+    for store, kind in ((result_folder(folder), RESULT_STORE), (scan_folder(folder), SCAN_STORE)):
+        if kind.holds(store):
+            remove_whole(store)
 
 
 def remove_killed_exports(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mrsi_engine.bids.app import DatasetChoice, run_group, run_participants
-from mrsi_engine.bids.dataset import check_output, describe_output
+from mrsi_engine.cohort.dataset import check_output, describe_output
 from mrsi_engine.cohort.ledger import State
 from mrsi_engine.errors import InputError
 from mrsi_engine.io.places import place

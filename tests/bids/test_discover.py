@@ -146,6 +146,15 @@ def test_rules_of_a_user(tmp_path: Path) -> None:
     assert row.tissue_classes == ("gm", "wm")
 
 
+def test_scans_are_those_of_the_dataset_unless_another_is_named(tmp_path: Path) -> None:
+    own, other = f"{SCAN}_mrsi.nii.gz", f"derivatives/clean/{SCAN}_desc-preproc_mrsi.nii.gz"
+    root = empty_dataset(tmp_path / "ds", [own, other])
+    for conditions, expected in (({}, own), ({"dataset": "clean"}, other)):
+        scans = [{"where": {"suffix": "mrsi", **conditions}}]
+        (row,) = found_in(root, rules=default_rules().with_changes({"scans": scans}, "test")).rows
+        assert row.scan == str(root / expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -63,11 +63,14 @@ def test_maps_that_are_finite_already_are_linked(finished: FinishedDataset, tmp_
     result_folder(scan).parent.mkdir()
     result_folder(scan).symlink_to(result)
     export_maps(open_result(result), scan / "maps", fill="mrsiprep")
-    folder = write_layout(tmp_path, [row])
+    folder = write_layout(tmp_path, [row], [row.folder])
     linked = list(folder.glob("sub-01/ses-1/*.nii.gz"))
     assert linked
     assert all(path.stat().st_nlink == 2 for path in linked)
-    assert len(list(write_layout(tmp_path, [row]).glob("sub-01/ses-1/*.nii.gz"))) == len(linked)
+    write_layout(tmp_path, [row], [row.folder])
+    assert len(list(folder.glob("sub-01/ses-1/*.nii.gz"))) == len(linked)
+    write_layout(tmp_path, [row], [])
+    assert not list(folder.glob("sub-01/ses-1/*"))
 
 
 def test_one_acquisition_a_session() -> None:

@@ -17,7 +17,10 @@ print("imported:", *{name.split(".")[0] for name in sys.modules})
 """
 
 
-@pytest.mark.parametrize("command", ["--help", "run --help", "basis --help", "--version"])
+@pytest.mark.parametrize(
+    "command",
+    ["--help", "run --help", "cohort --help", "status --help", "basis --help", "--version"],
+)
 def test_nothing_heavy_is_imported(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *command.split()], capture_output=True, text=True

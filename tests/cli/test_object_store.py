@@ -71,9 +71,9 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_run_whose_worker_and_driver_are_killed_goes_on_to_the_same_files(
     mrsi: Mrsi, s3: str, phantom: Path, tmp_path: Path
 ) -> None:
-    inputs = on_store(f"{s3}/killed/in", phantom, ("scan", "mask", "water"))
+    inputs = on_store(f"{s3}/killed/in", phantom, ("scan", "mask"))
     out = f"{s3}/killed/out"
-    run = ["--mask", inputs["mask"], "--water", inputs["water"], "--basis", BASIS]
+    run = ["--mask", inputs["mask"], "--basis", BASIS, "--pipeline", "minimal"]
     command = ["run", inputs["scan"], *run, "--block-size", "1", "--out"]
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
@@ -91,15 +91,14 @@ def test_a_run_whose_worker_and_driver_are_killed_goes_on_to_the_same_files(
     assert sorted(blocks_of(log)) == missing
     mrsi(*command, tmp_path / "out", "--workers", 0)
     ours, expected = objects(place(out)), files(tmp_path / "out")
-    # The sessions of a run stand among its attributes.
-    own = {"result.zarr/zarr.json", "report.html", "summary.json"}
     assert ours.keys() == expected.keys()
+    assert len(ours) > 200
+    # When and how long it ran stands there, too.
+    own = {"result.zarr/zarr.json", "summary.json"}
     assert {name for name in ours if ours[name] != expected[name]} <= own
-    assert len(ours.keys() - own) > 200
-    assert "killed" not in str(sorted(Path.cwd().glob("s3*")))
     result = me.open_result(f"{out}/result.zarr")
-    local = me.open_result(tmp_path / "out" / "result.zarr")
-    np.testing.assert_array_equal(result.estimate.values, local.estimate.values)
+    near = me.open_result(tmp_path / "out" / "result.zarr")
+    np.testing.assert_array_equal(result.estimate, near.estimate)
     assert result.encoding["source"] == f"{out}/result.zarr"
     assert me.open_scan(f"{out}/scan.zarr").fid.shape[0] == store.voxels
 

@@ -116,6 +116,18 @@ def test_a_process_of_the_same_number_that_began_later_is_another(
         assert lock.taken_from is not None
 
 
+def test_a_process_of_another_user_that_cannot_be_seen_may_live(
+    tmp_path: Path, held_by: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_by(dead_here())
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    with pytest.raises(InputError, match="the same command takes over in"):
+        CohortLock(tmp_path).take()
+    held_by(dead_here(), age=MISSED * 15 + 60)
+    with locked(tmp_path) as lock:
+        assert lock.taken_from is not None
+
+
 class TestOfAnotherMachine:
     def test_one_that_was_renewed_is_alive(
         self, tmp_path: Path, held_by: Callable[..., Path]

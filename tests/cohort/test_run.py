@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import mrsi_engine as me
 from mrsi_engine.cohort.events import CohortEvent, CohortStarted
 from mrsi_engine.cohort.job import ScanJob
 from mrsi_engine.cohort.ledger import Ledger, LedgerReader, Record, Session, State
@@ -21,6 +22,7 @@ from mrsi_engine.errors import InputError, Interrupted
 from mrsi_engine.runs.folder import scan_folder
 from mrsi_engine.runs.one_scan import import_once
 from mrsi_engine.stages.quantify import Quantify
+from tests.bids.datasets import validator_errors
 from tests.cohort.conftest import Run
 from tests.cohort.lives import HERE, Lives, rows
 
@@ -39,6 +41,10 @@ def imported(job: ScanJob) -> None:
     import_once(job.inputs, scan_folder(job.folder))
 
 
+def test_it_is_of_the_public_functions() -> None:
+    assert me.run_cohort is run_cohort
+
+
 class TestWhatIsWritten:
     def test_a_cohort_that_runs_well(
         self, run: Run, out: Path, lives: Lives, grouped: list[list[str]]
@@ -53,6 +59,20 @@ class TestWhatIsWritten:
         assert "3 of 3 scans ended" in (out / "status.html").read_text()
         assert grouped == [["a", "b", "c"]]
         assert holder_of(out) is None
+
+    def test_the_folder_is_a_valid_dataset(self, run: Run, out: Path) -> None:
+        run("a", "b")
+        run("c")
+        assert validator_errors(out) == []
+        assert {"a", "b", "c"} < set((out / ".bidsignore").read_text().splitlines())
+
+    def test_a_folder_of_other_results_is_refused(self, run: Run, out: Path) -> None:
+        out.mkdir()
+        other = {"Name": "x", "BIDSVersion": "1.10.0", "GeneratedBy": [{"Name": "fmriprep"}]}
+        (out / "dataset_description.json").write_text(json.dumps(other))
+        with pytest.raises(InputError, match="made by fmriprep"):
+            run("a")
+        assert [path.name for path in out.iterdir()] == ["dataset_description.json"]
 
     def test_a_record_says_all_there_is(self, run: Run, out: Path) -> None:
         run("a")
@@ -80,7 +100,7 @@ class TestWhatIsWritten:
         assert "--pipeline minimal --basis press-3t-te30" in (crash / "repeat.sh").read_text()
         lives.failing = set()
         assert run().exit_code == 0
-        assert not crash.exists()
+        assert not crash.parent.exists()
 
     def test_done_is_not_written_where_no_summary_is_seen(
         self, run: Run, out: Path, lives: Lives, monkeypatch: pytest.MonkeyPatch
@@ -102,7 +122,7 @@ class TestWhatIsWritten:
         run("a", "b")
         assert run("c").counts == {State.DONE: 1}
         assert [row.folder for row in read_table(out / "cohort.tsv")] == ["a", "b", "c"]
-        assert grouped == [["a", "b"], ["c"]]
+        assert grouped == [["a", "b"], ["a", "b", "c"]]
 
 
 class TestWhatIsRunAgain:
@@ -132,7 +152,15 @@ class TestWhatIsRunAgain:
         lives.pop()
         run("a", "b", "c", "d", options=replace(HERE, rerun=rerun))
         assert lives.pop() == expected
-        assert lives.jobs[-1].options.overwrite == (rerun == "all")
+
+    def test_all_from_scratch(self, run: Run, lives: Lives, out: Path) -> None:
+        lives.after = imported
+        run("a")
+        (out / "a" / "mine.txt").write_text("a note")
+        found: list[str] = []
+        lives.before = lambda name: found.extend(path.name for path in (out / name).iterdir())
+        run("a", options=replace(HERE, rerun="all"))
+        assert found == ["mine.txt"]
 
     def test_one_whose_folder_is_gone(self, run: Run, lives: Lives, out: Path) -> None:
         run()

@@ -126,12 +126,12 @@ def local_gpus(machine, monkeypatch):
         @contextmanager
         def recorded(kind, *arguments, **further):
             calls.append((kind, arguments, further))
-            raise InterruptedError
+            raise RunError("asked")
             yield
 
         for kind in ("local_cluster", "gpu_cluster"):
             monkeypatch.setattr(opening, kind, lambda *a, _kind=kind, **k: recorded(_kind, *a, **k))
-        with pytest.raises(InterruptedError):
+        with pytest.raises(RunError, match="asked"):
             run(todo, **options)
         return calls
 

@@ -10,7 +10,7 @@ import pytest
 
 from mrsi_engine.errors import InputError
 from mrsi_engine.pipeline.pipeline import Pipeline
-from mrsi_engine.pipeline.registry import every_stage, stage_kind
+from mrsi_engine.pipeline.registry import every_stage, is_shipped, revision_of, stage_kind
 from mrsi_engine.pipeline.stage import Stage
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own_stage.py"
@@ -29,6 +29,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         about = tmp_path / f"{module}-1.0.dist-info"
         about.mkdir()
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        (about / "RECORD").write_text(f"{module}.py,,\n")
         (about / "entry_points.txt").write_text(f"[mrsi_engine.stages]\n{offers}\n")
 
     yield installed
@@ -45,6 +46,16 @@ def test_a_stage_of_a_package_is_loaded_when_a_pipeline_names_it(install: Instal
     pipeline = Pipeline.from_settings({"name": "p", "stages": [{"stage": "apodise"}]})
     assert type(pipeline.stages[0]).__module__ == "stages_of_others"
     assert "apodise" in every_stage().kinds
+
+
+def test_numbers_of_a_stage_are_known_by_its_revision_or_its_package(install: Install) -> None:
+    install(EXAMPLE.read_text(), "apodise = stages_of_others:Apodise")
+    own = stage_kind("apodise")
+    assert revision_of(own) == "stages_of_others 1.0"
+    own.revision = 4
+    assert revision_of(own) == 4
+    shipped = [kind for kind in every_stage().kinds.values() if is_shipped(kind)]
+    assert all(isinstance(revision_of(kind), int) for kind in shipped)
 
 
 def test_an_unknown_stage_names_those_that_packages_offer(install: Install) -> None:

@@ -148,6 +148,16 @@ def test_fingerprints_tell_bases_apart() -> None:
     assert len({b.fingerprint for b in (basis(), *others)}) == 4
 
 
+def test_a_fingerprint_is_that_of_every_machine() -> None:
+    rng, one = np.random.default_rng(1), basis()
+    # What a simulation by other threads, or another processor, changes.
+    elsewhere = one.fids * (1 + 4e-15 * rng.normal(size=one.fids.shape))
+    assert replace(one, fids=elsewhere).fingerprint == one.fingerprint
+    other = one.fids.copy()
+    other[0, 3] *= 1 + 1e-4
+    assert replace(one, fids=other).fingerprint != one.fingerprint
+
+
 def test_comparison_sees_shapes_and_nothing_else() -> None:
     scaled = basis(width=6.0).scaled(3.0 * np.exp(1j))  # type: ignore[arg-type]
     assert min(compare_bases(basis(), scaled).values()) > 0.9999

@@ -5,7 +5,7 @@ from mrsi_engine.engine.clusters.choice import LOCAL, ClusterChoice, Need, OpenC
 from mrsi_engine.engine.clusters.dashboards import dashboard_link, ssh_line
 from mrsi_engine.engine.clusters.existing import connected
 from mrsi_engine.engine.clusters.local import default_workers, gpu_cluster, local_cluster, warm_up
-from mrsi_engine.engine.clusters.memory import bytes_needed, least_bytes
+from mrsi_engine.engine.clusters.memory import bytes_needed, bytes_of_scan, least_bytes
 from mrsi_engine.engine.clusters.opening import open_cluster, try_cluster
 from mrsi_engine.engine.clusters.pool import refill_of
 from mrsi_engine.engine.clusters.profiles import is_address, profile_names, profile_text, summary_of
@@ -21,6 +21,7 @@ __all__ = [
     "TLSFiles",
     "Tell",
     "bytes_needed",
+    "bytes_of_scan",
     "connected",
     "dashboard_link",
     "default_workers",

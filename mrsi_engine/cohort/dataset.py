@@ -6,6 +6,7 @@ BIDS has no names for maps of metabolites yet: ``.bidsignore`` lists all that is
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,13 @@ The same command goes on where a run was stopped, and does nothing that is done.
 """
 
 
-def describe_output(out: Path, dataset: Path | None = None, readme: str = README) -> None:
+def describe_output(
+    out: Path,
+    dataset: Path | None = None,
+    readme: str = README,
+    *,
+    others: Collection[str] = (),
+) -> None:
     """Write ``dataset_description.json``, ``.bidsignore`` and ``README.md`` of an output folder.
 
     Parameters
@@ -56,6 +63,8 @@ def describe_output(out: Path, dataset: Path | None = None, readme: str = README
         The BIDS dataset that results are made of.
     readme
         Text of the README; ``{version}`` is the engine's.
+    others
+        Names of folders in it that BIDS has no names for either: of scans without a subject.
 
     Raises
     ------
@@ -67,7 +76,15 @@ def describe_output(out: Path, dataset: Path | None = None, readme: str = README
     check_output(out, dataset)
     write_atomically(out / _DESCRIPTION, _json(_description(out, dataset)))
     # A folder with a slash behind it would be looked at all the same.
-    ignored = ["*.tsv", "*.json", "*.html", "cohort.lock*", *sorted(RESERVED), "sub-*/"]
+    ignored = [
+        "*.tsv",
+        "*.json",
+        "*.html",
+        "cohort.lock*",
+        *sorted(RESERVED),
+        "sub-*/",
+        *sorted(others),
+    ]
     lines = ["# BIDS has no names for these yet.", *ignored]
     write_atomically(out / ".bidsignore", ("\n".join(lines) + "\n").encode())
     write_atomically(out / "README.md", readme.format(version=version("mrsi-engine")).encode())
