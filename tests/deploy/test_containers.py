@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -155,3 +157,16 @@ def test_shell_script(deploy: Path) -> None:
     if shutil.which("shellcheck"):
         command = ["shellcheck", "-S", "warning", script]
         assert subprocess.run(command, check=False).returncode == 0
+
+
+@pytest.mark.skipif(
+    os.environ.get("MRSI_TEST_IMAGE") != "1" or not shutil.which("buildah"),
+    reason="builds an image for ten minutes: MRSI_TEST_IMAGE=1, root, mmdebstrap and buildah",
+)
+def test_build(deploy: Path) -> None:
+    """Options of buildah that pip needs on this machine come from MRSI_BUILD_OPTIONS."""
+    script, tag = deploy / "containers" / "build-from-debian.sh", "localhost/mrsi-engine:test"
+    options = shlex.split(os.environ.get("MRSI_BUILD_OPTIONS", ""))
+    subprocess.run([script, tag, *options], cwd=ROOT, check=True)
+    said = subprocess.check_output(["buildah", "inspect", "--type", "image", tag], text=True)
+    assert json.loads(said)["Docker"]["config"]["User"] == "1000:1000"
