@@ -89,6 +89,11 @@ def test_a_missing_library_names_its_extra(monkeypatch):
         ClusterChoice("slurm").check()
 
 
+def test_a_package_that_no_extra_brings_is_named(profile_of):
+    with pytest.raises(InputError, match="pip install nowhere"):
+        check_keys(profile_of('class = "distributed.SSHCluster"\nneeds = "nowhere"'))
+
+
 def test_a_class_that_is_not_there(profile_of):
     with pytest.raises(InputError, match=r"no cluster class dask_jobqueue\.Slurm"):
         check_keys(profile_of('class = "dask_jobqueue.Slurm"'))

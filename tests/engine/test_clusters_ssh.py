@@ -12,7 +12,7 @@ import pytest
 
 from mrsi_engine.engine.clusters import WORKER_ENVIRONMENT, ClusterChoice, Need, open_cluster
 
-asyncssh = pytest.importorskip("asyncssh", reason="needs the extra ssh")
+asyncssh = pytest.importorskip("asyncssh", reason="needs the package asyncssh")
 
 
 _SHELLS = []

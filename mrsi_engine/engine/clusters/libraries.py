@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from mrsi_engine.engine.clusters.profiles import Profile
@@ -39,6 +40,11 @@ def cluster_class(profile: Profile) -> Callable[..., Any]:
     """
     if profile.kind is None:
         raise InputError(f"{profile.name}: names no cluster class")
+    if profile.needs is not None and find_spec(profile.needs) is None:
+        raise InputError(
+            f"cluster {profile.name} needs the package {profile.needs}, which comes with no extra: "
+            f"pip install {profile.needs}"
+        )
     try:
         return _named(profile.kind)
     except ImportError as error:

@@ -66,6 +66,7 @@ class _Content(_Table):
 
     kind: _DottedName | None = Field(default=None, alias="class")
     extra: str | None = None
+    needs: str | None = None
     address: Annotated[str, StringConstraints(pattern=_ADDRESS)] | None = None
     tls: _Certificates | None = None
     secure: bool = True
@@ -98,7 +99,9 @@ class Profile:
     tls
         ... and these certificates, if it asks for any.
     extra
-        Extra of this package that brings the class.
+        Extra of this package that brings the class, ...
+    needs
+        ... or another package that it needs and no extra brings.
     arguments
         Keywords of the class.
     adapt
@@ -112,6 +115,7 @@ class Profile:
     address: str | None = None
     tls: TLSFiles | None = None
     extra: str | None = None
+    needs: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     adapt: Adapt | None = None
     secure: bool = True
@@ -194,6 +198,7 @@ def _parsed(name: str, text: str, folder: Path, tls: TLSFiles | None) -> Profile
         address=content.address,
         tls=tls or files,
         extra=content.extra,
+        needs=content.needs,
         arguments=content.cluster,
         adapt=content.adapt,
         secure=content.secure,
