@@ -7,7 +7,7 @@ import pytest
 
 from mrsi_engine.engine.clusters import ClusterChoice, is_address, profile_names, profile_text
 from mrsi_engine.engine.clusters.arguments import arguments_for
-from mrsi_engine.engine.clusters.libraries import check_keys
+from mrsi_engine.engine.clusters.libraries import check_keys, check_needs
 from mrsi_engine.engine.clusters.profiles import load_profile
 from mrsi_engine.engine.clusters.settings import WORKER_ENVIRONMENT, remote_environment
 from mrsi_engine.errors import InputError
@@ -91,7 +91,7 @@ def test_a_missing_library_names_its_extra(monkeypatch):
 
 def test_a_package_that_no_extra_brings_is_named(profile_of):
     with pytest.raises(InputError, match="pip install nowhere"):
-        check_keys(profile_of('class = "distributed.SSHCluster"\nneeds = "nowhere"'))
+        check_needs(profile_of('class = "distributed.SSHCluster"\nneeds = "nowhere"'))
 
 
 def test_a_class_that_is_not_there(profile_of):

@@ -10,7 +10,7 @@ from distributed import Client
 
 from mrsi_engine.choices import AUTO
 from mrsi_engine.engine.clusters.certificates import TLSFiles, security_of
-from mrsi_engine.engine.clusters.libraries import check_keys
+from mrsi_engine.engine.clusters.libraries import check_keys, check_needs
 from mrsi_engine.engine.clusters.profiles import Profile, is_address, load_profile
 from mrsi_engine.engine.devices import check_device, gpu_workers
 from mrsi_engine.errors import InputError
@@ -82,6 +82,7 @@ class ClusterChoice:
             security_of(profile.address, profile.tls)
         else:
             check_keys(profile)
+            check_needs(profile)
         return self
 
 

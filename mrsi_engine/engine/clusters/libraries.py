@@ -40,11 +40,6 @@ def cluster_class(profile: Profile) -> Callable[..., Any]:
     """
     if profile.kind is None:
         raise InputError(f"{profile.name}: names no cluster class")
-    if profile.needs is not None and find_spec(profile.needs) is None:
-        raise InputError(
-            f"cluster {profile.name} needs the package {profile.needs}, which comes with no extra: "
-            f"pip install {profile.needs}"
-        )
     try:
         return _named(profile.kind)
     except ImportError as error:
@@ -79,6 +74,21 @@ def check_keys(profile: Profile) -> None:
             near = get_close_matches(key, known, 1)
             meant = f"; did you mean {near[0]!r}?" if near else f"; it takes {sorted(known)}"
             raise InputError(f"{profile.name}: {profile.kind} takes no key {key!r}{meant}")
+
+
+def check_needs(profile: Profile) -> None:
+    """Refuse a profile whose class asks for a package only once it starts, and it is missing.
+
+    Raises
+    ------
+    InputError
+        If it is; the message names it.
+    """
+    if profile.needs is not None and find_spec(profile.needs) is None:
+        raise InputError(
+            f"cluster {profile.name} needs the package {profile.needs}, which comes with no extra: "
+            f"pip install {profile.needs}"
+        )
 
 
 def _named(kind: str) -> Any:
