@@ -70,4 +70,4 @@ def test_one_name(engine: Engine, scan: Scan) -> None:
         scan.save(engine.folder / folder / "mrsi.nii.gz", scan.data[4:6, 4:6, 1:2])
     paths = [engine.folder / f / "mrsi.nii.gz" for f in ("sub-1", "sub-2")]
     outcome = engine("run", *paths, "--basis", "press-3t-te30", "--out", engine.folder / "o")
-    engine.assert_refused(outcome, "same name")
+    engine.assert_refused(outcome, "the same output folder")
