@@ -70,9 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
-    # That workers close while others still talk to them is no news to a user.
-    logging.getLogger("distributed").setLevel(logging.ERROR if debug else logging.CRITICAL)
-    before = os.umask(_UMASK)
+    before, quiet = os.umask(_UMASK), logging.root.manager.disable
+    if not debug:
+        # That workers close while others still talk to them is no news to a user. Dask sets levels
+        # of its own as it is imported, which is later.
+        logging.disable(logging.ERROR)
     try:
         given = _with_umask(given)
         app(given, exit_on_error=False, print_error=False, result_action="return_none")
@@ -89,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(explained(error), RunError.exit_code, debug)
     finally:
         os.umask(before)
+        logging.disable(quiet)
 
 
 def _with_umask(given: Sequence[str]) -> list[str]:

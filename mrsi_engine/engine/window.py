@@ -397,7 +397,8 @@ class _Window:
         return running
 
     def _heartbeats(self) -> dict[str, float]:
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        # A client that lost its scheduler knows of nothing: what asks for it next says so.
+        workers = self._client.scheduler_info(n_workers=-1).get("workers", {})
         return {address: worker["last_seen"] for address, worker in workers.items()}
 
     def _count_workers(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
 import pytest
 
 from mrsi_engine import __version__
+from mrsi_engine.cli import entry
 from mrsi_engine.errors import InputError, RunError
 from mrsi_engine.runs import one_scan
 from tests.cli.helpers import BASIS, Mrsi
@@ -89,3 +91,20 @@ class TestWithoutACommand:
         monkeypatch.setattr(one_scan, "process", fail)
         error = mrsi.error("run", "a.nii", "--basis", "b", "--out", "c", code=code)
         assert error.startswith(message)
+
+
+@pytest.mark.parametrize(("arguments", "heard"), [([], False), (["--debug"], True)])
+def test_what_dask_says_of_its_own_affairs_is_heard_with_debug_alone(
+    arguments: list[str], heard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger, found = logging.getLogger("distributed"), []
+
+    def command(*_: object, **__: object) -> None:
+        # As its import does, which is later than the start of the program.
+        logger.setLevel(logging.INFO)
+        found.append(logger.isEnabledFor(logging.ERROR))
+
+    monkeypatch.setattr(entry, "app", command)
+    entry.main(arguments)
+    assert found == [heard]
+    assert logger.isEnabledFor(logging.ERROR), "only while the command runs"

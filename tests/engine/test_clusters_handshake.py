@@ -251,3 +251,11 @@ def test_a_trial_says_when_each_worker_came(need):
     assert len(trial.reports) == len(trial.came) == 2
     assert all(report.problem == "" for report in trial.reports)
     assert 0 < trial.opened <= min(trial.came.values())
+
+
+def test_a_scheduler_that_was_lost_meanwhile_is_told(need, monkeypatch):
+    with foreign_scheduler() as (address, _), Client(address, set_as_default=False) as client:
+        # What a client knows that gave its scheduler up.
+        monkeypatch.setattr(client, "scheduler_info", lambda **_: {"type": "Scheduler"})
+        with pytest.raises(RunError, match="lost the Dask scheduler"):
+            ask_workers(client, need)

@@ -129,10 +129,14 @@ def refuse_unfit(reports: Sequence[Report], tell: Callable[[str], None]) -> None
 
 
 def _workers(client: Client) -> Mapping[str, Mapping[str, Any]]:
+    lost = f"lost the Dask scheduler {client.scheduler.addr}"
     try:
-        return client.scheduler_info(n_workers=-1)["workers"]
+        found: Mapping[str, Any] = client.scheduler_info(n_workers=-1)
     except OSError as error:
-        raise RunError(f"lost the Dask scheduler {client.scheduler.addr}: {error}") from error
+        raise RunError(f"{lost}: {error}") from error
+    if "workers" not in found:
+        raise RunError(f"{lost} before it could be asked; run the same command again")
+    return found["workers"]
 
 
 async def _ask(

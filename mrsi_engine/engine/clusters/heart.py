@@ -77,7 +77,7 @@ class Heart:
 
     def _workers(self) -> Mapping[str, float]:
         """When each worker was last heard, by the clock of the scheduler."""
-        found = self._client.scheduler_info(n_workers=-1)["workers"]
+        found = self._client.scheduler_info(n_workers=-1).get("workers", {})
         return {address: worker["last_seen"] for address, worker in found.items()}
 
     def _silent(self, workers: Mapping[str, float], now: float) -> dict[str, float]:
