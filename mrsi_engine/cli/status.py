@@ -75,12 +75,17 @@ def _watch(look: Callable[[], Status], every: float) -> None:
 def drawn(status: Status) -> Group:
     """Counts, pace, scans that run and those that failed, as a terminal shows them."""
     from rich.console import Group
+    from rich.text import Text
 
     from mrsi_engine.cohort.status import pace_in_words
 
     driver = status.driver
     by = f"driver {driver.pid} on {driver.host}" if driver is not None else "no driver runs"
-    parts: list[RenderableType] = [_counts(status), escape(f"{by}{pace_in_words(status)}")]
+    parts: list[RenderableType] = [
+        Text(status.out),
+        _counts(status),
+        escape(f"{by}{pace_in_words(status)}"),
+    ]
     for title, heads, rows in _lists(status):
         if rows:
             parts.append(_table(title, heads, rows))
@@ -92,7 +97,7 @@ def _counts(status: Status) -> RenderableType:
 
     from mrsi_engine.cohort.status import state_in_words
 
-    table = Table(title=escape(status.out))
+    table = Table()
     for name in (*map(state_in_words, status.counts), "scans"):
         table.add_column(name, justify="right")
     table.add_row(*map(str, (*status.counts.values(), status.total)))
