@@ -51,7 +51,7 @@ def test_peak_of_a_worker(tmp_path, basis_cache, points, block_size, dimensions,
     assert done.returncode == 0, done.stderr
     peak = int(done.stdout)
     needed = bytes_needed(points, block_size, dimensions.values(), len(basis.names))
-    # Peaks of the same work were seen to differ by a tenth: what the allocator keeps is not settled.
+    # Peaks of the same work differ by a tenth: what the allocator keeps is not settled.
     assert peak < needed < 1.8 * peak
 
 
