@@ -21,7 +21,7 @@ from mrsi_engine.io.result_schema import SCHEMA_VERSION
 from mrsi_engine.io.scan_schema import SCHEMA_VERSION as SCAN_SCHEMA_VERSION
 from mrsi_engine.networks.model import is_model, load_model, shipped_models
 from mrsi_engine.pipeline.pipeline import Pipeline
-from mrsi_engine.runs.bases import BasisChoice
+from mrsi_engine.runs.bases import BasisChoice, basis_for
 from mrsi_engine.spectra import simulation
 
 #: Of the options of a scan, those that its results and exports depend on.
@@ -53,7 +53,7 @@ class Fingerprints:
         return {"settings": sha256([shared, own])[:20], "files": dict(_files(row))}
 
     def _of_settings(self, basis: str | None, pipeline: str | None) -> str:
-        choice = self._basis if basis is None else BasisChoice(basis)
+        choice = basis_for(basis, self._basis)
         steps = self._pipeline if pipeline is None else Pipeline.load(pipeline)
         stages = stages_of(steps)
         scan = {name: getattr(self._options.scan, name) for name in _OPTIONS}

@@ -24,7 +24,7 @@ from mrsi_engine.io.places import place
 from mrsi_engine.io.volumes import read_mask
 from mrsi_engine.nuclei import nucleus
 from mrsi_engine.pipeline.pipeline import Pipeline
-from mrsi_engine.runs.bases import BasisChoice
+from mrsi_engine.runs.bases import BasisChoice, basis_for
 from mrsi_engine.runs.folder import check_folder
 from mrsi_engine.runs.one_scan import Inputs, Protocol, read_protocol, suited_basis
 from mrsi_engine.spectra.basis import Basis
@@ -211,7 +211,7 @@ class _Checks:
     ) -> CheckedScan:
         """The scan with pipeline and basis, once these fit it."""
         pipeline = self._pipelines(row.pipeline, lambda: Pipeline.load(row.pipeline or ""))
-        choice = self._choice(row)
+        choice = basis_for(row.basis, self._basis)
         key = (row.pipeline, choice, repr(protocol))
         keep = self._options.scan.keep
         basis = self._bases(key, lambda: suited_basis(choice, pipeline, protocol, keep))
@@ -228,13 +228,6 @@ class _Checks:
             disk_bytes(header, signals, voxels),
             header.notes,
         )
-
-    def _choice(self, row: ScanRow) -> BasisChoice | None:
-        """The basis of a scan: how to read that of the cohort says nothing of one of its own."""
-        if row.basis is None:
-            return self._basis
-        mismatch = "refuse" if self._basis is None else self._basis.te_mismatch
-        return BasisChoice(row.basis, te_mismatch=mismatch)
 
     def _voxels(self, inputs: Inputs, header: NIfTIMRSHeader, key: Hashable) -> int:
         """Voxels to process: as many of all as in the mask of the first scan of the protocol."""

@@ -46,7 +46,7 @@ from mrsi_engine.engine.interrupts import interruptible
 from mrsi_engine.errors import UNUSABLE, InputError, RunError
 from mrsi_engine.io.places import check_reachable, is_remote, place
 from mrsi_engine.pipeline.pipeline import Pipeline
-from mrsi_engine.runs.bases import BasisChoice
+from mrsi_engine.runs.bases import BasisChoice, basis_for
 from mrsi_engine.runs.folder import check_links, remove_run
 
 #: The table of a cohort as it was run, and the folder of logs, in that of the cohort.
@@ -336,20 +336,13 @@ class _Cohort:
             scan.row,
             out,
             scan.pipeline,
-            self._basis_of(scan.row),
+            basis_for(scan.row.basis, self.basis),
             options.scan,
             points=options.points,
             keep_personal=options.keep_personal,
             reports=options.reports,
             voxels=scan.voxels,
         )
-
-    def _basis_of(self, row: ScanRow) -> BasisChoice | None:
-        """The basis of a scan: how to read that of the cohort says nothing of one of its own."""
-        if row.basis is None:
-            return self.basis
-        mismatch = "refuse" if self.basis is None else self.basis.te_mismatch
-        return BasisChoice(row.basis, te_mismatch=mismatch)
 
 
 def _rows(table: str | Path | Sequence[ScanRow]) -> tuple[ScanRow, ...]:

@@ -28,6 +28,13 @@ class BasisChoice:
     te_mismatch: TimingMismatch = "refuse"
 
 
+def basis_for(own: str | None, shared: BasisChoice | None) -> BasisChoice | None:
+    """The basis of a scan of several: how to read that of all says nothing of one of its own."""
+    if own is None:
+        return shared
+    return BasisChoice(own, te_mismatch="refuse" if shared is None else shared.te_mismatch)
+
+
 def load_basis(choice: BasisChoice, acquisition: Acquisition, sequence: str | None = None) -> Basis:
     """The basis a user named for a scan: a file, a folder, or the name of a simulated one.
 

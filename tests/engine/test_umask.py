@@ -43,3 +43,12 @@ def test_while_a_run_lasts(address):
             assert set(client.run(umask_here).values()) == {0o022}
     finally:
         os.umask(before)
+
+
+def test_a_worker_that_was_never_told_ends_no_run(address):
+    def forget(dask_worker):
+        for name in [name for name in dask_worker.plugins if name.startswith("umask-")]:
+            del dask_worker.plugins[name]
+
+    with connected(address) as client, same_umask(client):
+        client.run(forget, workers=list(client.nthreads())[:1])
