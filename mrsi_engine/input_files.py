@@ -5,6 +5,8 @@ A named pipe would be waited on for ever, a device read without end.
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -60,6 +62,25 @@ def check_input_file(path: Path, most_bytes: int | None = None) -> None:
             f"{path}: {found.st_size} bytes, expected at most {most_bytes} of such a file; is it "
             "another one?"
         )
+
+
+def read_input_text(path: Path) -> str:
+    """The text of a file, UTF-8 with or without a mark at its beginning.
+
+    Raises
+    ------
+    InputError
+        As :func:`check_input_file`, and if it is no such text.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: cannot be read: {os.strerror(errno.ENOENT)}")
+    check_input_file(path, MOST_BYTES)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not text in UTF-8 ({error}); save it as that") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def check_levels(path: Path, content: Any, what: str) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from mrsi_engine.bids.index import RAW, BIDSFile
 from mrsi_engine.companions import companion
 from mrsi_engine.errors import InputError
+from mrsi_engine.input_files import read_input_text
 
 #: What entities must be: a text or several that will do.
 Where = dict[str, tuple[str, ...]]
@@ -103,12 +104,9 @@ def read_rules(path: Path) -> dict[str, Any]:
         If the file cannot be read or is no TOML.
     """
     try:
-        table = tomllib.loads(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(read_input_text(path))
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from error
-    return table
 
 
 def where(conditions: Any) -> Where:
@@ -140,11 +138,10 @@ def read_filters(path: Path) -> dict[str, Where]:
     InputError
         If it cannot be read or is no such JSON.
     """
+    text = read_input_text(path)
     try:
-        content = json.loads(path.read_text("utf-8-sig"))
+        content = json.loads(text)
         return {str(kind): where(conditions) for kind, conditions in content.items()}
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, AttributeError) as error:
         raise InputError(
             f"{path}: {error}: expected JSON of entities by kind of file, e.g. "

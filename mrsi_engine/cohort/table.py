@@ -13,6 +13,7 @@ from typing import Any
 from mrsi_engine.cohort.rows import ScanRow
 from mrsi_engine.companions import TISSUE, CompanionFiles, companions
 from mrsi_engine.errors import InputError
+from mrsi_engine.input_files import read_input_text
 from mrsi_engine.io.files import write_atomically
 from mrsi_engine.io.places import place
 from mrsi_engine.spectra.simulation import parse_basis_name
@@ -151,13 +152,7 @@ def label(text: str, prefix: str) -> str:
 def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Names of the columns, and the cells of each line that is not blank with its number."""
     delimiter = _delimiter(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not text in UTF-8 ({error}); save it as that") from error
-    lines_of = io.StringIO(text, newline="")
+    lines_of = io.StringIO(read_input_text(path), newline="")
     # BIDS knows no quotes in a TSV.
     if delimiter == "\t":
         reader = csv.reader(lines_of, delimiter=delimiter, quoting=csv.QUOTE_NONE)

@@ -19,6 +19,7 @@ from pydantic import model_validator as validator
 
 from mrsi_engine.engine.clusters.certificates import TLSFiles
 from mrsi_engine.errors import InputError
+from mrsi_engine.input_files import read_input_text
 
 _SHIPPED = resources.files("mrsi_engine.engine.clusters") / "profiles"
 _SUFFIX = ".toml"
@@ -175,13 +176,9 @@ def load_profile(cluster: str, tls: TLSFiles | None = None) -> Profile:
             "to begin with"
         )
     path = Path(cluster)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{cluster}: no such cluster profile ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{cluster}: not a TOML file ({error})") from error
-    return _parsed(cluster, text, path.parent, tls)
+    if not path.exists():
+        raise InputError(f"{cluster}: no such cluster profile")
+    return _parsed(cluster, read_input_text(path), path.parent, tls)
 
 
 def _parsed(name: str, text: str, folder: Path, tls: TLSFiles | None) -> Profile:
