@@ -205,17 +205,20 @@ class _Cohort:
             raise InputError(_all_refused(checked))
         if group:
             check_output(self.out)
-        as_before = self._write_down(command) and before.grouped and not chosen.todo
+        known = _known_rows(self.out / TABLE)
+        rows = tuple({row.folder: row for row in (*known, *self.rows)}.values())
+        self._write_down(command, rows)
+        as_before = rows == known and before.grouped and not chosen.todo
         session = Session(now(), socket.gethostname(), os.getpid(), command, versions())
         with _begun(Ledger(self.out, session, before)) as ledger:
             del before
             self._open(ledger, chosen)
             if group:
-                self._describe()
+                self._describe(rows)
             with Pulse(self.out, ledger, lock) as pulse:
                 self._run(checked, ledger, client, [pulse.check, self._recorder(ledger), *sinks])
             if group and not as_before:
-                page = write_group(self.out, _known_rows(self.out / TABLE), ledger.story.scans)
+                page = write_group(self.out, rows, ledger.story.scans)
                 ledger.write_grouped()
                 self.tell(f"group level: {page}")
             return ledger.story
@@ -282,21 +285,16 @@ class _Cohort:
         ledger.write(*chosen.touched)
         ledger.write(*(Record(row.folder, State.WAITING) for row in chosen.todo))
 
-    def _describe(self) -> None:
+    def _describe(self, rows: Sequence[ScanRow]) -> None:
         """Let the folder say what it is, unless it says so as results of a BIDS dataset."""
         if "DatasetLinks" not in read_description(self.out):
-            tops = {row.folder.split("/")[0] for row in _known_rows(self.out / TABLE)}
+            tops = {row.folder.split("/")[0] for row in rows}
             others = [name for name in tops if not name.startswith("sub-")]
             describe_output(self.out, others=others)
 
-    def _write_down(self, command: str) -> bool:
-        """Keep the table with all scans of the folder, and the settings of this run.
-
-        Returns whether the table is as it was.
-        """
-        known = _known_rows(self.out / TABLE)
-        rows = {row.folder: row for row in (*known, *self.rows)}
-        write_table(list(rows.values()), self.out / TABLE)
+    def _write_down(self, command: str, rows: Sequence[ScanRow]) -> None:
+        """Keep the table with all scans of the folder, and the settings of this run."""
+        write_table(rows, self.out / TABLE)
         started = now()
         settings = {
             "command": command,
@@ -307,7 +305,6 @@ class _Cohort:
             "options": asdict(self.options),
         }
         write_settings(self.out / LOGS, started[:19].replace(":", "").replace("-", ""), settings)
-        return tuple(rows.values()) == known
 
     def _live(
         self, scans: Sequence[CheckedScan], client: Client | None, sinks: Sequence[CohortSink]
